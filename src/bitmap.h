@@ -1,0 +1,27 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* A bit a page. The _atomic calls are for bitmaps that threads share. */
+#ifndef MIGTOOL_BITMAP_H
+#define MIGTOOL_BITMAP_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct bitmap {
+	size_t bits;
+	uint64_t *words;
+};
+
+int bitmap_init(struct bitmap *b, size_t bits); /* all clear; -1: out of memory */
+void bitmap_free(struct bitmap *b);
+void bitmap_set(struct bitmap *b, size_t from, size_t n);
+void bitmap_clear(struct bitmap *b, size_t from, size_t n);
+bool bitmap_test(const struct bitmap *b, size_t i);
+/* Sets one bit; returns what it was. */
+bool bitmap_test_set_atomic(struct bitmap *b, size_t i);
+/* First set (clear) bit at or after from, b->bits if there is none. */
+size_t bitmap_next_set(const struct bitmap *b, size_t from);
+size_t bitmap_next_clear(const struct bitmap *b, size_t from);
+size_t bitmap_count(const struct bitmap *b);
+
+#endif

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the command line says, parsed and nothing else: no defaults that depend on the host. */
+#ifndef MIGTOOL_CONFIG_H
+#define MIGTOOL_CONFIG_H
+
+#include "caps.h"
+#include "params.h"
+
+#include <stdint.h>
+
+enum command { CMD_SEND, CMD_RECV, CMD_CHECK, CMD_CAPS, CMD_PARAMS, CMD_PSK };
+enum peer_kind { PEER_UNSET, PEER_MIGTOOL, PEER_QEMU };
+enum progress_mode { PROGRESS_AUTO, PROGRESS_TTY, PROGRESS_JSON, PROGRESS_NONE };
+
+struct config {
+	enum command command;
+	const char *image; /* IMAGE, or FILE of psk */
+	const char *uri;
+	char **argv; /* what stands behind the first `--`, NULL-terminated, or NULL */
+
+	struct cap_set caps;
+	struct params params;
+
+	const char *block_name; /* NULL: not given */
+	const char *machine;
+	const char *uuid; /* validated text form */
+	uint32_t page_size; /* the target's; 0: not given */
+	enum peer_kind peer;
+	const char *peer_version; /* of --peer qemu:VERSION, or NULL */
+	bool listen, connect, one_way;
+	const char *device_state;
+	const char *base;
+	bool delta, resume, force, in_place, dry_run;
+	unsigned retry;
+	bool json;
+	enum progress_mode progress;
+	int verbosity; /* -v counts up, -q down */
+	int64_t timeout; /* seconds, 0: never, -1: not given (60) */
+	int ready_fd;	 /* -1: none */
+	const char *replay_dirty; /* --x-replay-dirty FILE: the recorded dirty rounds of a test */
+};
+
+#endif

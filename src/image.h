@@ -1,0 +1,139 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The guest's memory: RAM blocks in a raw file or in a directory, for reading (source) and for
+ * placing (destination). The one bounds-checked way to a page; hostile offsets are refused here.
+ *
+ * A source is read with pread, never through a mapping: a hole stays a hole, a file that shrinks is
+ * a short read and no SIGBUS, hugetlbfs works. A destination is written with pwrite (a full tmpfs
+ * is ENOSPC and no SIGBUS), on hugetlbfs through a mapping of pages that fallocate has reserved.
+ *
+ * A destination is IMAGE.part until image_commit renames it. Placing is thread-safe as long as no
+ * two threads place the same page at the same time.
+ */
+#ifndef MIGTOOL_IMAGE_H
+#define MIGTOOL_IMAGE_H
+
+#include "digest.h"
+#include "error.h"
+#include "manifest.h"
+
+#include <stdint.h>
+#include <sys/types.h>
+
+#define BLOCK_NAME_MAX 255
+
+struct block {
+	char name[BLOCK_NAME_MAX + 1];
+	uint64_t size;	    /* bytes; need not be a multiple of the page in a source */
+	uint32_t page_size; /* the host's page of this block: 4096, or hugetlbfs' */
+	bool has_gpa;
+	uint64_t gpa;	    /* guest-physical address */
+	bool shared;	    /* both ends can reach it (x-ignore-shared) */
+	int fd;
+	unsigned index;	    /* in the image's array */
+	struct digest_block digest; /* name and seed, prepared */
+	void *priv;	    /* image.c's: mapping, identity, what was received */
+};
+
+struct image {
+	struct block *blocks;
+	unsigned nblocks;
+	char *path;	    /* as the user named it */
+	bool directory;
+	uint32_t target_page; /* granularity of offsets on the wire; 4096 unless told */
+	struct manifest *manifest; /* a source directory's own, or what is being written; may be NULL */
+	void *priv;
+};
+
+/* A run of bytes of one block, page-aligned but for a block's ragged end. */
+struct extent {
+	uint64_t offset, len;
+};
+
+/* ---- source ---- */
+
+struct image_source_opts {
+	const char *block_name; /* of a raw file; NULL: pc.ram */
+	uint32_t page_size;	/* target page; 0: the manifest's, else 4096 */
+};
+
+/* Opens and takes each file's identity (size, mtime, inode). ST_FILE, ST_UNSUPPORTED. */
+struct image *image_open(const char *path, const struct image_source_opts *opts, struct error *err);
+
+/*
+ * The next extent of data at or after `from`, aligned outwards to target pages and cut at the
+ * block's size; len 0: no more. Holes come from SEEK_DATA; a hugetlbfs file is all data.
+ */
+int image_next_data(const struct image *img, const struct block *b, uint64_t from,
+		    struct extent *out, struct error *err);
+
+/*
+ * Reads exactly len bytes (a hole reads as zeros and stays a hole). A file that ends early:
+ * ST_UNSUPPORTED, "IMAGE changed while it was read".
+ */
+int image_read(const struct image *img, const struct block *b, uint64_t offset, void *buf,
+	       size_t len, struct error *err);
+
+/* Has any file changed since image_open? -1 with ST_UNSUPPORTED if so. */
+int image_check_at_rest(const struct image *img, struct error *err);
+
+/* The block of that name, or NULL. */
+struct block *image_find(const struct image *img, const char *name, size_t len);
+
+/* Size of the data extents of all blocks, in bytes: what has to travel at most. */
+int image_data_bytes(const struct image *img, uint64_t *bytes, struct error *err);
+
+/* A source's device state, read-only at offset 0, -1 if it has none. Owned by the image. */
+int image_device_state_fd(const struct image *img, uint64_t *size);
+
+/* ---- destination ---- */
+
+struct image_layout {
+	const struct block *blocks; /* name, size, page_size, gpa, shared are read */
+	unsigned nblocks;
+	bool from_qemu;		/* always a directory */
+	uint32_t target_page;
+	bool force, in_place;
+};
+
+/*
+ * Creates IMAGE.part for these blocks (sizes are checked against the file system's room), all holes.
+ * Whether it becomes a file or a directory: interface.md, "Images". An existing non-empty IMAGE
+ * without force: ST_FILE with the hint.
+ */
+struct image *image_create(const char *path, const struct image_layout *layout, struct error *err);
+
+/* Can image_create succeed for that path? Called before a peer is waited for. */
+int image_check_target(const char *path, bool force, bool in_place, struct error *err);
+
+/*
+ * Places len bytes at offset; both multiples of the target page (but for the block's ragged end)
+ * and inside the block, else ST_DATA. All-zero pages become holes. Takes them into the digest, the
+ * old content of a page that came before out of it.
+ */
+int image_place(struct image *img, struct block *b, uint64_t offset, const void *buf, size_t len,
+		struct error *err);
+
+/* Makes a run zero: nothing where nothing was placed, else a hole. */
+int image_place_zero(struct image *img, struct block *b, uint64_t offset, uint64_t len,
+		     struct error *err);
+
+/* Changes the size of a block that has received nothing yet... (QEMU's resizable blocks) */
+
+/* The digest over all that was placed. */
+void image_digest(const struct image *img, struct digest *out);
+
+/* Appends to the device state of a destination. */
+int image_put_device_state(struct image *img, const void *buf, size_t len, struct error *err);
+/* Digest and size of the device state written or read so far. */
+void image_device_state_digest(const struct image *img, struct digest *out, uint64_t *size);
+
+/* Writes the manifest of a directory, fsyncs everything. After it nothing may be placed. */
+int image_sync(struct image *img, struct error *err);
+/* The rename, then fsync of the directory. ST_FILE. */
+int image_commit(struct image *img, struct error *err);
+
+/* Frees. An uncommitted destination's .part is removed unless keep_part. NULL is accepted. */
+void image_close(struct image *img, bool keep_part);
+
+#endif
