@@ -43,13 +43,12 @@ enum effect { EFFECT_ACT, EFFECT_INERT, EFFECT_REFUSED };
 
 const char *effect_name(enum effect effect);
 
+/* What a capability needs and excludes is not here: it is derived from the rules (check.h). */
 struct cap_info {
 	const char *name;
-	const char *since;    /* QEMU version that brought it, "4.0" */
+	const char *since; /* QEMU version that brought it, "4.0" */
 	enum effect effect;
-	const char *what;     /* one line: what it does here, or why it is inert or refused */
-	const char *needs;    /* names, comma separated, for people; NULL: none */
-	const char *excludes; /* likewise */
+	const char *what; /* one line: what it does here, or why it is inert or refused */
 };
 
 extern const struct cap_info cap_table[CAP__MAX];
@@ -61,6 +60,12 @@ struct cap_set {
 
 /* The capability of that name, or -1. */
 int cap_find(const char *name);
+
+/*
+ * Reads a switch: "on" or "off", nothing else. 0, or -1 and err untouched (the caller says whose
+ * value it is).
+ */
+int switch_parse(const char *value, bool *on);
 
 /*
  * One --cap argument, NAME or NAME=on|off, into the set. Nothing is checked but name and value;
