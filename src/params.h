@@ -62,7 +62,7 @@ struct param_info {
 	uint64_t def;		   /* integers, sizes, bools, index of an enum */
 	const char *const *values; /* PT_ENUM: NULL-terminated */
 	enum effect effect;
-	const char *what; /* one line */
+	const char *what;    /* one line */
 	const char *differs; /* why our default is not QEMU's, or NULL */
 };
 
@@ -82,11 +82,18 @@ int param_find(const char *name);
 
 /*
  * One --param argument, NAME=VALUE: name, type, unit suffix, range and the setter rules
- * (max-cpu-throttle not below cpu-throttle-initial; xbzrle-cache-size a power of two, not below
- * `page_size`). The rules across parameters are judged by params_check once all are in.
+ * (xbzrle-cache-size is a power of two). ST_USAGE; ST_UNSUPPORTED for what is refused here. What
+ * depends on something else is judged by params_check once all are in: max-cpu-throttle not below
+ * cpu-throttle-initial, xbzrle-cache-size not below `page_size`.
  */
 int param_parse(struct params *p, const char *arg, struct error *err);
 int params_check(const struct params *p, uint32_t page_size, struct error *err);
+
+/* param_parse with the name looked up already. A refused parameter is ST_UNSUPPORTED. */
+int param_set(struct params *p, enum param which, const char *value, struct error *err);
+
+/* What it takes, for people: "1 to 255", "on, off", "none, zlib, zstd". Returns buf. */
+char *param_range(enum param which, char *buf, size_t len);
 
 /* The value as a user would write it. Returns buf. */
 char *param_format(const struct params *p, enum param which, char *buf, size_t len);
