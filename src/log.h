@@ -8,13 +8,15 @@
 
 #include <stddef.h>
 
-enum log_level { LOG_ERROR, LOG_WARN, LOG_INFO, LOG_VERBOSE, LOG_DEBUG };
+/* LOG_ANSWER: somebody asked while we run (a signal); printed whatever the level is. */
+enum log_level { LOG_ANSWER, LOG_ERROR, LOG_WARN, LOG_INFO, LOG_VERBOSE, LOG_DEBUG };
 
 /* Called once before threads start. `level`: what is still printed; `role` is "send", "recv"... */
 void log_init(enum log_level level, const char *role);
 
 void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
 
+#define log_answer(...)	 log_at(LOG_ANSWER, __VA_ARGS__)
 #define log_error(...)	 log_at(LOG_ERROR, __VA_ARGS__)
 #define log_warn(...)	 log_at(LOG_WARN, __VA_ARGS__)
 #define log_info(...)	 log_at(LOG_INFO, __VA_ARGS__)
