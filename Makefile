@@ -86,7 +86,7 @@ clean:
 	rm -rf build
 
 DEPS := build-essential pkg-config libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev \
-	bats python3 socat qemu-system-x86 busybox-static cpio jq
+	bats python3 socat qemu-system-x86 busybox-static cpio jq zstd
 
 # Installs what is missing, and nothing when nothing is.
 deps:
