@@ -37,9 +37,9 @@ static void put(const char *line, size_t len)
 
 void log_at(enum log_level level, const char *fmt, ...)
 {
-	static const char *const words[] = { [LOG_ANSWER] = "",
-					     [LOG_ERROR] = "error: ",
-					     [LOG_WARN] = "warning: " };
+	static const char *const words[] = {
+		[LOG_ANSWER] = "", [LOG_ERROR] = "error: ", [LOG_WARN] = "warning: "
+	};
 	char line[2400];
 	size_t n = 0;
 	va_list ap;

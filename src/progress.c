@@ -17,12 +17,12 @@
 #define WINDOW_MS 5000
 #define SPAN_MS	  500 /* a rate over less than this would jump */
 #define LINE_MS	  1000
-#define MAX_ETA	  (30 * 24 * 3600)
+#define MAX_ETA	  UINT64_C(2592000) /* seconds: who waits for a month is not told */
 
 void progress_init(struct progress *p, enum progress_mode mode, bool quiet, int fd)
 {
 	const char *term = getenv("TERM");
-	bool capable = term && *term && strcmp(term, "dumb");
+	bool capable = term && *term && strcmp(term, "dumb") != 0;
 
 	memset(p, 0, sizeof(*p));
 	p->mode = mode;
@@ -122,13 +122,12 @@ char *progress_format(const struct progress_view *v, const char *phase, unsigned
 		      size_t len)
 {
 	char part[NPARTS][80] = { "" };
-	size_t room = width < len - 1 ? width : len - 1;
+	size_t room = width < len - 1 ? width : len - 1, n = 0;
 
 	format_parts(v, phase, part);
 	for (size_t drop = 0;; drop++) {
 		size_t need = 0;
 
-		buf[0] = '\0';
 		for (int i = 0; i < NPARTS; i++)
 			if (part[i][0])
 				need += strlen(part[i]) + (need ? 2 : 0);
@@ -136,11 +135,10 @@ char *progress_format(const struct progress_view *v, const char *phase, unsigned
 			break;
 		part[dispensable[drop]][0] = '\0';
 	}
+	buf[0] = '\0';
 	for (int i = 0; i < NPARTS; i++)
-		if (part[i][0]) {
-			strcat(buf, buf[0] ? "  " : "");
-			strcat(buf, part[i]);
-		}
+		if (part[i][0])
+			n += (size_t)snprintf(buf + n, len - n, "%s%s", n ? "  " : "", part[i]);
 	return buf;
 }
 
