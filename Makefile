@@ -2,9 +2,9 @@
 #
 # Variables:
 #   V=1              print commands           WERROR=1   warnings are errors (CI)
-#   CC, CFLAGS, LDFLAGS, PREFIX, DESTDIR      as everywhere
+#   CC, CFLAGS, LDFLAGS, PREFIX, DESTDIR      as everywhere (PREFIX: /usr/local)
 #   B                object directory (default build)
-#   SANITIZE         address | undefined | thread; use the check-*san targets
+#   SANITIZE         address | undefined | thread; the check-*san targets set it
 #   TESTS            what `make check` runs: names of unit tests and .bats files (default: all)
 #   SEED             the seed of the random points in tests
 
@@ -50,6 +50,7 @@ else
   say = @printf '  %-7s %s\n'
 endif
 
+## all: the program, build/migtool
 all: $(if $(wildcard src/main.c),$(B)/migtool,$(B)/libmigtool.a)
 
 $(B)/migtool: $(B)/main.o $(B)/libmigtool.a
@@ -76,22 +77,93 @@ $(B)/.flags: FORCE
 	@echo '$(CC) $(ALL_CFLAGS) $(LINK_HARDEN)' | cmp -s - $@ || \
 		echo '$(CC) $(ALL_CFLAGS) $(LINK_HARDEN)' > $@
 
+## unit: the unit test programs, without running them
 unit: $(UNIT)
 
+## check: builds and runs all tests; names in TESTS choose among them
 check: deps
 	+$(Q)$(MAKE) --no-print-directory all unit
 	$(Q)B=$(B) tests/run $(TESTS)
 
+## check-asan: the tests with the address sanitizer, in an object directory of its own
+check-asan:
+	+$(Q)$(MAKE) --no-print-directory B=build/asan SANITIZE=address check
+
+## check-ubsan: likewise, the undefined behaviour sanitizer
+check-ubsan:
+	+$(Q)$(MAKE) --no-print-directory B=build/ubsan SANITIZE=undefined check
+
+## check-tsan: likewise, the thread sanitizer
+check-tsan:
+	+$(Q)$(MAKE) --no-print-directory B=build/tsan SANITIZE=thread check
+
+## demo: a guest's memory over loopback TCP, and a look at what arrived
+demo: deps
+	+$(Q)$(MAKE) --no-print-directory all
+	$(Q)B=$(B) tests/demo
+
+LINT_DEPS := shellcheck mandoc clang-format python3 git
+ANALYZE_DEPS := clang-tidy cppcheck
+
+## lint: shell, manual, layout, licence lines, which file may include or call what
+lint:
+	$(Q)tests/deps $(LINT_DEPS)
+	$(Q)tests/lint $(LINT)
+
+## analyze: clang-tidy, cppcheck and gcc's analyzer
+analyze: deps
+	$(Q)tests/deps $(ANALYZE_DEPS)
+	$(Q)CC='$(CC)' ANALYZE_FLAGS='$(filter-out -fPIE -fstack-protector-strong,$(ALL_CFLAGS))' tests/analyze
+
+## format: clang-format on every C file
+format:
+	$(Q)tests/deps clang-format
+	clang-format -i src/*.[ch] $(wildcard tests/*/*.[ch])
+
+# What is installed where: file and target, in pairs.
+INSTALL_MAN1 := $(wildcard man/*.1)
+INSTALL_MAN5 := $(wildcard man/*.5)
+BASHDIR ?= $(DATADIR)/bash-completion/completions
+ZSHDIR ?= $(DATADIR)/zsh/site-functions
+FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
+
+## install: program, manual, completions, below DESTDIR and PREFIX
+install: all
+	install -D -m 755 $(B)/migtool $(DESTDIR)$(BINDIR)/migtool
+	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man1 $(INSTALL_MAN1)
+	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man5 $(INSTALL_MAN5)
+	install -D -m 644 completions/migtool.bash $(DESTDIR)$(BASHDIR)/migtool
+	install -D -m 644 completions/migtool.zsh $(DESTDIR)$(ZSHDIR)/_migtool
+	install -D -m 644 completions/migtool.fish $(DESTDIR)$(FISHDIR)/migtool.fish
+
+## uninstall: removes what install put there
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/migtool \
+		$(INSTALL_MAN1:man/%=$(DESTDIR)$(MANDIR)/man1/%) \
+		$(INSTALL_MAN5:man/%=$(DESTDIR)$(MANDIR)/man5/%) \
+		$(DESTDIR)$(BASHDIR)/migtool $(DESTDIR)$(ZSHDIR)/_migtool \
+		$(DESTDIR)$(FISHDIR)/migtool.fish
+
+## clean: removes what was built
 clean:
 	rm -rf build
 
 DEPS := build-essential pkg-config libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev \
 	bats python3 socat qemu-system-x86 busybox-static cpio jq zstd
 
-# Installs what is missing, and nothing when nothing is.
+## deps: installs the Debian packages that building and testing need, if they are missing
 deps:
 	$(Q)tests/deps $(DEPS)
 
+## help: this list
+help:
+	@echo 'make [TARGET]... [VARIABLE=VALUE]...'
+	@echo
+	@sed -n 's/^## \([a-z-]*\): /\1\t/p' Makefile | expand -t 14 | sed 's/^/  /'
+	@echo
+	@sed -n '/^# Variables:/,/^$$/s/^# \{0,1\}//p' Makefile
+
 FORCE:
-.PHONY: all unit check clean deps FORCE
+.PHONY: all unit check check-asan check-ubsan check-tsan demo lint analyze format install \
+	uninstall clean deps help FORCE
 -include $(LIBOBJ:.o=.d) $(B)/main.d $(UNIT:=.d)
