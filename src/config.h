@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What the command line says, parsed and nothing else: no defaults that depend on the host. */
+/*
+ * What the command line says, parsed and nothing else: no defaults that depend on the host. Its
+ * strings point into argv; only options_free gives anything back.
+ */
 #ifndef MIGTOOL_CONFIG_H
 #define MIGTOOL_CONFIG_H
 
@@ -8,7 +11,7 @@
 
 #include <stdint.h>
 
-enum command { CMD_SEND, CMD_RECV, CMD_CHECK, CMD_CAPS, CMD_PARAMS, CMD_PSK };
+enum command { CMD_SEND, CMD_RECV, CMD_CHECK, CMD_CAPS, CMD_PARAMS, CMD_PSK, CMD__MAX };
 enum peer_kind { PEER_UNSET, PEER_MIGTOOL, PEER_QEMU };
 enum progress_mode { PROGRESS_AUTO, PROGRESS_TTY, PROGRESS_JSON, PROGRESS_NONE };
 
@@ -23,7 +26,7 @@ struct config {
 
 	const char *block_name; /* NULL: not given */
 	const char *machine;
-	const char *uuid; /* validated text form */
+	const char *uuid;   /* validated text form */
 	uint32_t page_size; /* the target's; 0: not given */
 	enum peer_kind peer;
 	const char *peer_version; /* of --peer qemu:VERSION, or NULL */
@@ -34,9 +37,9 @@ struct config {
 	unsigned retry;
 	bool json;
 	enum progress_mode progress;
-	int verbosity; /* -v counts up, -q down */
-	int64_t timeout; /* seconds, 0: never, -1: not given (60) */
-	int ready_fd;	 /* -1: none */
+	int verbosity;		  /* -v counts up, -q down */
+	int64_t timeout;	  /* seconds, 0: never, -1: not given (60) */
+	int ready_fd;		  /* -1: none */
 	const char *replay_dirty; /* --x-replay-dirty FILE: the recorded dirty rounds of a test */
 };
 

@@ -1,0 +1,310 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "options-table.h"
+
+#include "units.h"
+
+#include <limits.h>
+#include <string.h>
+
+#define BIT(command) (1u << CMD_##command)
+#define SEND	     BIT(SEND)
+#define RECV	     BIT(RECV)
+#define CHECK	     BIT(CHECK)
+#define MOVE	     (SEND | RECV)
+#define ALL	     ((1u << CMD__MAX) - 1)
+
+#define TEXT_FIELD(cfg, row) (*(const char **)((char *)(cfg) + (row)->field))
+#define FLAG_FIELD(cfg, row) (*(bool *)((char *)(cfg) + (row)->field))
+
+const struct command_info command_table[CMD__MAX] = {
+	[CMD_SEND] = { "send", "IMAGE URI", 2, 2, true, "send the memory image IMAGE to URI" },
+	[CMD_RECV] = { "recv", "URI IMAGE [-- COMMAND [ARG]...]", 2, 2, true,
+		       "receive a memory image from URI into IMAGE; then start COMMAND" },
+	[CMD_CHECK] = { "check", "[URI]", 0, 1, true,
+			"probe this host and check what is asked for; move nothing" },
+	[CMD_CAPS] = { "caps", "", 0, 0, true, "list the capabilities and what each does here" },
+	[CMD_PARAMS] = { "params", "", 0, 0, true, "list the parameters and their values" },
+	[CMD_PSK] = { "psk", "FILE", 1, 1, false, "make a pre-shared key file for TLS" },
+};
+
+static int bad_value(const struct option_row *row, const char *value, const char *expected,
+		     struct error *err)
+{
+	err_set(err, ST_USAGE, "option %s cannot be \"%s\"", option_name(row), value);
+	return err_hint(err, "it takes %s", expected);
+}
+
+static int set_flag(struct config *cfg, const struct option_row *row, const char *value,
+		    struct error *err)
+{
+	(void)value;
+	(void)err;
+	FLAG_FIELD(cfg, row) = true;
+	return 0;
+}
+
+/* A path or a name: anything that is not empty. */
+static int set_text(struct config *cfg, const struct option_row *row, const char *value,
+		    struct error *err)
+{
+	if (!value[0])
+		return bad_value(row, value, "a name that is not empty", err);
+	TEXT_FIELD(cfg, row) = value;
+	return 0;
+}
+
+/* What the stream carries with a length of one byte. */
+static int set_name(struct config *cfg, const struct option_row *row, const char *value,
+		    struct error *err)
+{
+	if (!value[0] || strlen(value) > 255)
+		return bad_value(row, value, "a name of 1 to 255 bytes", err);
+	TEXT_FIELD(cfg, row) = value;
+	return 0;
+}
+
+static int set_cap(struct config *cfg, const struct option_row *row, const char *value,
+		   struct error *err)
+{
+	(void)row;
+	return cap_parse(&cfg->caps, value, err);
+}
+
+static int set_param(struct config *cfg, const struct option_row *row, const char *value,
+		     struct error *err)
+{
+	(void)row;
+	return param_parse(&cfg->params, value, err);
+}
+
+static int set_bwlimit(struct config *cfg, const struct option_row *row, const char *value,
+		       struct error *err)
+{
+	uint64_t v;
+
+	if (units_parse_size(value, &v))
+		return bad_value(row, value, "bytes a second, like 100M; 0: no limit", err);
+	return param_set(&cfg->params, PARAM_MAX_BANDWIDTH, value, err);
+}
+
+static int set_uuid(struct config *cfg, const struct option_row *row, const char *value,
+		    struct error *err)
+{
+	uint8_t uuid[16];
+
+	if (uuid_parse(value, uuid))
+		return bad_value(row, value, "01234567-89ab-cdef-0123-456789abcdef", err);
+	cfg->uuid = value;
+	return 0;
+}
+
+static int set_page_size(struct config *cfg, const struct option_row *row, const char *value,
+			 struct error *err)
+{
+	uint64_t v;
+
+	if (units_parse_size(value, &v) || v < 4096 || v > 65536 || (v & (v - 1)))
+		return bad_value(row, value, "a power of two from 4K to 64K", err);
+	cfg->page_size = (uint32_t)v;
+	return 0;
+}
+
+/* 7.2: digits, a dot, digits */
+static bool is_version(const char *s)
+{
+	size_t major = strspn(s, "0123456789");
+	size_t minor = s[major] == '.' ? strspn(s + major + 1, "0123456789") : 0;
+
+	return major && minor && major < 4 && minor < 4 && !s[major + 1 + minor];
+}
+
+static int set_peer(struct config *cfg, const struct option_row *row, const char *value,
+		    struct error *err)
+{
+	cfg->peer_version = NULL;
+	if (!strcmp(value, "migtool")) {
+		cfg->peer = PEER_MIGTOOL;
+	} else if (!strcmp(value, "qemu")) {
+		cfg->peer = PEER_QEMU;
+	} else if (!strncmp(value, "qemu:", 5) && is_version(value + 5)) {
+		cfg->peer = PEER_QEMU;
+		cfg->peer_version = value + 5;
+	} else {
+		return bad_value(row, value, "migtool, qemu, or qemu:VERSION, like qemu:7.2", err);
+	}
+	return 0;
+}
+
+static int set_timeout(struct config *cfg, const struct option_row *row, const char *value,
+		       struct error *err)
+{
+	uint64_t v;
+
+	/* In milliseconds it has to fit into poll's int. */
+	if (units_parse_u64(value, &v) || v > INT_MAX / 1000)
+		return bad_value(row, value, "seconds, 0 for never", err);
+	cfg->timeout = (int64_t)v;
+	return 0;
+}
+
+static int set_ready_fd(struct config *cfg, const struct option_row *row, const char *value,
+			struct error *err)
+{
+	uint64_t v;
+
+	if (units_parse_u64(value, &v) || v > INT_MAX)
+		return bad_value(row, value, "the number of an open descriptor", err);
+	cfg->ready_fd = (int)v;
+	return 0;
+}
+
+static int set_progress(struct config *cfg, const struct option_row *row, const char *value,
+			struct error *err)
+{
+	static const char *const words[] = { "auto", "tty", "json", "none" };
+
+	/* --progress alone: show it, terminal or not. */
+	if (!value) {
+		cfg->progress = PROGRESS_TTY;
+		return 0;
+	}
+	for (int i = 0; i < 4; i++) {
+		if (!strcmp(words[i], value)) {
+			cfg->progress = (enum progress_mode)i;
+			return 0;
+		}
+	}
+	return bad_value(row, value, "auto, tty, json or none, as --progress=WORD", err);
+}
+
+static int set_verbose(struct config *cfg, const struct option_row *row, const char *value,
+		       struct error *err)
+{
+	(void)value;
+	(void)err;
+	cfg->verbosity += row->letter[1] == 'v' ? 1 : -1;
+	return 0;
+}
+
+#define FIELD(name) .field = offsetof(struct config, name)
+
+const struct option_row option_table[] = {
+	/* what travels */
+	{ "--cap", NULL, ARG_REQUIRED, "NAME[=on|off]", MOVE | CHECK | BIT(CAPS), 0, GROUP_TRAVEL,
+	  "switch a capability; repeatable, and all are checked together", .set = set_cap },
+	{ "--param", NULL, ARG_REQUIRED, "NAME=VALUE", MOVE | CHECK | BIT(PARAMS), 0, GROUP_TRAVEL,
+	  "set a parameter; repeatable", .set = set_param },
+	{ "--bwlimit", NULL, ARG_REQUIRED, "RATE", SEND, 0, GROUP_TRAVEL,
+	  "send at most RATE bytes a second, like 100M; --param max-bandwidth=RATE",
+	  .set = set_bwlimit },
+	{ "--base", NULL, ARG_REQUIRED, "FILE", SEND, 0, GROUP_TRAVEL,
+	  "send deltas against FILE, an older copy that the destination has too", .set = set_text,
+	  FIELD(base) },
+	{ "--delta", NULL, ARG_NONE, NULL, RECV, SEND, GROUP_TRAVEL,
+	  "let IMAGE be the older copy of a send --base", .set = set_flag, FIELD(delta) },
+	{ "--device-state", NULL, ARG_REQUIRED, "FILE", MOVE, 0, GROUP_TRAVEL,
+	  "an opaque file that travels beside the memory", .set = set_text, FIELD(device_state) },
+	{ "--dry-run", "-n", ARG_NONE, NULL, SEND, 0, GROUP_TRAVEL,
+	  "connect, check both ends, print the plan, move nothing", .set = set_flag,
+	  FIELD(dry_run) },
+
+	/* names */
+	{ "--block-name", NULL, ARG_REQUIRED, "NAME", MOVE, 0, GROUP_NAMES,
+	  "what QEMU calls the RAM block of a raw file (pc.ram)", .set = set_name,
+	  FIELD(block_name) },
+	{ "--machine", NULL, ARG_REQUIRED, "NAME", MOVE | CHECK, 0, GROUP_NAMES,
+	  "the guest's versioned machine name, like pc-i440fx-7.2", .set = set_name,
+	  FIELD(machine) },
+	{ "--uuid", NULL, ARG_REQUIRED, "UUID", MOVE | CHECK, 0, GROUP_NAMES, "the guest's UUID",
+	  .set = set_uuid },
+	{ "--page-size", NULL, ARG_REQUIRED, "SIZE", MOVE | CHECK, 0, GROUP_NAMES,
+	  "the guest's page size (4096)", .set = set_page_size },
+
+	/* the other end */
+	{ "--peer", NULL, ARG_REQUIRED, "migtool|qemu[:VERSION]", MOVE | CHECK, 0, GROUP_PEER,
+	  "who is at the other end", .set = set_peer },
+	{ "--listen", NULL, ARG_NONE, NULL, SEND, 0, GROUP_PEER,
+	  "wait for the destination to connect", .set = set_flag, FIELD(listen) },
+	{ "--connect", NULL, ARG_NONE, NULL, RECV, 0, GROUP_PEER, "dial a source that listens",
+	  .set = set_flag, FIELD(connect) },
+	{ "--one-way", NULL, ARG_NONE, NULL, MOVE | CHECK, 0, GROUP_PEER,
+	  "nothing comes back from the destination", .set = set_flag, FIELD(one_way) },
+	{ "--timeout", NULL, ARG_REQUIRED, "SECONDS", MOVE | CHECK, 0, GROUP_PEER,
+	  "give up when nothing moved for so long (60); 0: never", .set = set_timeout },
+	{ "--ready-fd", NULL, ARG_REQUIRED, "N", MOVE, 0, GROUP_PEER,
+	  "write the URI and a newline to descriptor N once listening", .set = set_ready_fd },
+
+	/* the image */
+	{ "--force", NULL, ARG_NONE, NULL, RECV, 0, GROUP_IMAGE,
+	  "replace an IMAGE that exists and is not empty", .set = set_flag, FIELD(force) },
+	{ "--in-place", NULL, ARG_NONE, NULL, RECV, 0, GROUP_IMAGE,
+	  "write into IMAGE itself, not IMAGE.part (block devices need it)", .set = set_flag,
+	  FIELD(in_place) },
+
+	/* output */
+	{ "--json", NULL, ARG_NONE, NULL, ALL & ~BIT(PSK), 0, GROUP_OUTPUT,
+	  "print the result as JSON", .set = set_flag, FIELD(json) },
+	{ "--progress", NULL, ARG_OPTIONAL, "auto|tty|json|none", MOVE, 0, GROUP_OUTPUT,
+	  "show progress: auto is a line on a terminal, json a line an event; alone: tty",
+	  .set = set_progress },
+	{ "--quiet", "-q", ARG_NONE, NULL, ALL, 0, GROUP_OUTPUT,
+	  "say less: warnings and errors; -qq: errors only", .set = set_verbose },
+	{ "--verbose", "-v", ARG_NONE, NULL, ALL, 0, GROUP_OUTPUT, "say more; -vv: still more",
+	  .set = set_verbose },
+
+	/* help */
+	{ "--help", "-h", ARG_NONE, NULL, ALL, 0, GROUP_HELP,
+	  "print this; behind a command: what concerns it", .answer = answer_help },
+	{ "--usage", NULL, ARG_NONE, NULL, ALL, 0, GROUP_HELP, "print the commands' forms",
+	  .answer = answer_usage },
+	{ "--version", "-V", ARG_NONE, NULL, ALL, 0, GROUP_HELP, "print the version",
+	  .answer = answer_version },
+
+	/* for the completions and for tests */
+	{ .flag = "--list-options",
+	  .commands = ALL,
+	  .group = GROUP_HIDDEN,
+	  .answer = answer_list_options },
+	{ .flag = "--list-commands",
+	  .commands = ALL,
+	  .group = GROUP_HIDDEN,
+	  .answer = answer_list_commands },
+	{ .flag = "--list-caps",
+	  .commands = ALL,
+	  .group = GROUP_HIDDEN,
+	  .answer = answer_list_caps },
+	{ .flag = "--list-params",
+	  .commands = ALL,
+	  .group = GROUP_HIDDEN,
+	  .answer = answer_list_params },
+	{ .flag = "--list-statuses",
+	  .commands = ALL,
+	  .group = GROUP_HIDDEN,
+	  .answer = answer_list_statuses },
+	{ "--x-replay-dirty", NULL, ARG_REQUIRED, "FILE", SEND, 0, GROUP_HIDDEN,
+	  "replay a recorded sequence of dirty rounds", .set = set_text, FIELD(replay_dirty) },
+
+/* not built yet */
+#define LATER(flag_, letter_, arg_)                                           \
+	{                                                                     \
+		.flag = flag_, .letter = letter_, .arg = arg_, .later = MOVE, \
+		.group = GROUP_HIDDEN                                         \
+	}
+	LATER(NULL, "-i", ARG_REQUIRED),
+	LATER(NULL, "-p", ARG_REQUIRED),
+	LATER(NULL, "-o", ARG_REQUIRED),
+	LATER("--rsh", NULL, ARG_REQUIRED),
+	LATER("--remote-command", NULL, ARG_REQUIRED),
+	LATER("--no-sandbox", NULL, ARG_NONE),
+	LATER("--guest", NULL, ARG_REQUIRED),
+	LATER("--uffd-socket", NULL, ARG_REQUIRED),
+	LATER("--push", NULL, ARG_REQUIRED),
+	LATER("--on-loss", NULL, ARG_REQUIRED),
+	LATER("--postcopy-after", NULL, ARG_REQUIRED),
+	LATER("--continue-fd", NULL, ARG_REQUIRED),
+	LATER("--record", NULL, ARG_REQUIRED),
+	LATER("--prefetch", NULL, ARG_REQUIRED),
+	LATER("--resume", NULL, ARG_NONE),
+	LATER("--retry", NULL, ARG_REQUIRED),
+	{ .flag = NULL },
+};
