@@ -1,0 +1,59 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "commands.h"
+#include "log.h"
+#include "options.h"
+#include "options-table.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <stdio.h>
+
+static int (*const commands[CMD__MAX])(const struct config *cfg, struct error *err) = {
+	[CMD_PARAMS] = cmd_params,
+};
+
+static enum log_level level(int verbosity)
+{
+	int l = LOG_INFO + verbosity;
+
+	return l < LOG_ERROR ? LOG_ERROR : l > LOG_DEBUG ? LOG_DEBUG : (enum log_level)l;
+}
+
+static int run(const struct config *cfg, struct error *err)
+{
+	const char *name = command_table[cfg->command].name;
+
+	log_init(level(cfg->verbosity), name);
+	if (!commands[cfg->command])
+		return err_set(err, ST_UNSUPPORTED, "command %s is not built yet", name);
+	return commands[cfg->command](cfg, err);
+}
+
+/* What was printed but did not get out: a full disk behind > is no success. */
+static int flush_stdout(struct error *err)
+{
+	if (fflush(stdout) || ferror(stdout))
+		return err_sys(err, ST_FILE, errno, "cannot write to stdout");
+	return 0;
+}
+
+int main(int argc, char **argv)
+{
+	struct error err = { 0 };
+	struct config cfg;
+	int r;
+
+	signal(SIGPIPE, SIG_IGN);
+	r = options_parse(&cfg, argc, argv, &err);
+	if (r == 0)
+		r = run(&cfg, &err);
+	if (r >= 0)
+		r = flush_stdout(&err);
+	if (r < 0) {
+		log_error("%s", err.msg);
+		if (err.hint[0])
+			fprintf(stderr, "  hint: %s\n", err.hint);
+	}
+	options_free(&cfg);
+	return r < 0 ? (int)err.status : 0;
+}
