@@ -20,7 +20,7 @@ teardown() {
 
 # Slow enough that RAM is scanned several times over, then fast, so that it ends.
 several_rounds() {
-	qemu_migrate src "$@" max-bandwidth=3000000 downtime-limit=1
+	qemu_migrate src "$@" max-bandwidth=6000000 downtime-limit=1
 	qemu_qmp src wait-field dirty-sync-count 6
 	qemu_qmp src resettings max-bandwidth=1000000000 downtime-limit=2000
 	qemu_wait_status src completed
@@ -96,6 +96,24 @@ records() {
 		head -c "$cut" stream >short
 		run ! "$TOOLS/qemu_stream.py" short
 		[[ $output == *"ends early"* ]]
+	done
+}
+
+@test "each golden stream makes the blocks that are described beside it" {
+	local json name channel args
+	for json in "$BATS_TEST_DIRNAME"/golden/*.json; do
+		name=$(basename "$json" .json) args=()
+		if [ -e "$BATS_TEST_DIRNAME/golden/$name.main.stream.zst" ]; then
+			for channel in 0 1; do
+				zstd -dcq "$BATS_TEST_DIRNAME/golden/$name.channel-$channel.stream.zst" >"$channel"
+				args+=(--channel "$channel")
+			done
+			zstd -dcq "$BATS_TEST_DIRNAME/golden/$name.main.stream.zst" >stream
+		else
+			zstd -dcq "$BATS_TEST_DIRNAME/golden/$name.stream.zst" >stream
+		fi
+		"$TOOLS/qemu_stream.py" "${args[@]}" stream >summary
+		cmp summary "$json"
 	done
 }
 

@@ -13,7 +13,7 @@
  * Before each write to a page A20 is switched off and on: under TCG QEMU 7.2 misses writes through a
  * TLB entry that is older than the last look at the dirty bitmap, and switching A20 drops them all.
  *
- * Values to give to the assembler with --defsym: FILL_START FILL_END DIRTY_START (bytes, multiples of
+ * Values that make-boot gives: FILL_START FILL_END DIRTY_START (bytes, multiples of
  * 4096, at least 1 MiB), DIRTY_PAGES (a power of two), WRITES (pages a loop), NOISE (0..62), CHECKS
  * (pages a loop), HZ (19..1000), TICK_LOOPS.
  */

@@ -6,15 +6,16 @@ qemu_stream.py [--out DIR] [--channel FILE]... STREAM
 
 STREAM is a whole stream as `migrate "exec:cat > STREAM"` writes it. Every RAM block is rebuilt as
 DIR/ram/<percent-encoded name>, what follows RAM goes verbatim to DIR/device-state, and a JSON
-summary to stdout: machine, capabilities, uuid, commands, blocks, the number of records of each
-kind, sections, rounds (how often the scan of RAM began anew; compress' workers blur it), repeated
-(pages that came again).
+summary to stdout: machine, capabilities, uuid, commands, blocks with their SHA-256, the number of
+records of each kind, sections, rounds (how often the scan of RAM began anew; compress' workers blur
+it), repeated (pages that came again), the device state's size and SHA-256, its devices.
 --channel, once for each, names what a multifd channel carried.
 
 This knows nothing of devices, and accepts nothing that the format does not allow.
 """
 
 import argparse
+import hashlib
 import json
 import mmap
 import os
@@ -101,6 +102,13 @@ class Block:
         if not self.seen[offset // PAGE] & 2:
             return bytes(PAGE)  # without touching the hole
         return self.memory[offset:offset + PAGE]
+
+    def digest(self):
+        """SHA-256 of the content, without touching holes."""
+        sha = hashlib.sha256()
+        for offset in range(0, self.size, PAGE):
+            sha.update(self.read(offset))
+        return sha.hexdigest()
 
     def place(self, offset, page):
         """Returns whether the page had come before."""
@@ -423,7 +431,9 @@ def main():
         stream = Stream(data, [Channel(c) for c in args.channel], args.out)
         blob = data[stream.parse():]
         summary = stream.summary
-        summary["device-state"] = len(blob)
+        for entry in summary["blocks"]:
+            entry["sha256"] = stream.blocks[entry["name"]].digest()
+        summary["device-state"] = {"size": len(blob), "sha256": hashlib.sha256(blob).hexdigest()}
         summary["devices"] = check_device_state(blob)
     except (StreamError, OSError, ValueError, zlib.error,
             subprocess.CalledProcessError) as e:
