@@ -9,6 +9,7 @@
 #include <stdio.h>
 
 static int (*const commands[CMD__MAX])(const struct config *cfg, struct error *err) = {
+	[CMD_CAPS] = cmd_caps,
 	[CMD_PARAMS] = cmd_params,
 };
 
