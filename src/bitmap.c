@@ -71,6 +71,38 @@ bool bitmap_test_set_atomic(struct bitmap *b, size_t i)
 	return __atomic_fetch_or(&b->words[i / BITS], bit, __ATOMIC_ACQ_REL) & bit;
 }
 
+/* Every word once, however many bits of it: set ? or : and not. */
+static void change_atomic(struct bitmap *b, size_t from, size_t n, bool set)
+{
+	while (n) {
+		size_t here = BITS - from % BITS;
+		uint64_t m = mask_of(from, n);
+
+		if (set)
+			__atomic_fetch_or(&b->words[from / BITS], m, __ATOMIC_ACQ_REL);
+		else
+			__atomic_fetch_and(&b->words[from / BITS], ~m, __ATOMIC_ACQ_REL);
+		here = here < n ? here : n;
+		from += here;
+		n -= here;
+	}
+}
+
+void bitmap_set_atomic(struct bitmap *b, size_t from, size_t n)
+{
+	change_atomic(b, from, n, true);
+}
+
+void bitmap_clear_atomic(struct bitmap *b, size_t from, size_t n)
+{
+	change_atomic(b, from, n, false);
+}
+
+static uint64_t word(const struct bitmap *b, size_t w)
+{
+	return __atomic_load_n(&b->words[w], __ATOMIC_RELAXED);
+}
+
 /* First bit at or after from that differs from those of `same` (all ones or all zeros). */
 static size_t next_other(const struct bitmap *b, size_t from, uint64_t same)
 {
@@ -79,11 +111,11 @@ static size_t next_other(const struct bitmap *b, size_t from, uint64_t same)
 
 	if (from >= b->bits)
 		return b->bits;
-	v = (b->words[w] ^ same) & (~UINT64_C(0) << from % BITS);
+	v = (word(b, w) ^ same) & (~UINT64_C(0) << from % BITS);
 	while (!v) {
 		if (++w == words)
 			return b->bits;
-		v = b->words[w] ^ same;
+		v = word(b, w) ^ same;
 	}
 	from = w * BITS + (size_t)__builtin_ctzll(v);
 	return from < b->bits ? from : b->bits;
@@ -105,6 +137,6 @@ size_t bitmap_count(const struct bitmap *b)
 	size_t n = 0, words = words_for(b->bits);
 
 	for (size_t w = 0; w < words; w++)
-		n += (size_t)__builtin_popcountll(b->words[w]);
+		n += (size_t)__builtin_popcountll(word(b, w));
 	return n;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A bit a page. Only bitmap_test and bitmap_test_set_atomic may run while other threads use the
- * bitmap; the rest wants it for itself. Ranges lie inside the bitmap: callers have checked them.
+ * A bit a page. bitmap_set and bitmap_clear want the bitmap for themselves; while other threads use
+ * it there are the _atomic calls, and reading is allowed then too: it sees each word as it is at
+ * that moment. Ranges lie inside the bitmap: callers have checked them.
  */
 #ifndef MIGTOOL_BITMAP_H
 #define MIGTOOL_BITMAP_H
@@ -26,6 +27,10 @@ bool bitmap_test(const struct bitmap *b, size_t i);
 
 /* Sets one bit; returns what it was. Of several threads exactly one is told false. */
 bool bitmap_test_set_atomic(struct bitmap *b, size_t i);
+
+/* As bitmap_set and bitmap_clear; one atomic act a word. */
+void bitmap_set_atomic(struct bitmap *b, size_t from, size_t n);
+void bitmap_clear_atomic(struct bitmap *b, size_t from, size_t n);
 
 /* First set (clear) bit at or after from, b->bits if there is none; from may lie behind the end. */
 size_t bitmap_next_set(const struct bitmap *b, size_t from);

@@ -123,10 +123,53 @@ static void one_winner(void)
 	bitmap_free(&b);
 }
 
+struct stripe {
+	struct bitmap *b;
+	size_t from;
+};
+
+/* Runs of 3 bits, every 9: the other two threads' lie in the same words. */
+static void *set_and_clear(void *arg)
+{
+	struct stripe *s = arg;
+
+	for (size_t i = s->from; i + 3 <= s->b->bits; i += 9) {
+		bitmap_set_atomic(s->b, i, 3);
+		if (bitmap_next_set(s->b, i) != i)
+			return arg;
+	}
+	for (size_t i = s->from; i + 3 <= s->b->bits; i += 18)
+		bitmap_clear_atomic(s->b, i, 3);
+	return NULL;
+}
+
+static void threads_keep_neighbours(void)
+{
+	struct bitmap b;
+	struct stripe s[3];
+	pthread_t t[3];
+	void *failed;
+
+	REQUIRE(bitmap_init(&b, 90000) == 0);
+	for (size_t i = 0; i < 3; i++) {
+		s[i] = (struct stripe){ &b, 3 * i };
+		REQUIRE(pthread_create(&t[i], NULL, set_and_clear, &s[i]) == 0);
+	}
+	for (int i = 0; i < 3; i++) {
+		pthread_join(t[i], &failed);
+		CHECK(!failed);
+	}
+	for (size_t i = 0; i < b.bits; i++)
+		if (bitmap_test(&b, i) != (i % 18 >= 9))
+			CHECK(!"a neighbour was changed");
+	bitmap_free(&b);
+}
+
 static const struct test_case cases[] = {
 	{ "random ranges match a plain array", random_ranges },
 	{ "every range of 130 bits is set and cleared exactly", every_range },
 	{ "a terabyte's bitmap works", large },
 	{ "of two threads one wins each bit", one_winner },
+	{ "threads that change runs leave their neighbours' alone", threads_keep_neighbours },
 };
 TEST_MAIN(cases)
