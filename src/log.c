@@ -89,8 +89,12 @@ static size_t utf8_len(const unsigned char *s, size_t left)
 	for (size_t i = 1; i < n; i++)
 		if ((s[i] & 0xc0) != 0x80)
 			return 0;
-	/* U+0080 to U+009F are control characters too */
-	return s[0] == 0xc2 && s[1] < 0xa0 ? 0 : n;
+	/* U+0080 to U+009F are control characters too; overlong forms and surrogates are no UTF-8 */
+	if ((s[0] == 0xc2 && s[1] < 0xa0) || (s[0] == 0xe0 && s[1] < 0xa0) ||
+	    (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
+	    (s[0] == 0xf4 && s[1] > 0x8f))
+		return 0;
+	return n;
 }
 
 char *log_escape(char *out, size_t outlen, const void *in, size_t inlen)

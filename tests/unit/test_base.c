@@ -77,6 +77,10 @@ static void peers_words_are_escaped(void)
 	memset(big, 'y', sizeof(big));
 	CHECK(strlen(log_escape(out, sizeof(out), big, sizeof(big))) == 512);
 	CHECK_STR(log_escape(out, 4, "abcdef", 6), "abc");
+	/* overlong, a surrogate, beyond the last code point */
+	CHECK_STR(log_escape(out, sizeof(out), "\xe0\x80\xaf", 3), "\\xe0\\x80\\xaf");
+	CHECK_STR(log_escape(out, sizeof(out), "\xed\xa0\x80", 3), "\\xed\\xa0\\x80");
+	CHECK_STR(log_escape(out, sizeof(out), "\xf4\x90\x80\x80", 4), "\\xf4\\x90\\x80\\x80");
 }
 
 static void integers_are_big_endian(void)
