@@ -17,35 +17,37 @@
 #include "error.h"
 #include "manifest.h"
 
+#include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
-#include <sys/types.h>
 
 #define BLOCK_NAME_MAX 255
 
 struct block {
 	char name[BLOCK_NAME_MAX + 1];
-	uint64_t size;	    /* bytes; need not be a multiple of the page in a source */
-	uint32_t page_size; /* the host's page of this block: 4096, or hugetlbfs' */
+	uint64_t size;	    /* bytes, a multiple of the target's page */
+	uint32_t page_size; /* the host's page in its file: the machine's, or hugetlbfs' */
 	bool has_gpa;
-	uint64_t gpa;	    /* guest-physical address */
-	bool shared;	    /* both ends can reach it (x-ignore-shared) */
+	uint64_t gpa; /* guest-physical address */
+	bool shared;  /* both ends can reach it (x-ignore-shared) */
 	int fd;
-	unsigned index;	    /* in the image's array */
+	unsigned index;		    /* in the image's array */
 	struct digest_block digest; /* name and seed, prepared */
-	void *priv;	    /* image.c's: mapping, identity, what was received */
+	void *priv;		    /* image.c's: mapping, identity, what was received */
 };
 
 struct image {
 	struct block *blocks;
 	unsigned nblocks;
-	char *path;	    /* as the user named it */
+	char *path; /* as the user named it */
 	bool directory;
 	uint32_t target_page; /* granularity of offsets on the wire; 4096 unless told */
-	struct manifest *manifest; /* a source directory's own, or what is being written; may be NULL */
+	struct manifest
+		*manifest; /* a source directory's own, or what is being written; may be NULL */
 	void *priv;
 };
 
-/* A run of bytes of one block, page-aligned but for a block's ragged end. */
+/* A run of bytes of one block, page-aligned. */
 struct extent {
 	uint64_t offset, len;
 };
@@ -53,23 +55,29 @@ struct extent {
 /* ---- source ---- */
 
 struct image_source_opts {
-	const char *block_name; /* of a raw file; NULL: pc.ram */
-	uint32_t page_size;	/* target page; 0: the manifest's, else 4096 */
+	const char *block_name;	  /* of a raw file; NULL: pc.ram */
+	uint32_t page_size;	  /* target page; 0: the manifest's, else 4096 */
+	const char *device_state; /* path; NULL: a directory's own, or none */
 };
 
-/* Opens and takes each file's identity (size, mtime, inode). ST_FILE, ST_UNSUPPORTED. */
+/*
+ * Opens a raw file, a block device or a directory, and takes each file's identity (size, mtime,
+ * inode). A directory's blocks are in the manifest's order, or without one by size, largest first;
+ * a manifest that disagrees with the files is refused. ST_FILE, ST_UNSUPPORTED.
+ */
 struct image *image_open(const char *path, const struct image_source_opts *opts, struct error *err);
 
 /*
  * The next extent of data at or after `from`, aligned outwards to target pages and cut at the
- * block's size; len 0: no more. Holes come from SEEK_DATA; a hugetlbfs file is all data.
+ * block's size; len 0: no more. Holes come from SEEK_DATA; a hugetlbfs file and a block device are
+ * all data. Any thread.
  */
 int image_next_data(const struct image *img, const struct block *b, uint64_t from,
 		    struct extent *out, struct error *err);
 
 /*
  * Reads exactly len bytes (a hole reads as zeros and stays a hole). A file that ends early:
- * ST_UNSUPPORTED, "IMAGE changed while it was read".
+ * ST_UNSUPPORTED, "IMAGE changed while it was read". Any thread.
  */
 int image_read(const struct image *img, const struct block *b, uint64_t offset, void *buf,
 	       size_t len, struct error *err);
@@ -89,17 +97,29 @@ int image_device_state_fd(const struct image *img, uint64_t *size);
 /* ---- destination ---- */
 
 struct image_layout {
-	const struct block *blocks; /* name, size, page_size, gpa, shared are read */
+	const struct block *blocks; /* name, size, page_size, has_gpa, gpa, shared are read */
 	unsigned nblocks;
-	bool from_qemu;		/* always a directory */
-	uint32_t target_page;
+	bool from_qemu;	      /* always a directory */
+	uint32_t target_page; /* 0: 4096 */
 	bool force, in_place;
+	const char *device_state; /* path, for a raw file; NULL: a device state is refused */
 };
 
 /*
- * Creates IMAGE.part for these blocks (sizes are checked against the file system's room), all holes.
- * Whether it becomes a file or a directory: interface.md, "Images". An existing non-empty IMAGE
- * without force: ST_FILE with the hint.
+ * Creates IMAGE.part for these blocks, all holes (ENOSPC comes when a page finds no room).
+ *
+ * - It becomes a directory when the source is a QEMU, has several blocks, the name ends in '/' or
+ *   IMAGE is one; else a file. A symbolic link is followed: what it names is written beside and
+ *   replaced, the link stays.
+ * - An existing non-empty IMAGE without force: ST_FILE with the hint. A directory is replaced only
+ *   if it holds nothing but an image.
+ * - IMAGE.part of another live migtool: ST_FILE. One that nobody has locked is a leftover and is
+ *   removed.
+ * - in_place: IMAGE itself is written. Blocks keep their files, which have to have the right size
+ *   (a device: at least that), and are emptied first (a device: by image_sync, where nothing came).
+ * - Block names or sizes that cannot be: ST_DATA.
+ *
+ * Memory has mode 0600, directories 0700. In a block of the result page_size is the file's own.
  */
 struct image *image_create(const char *path, const struct image_layout *layout, struct error *err);
 
@@ -107,30 +127,47 @@ struct image *image_create(const char *path, const struct image_layout *layout, 
 int image_check_target(const char *path, bool force, bool in_place, struct error *err);
 
 /*
- * Places len bytes at offset; both multiples of the target page (but for the block's ragged end)
- * and inside the block, else ST_DATA. All-zero pages become holes. Takes them into the digest, the
- * old content of a page that came before out of it.
+ * Places len bytes at offset; both multiples of the target page and inside the block, else ST_DATA.
+ * All-zero pages become holes. Takes them into the digest, the old content of a page that came
+ * before out of it. No room: ST_FILE with sys ENOSPC. Any thread, see above.
  */
 int image_place(struct image *img, struct block *b, uint64_t offset, const void *buf, size_t len,
 		struct error *err);
 
-/* Makes a run zero: nothing where nothing was placed, else a hole. */
+/* Makes a run of any length zero: nothing where nothing was placed, else a hole. Any thread. */
 int image_place_zero(struct image *img, struct block *b, uint64_t offset, uint64_t len,
 		     struct error *err);
 
-/* Changes the size of a block that has received nothing yet... (QEMU's resizable blocks) */
+/* What a destination holds now; alignment and bounds as for image_place. Any thread. */
+int image_get_page(const struct image *img, const struct block *b, uint64_t offset, void *buf,
+		   size_t len, struct error *err);
 
-/* The digest over all that was placed. */
+/* The digest over all that was placed, and one block's part of it. Any thread. */
 void image_digest(const struct image *img, struct digest *out);
+void image_block_digest(const struct block *b, struct digest *out);
 
-/* Appends to the device state of a destination. */
+/* Bytes of pages that are not zero now (4096 a page). Any thread. */
+uint64_t image_placed_bytes(const struct image *img);
+
+/*
+ * Appends to the device state of a destination. A raw file without layout.device_state:
+ * ST_UNSUPPORTED. One thread.
+ */
 int image_put_device_state(struct image *img, const void *buf, size_t len, struct error *err);
-/* Digest and size of the device state written or read so far. */
+/* Digest and size of the device state written so far, or of a source's. */
 void image_device_state_digest(const struct image *img, struct digest *out, uint64_t *size);
 
-/* Writes the manifest of a directory, fsyncs everything. After it nothing may be placed. */
+/*
+ * Makes it durable: fsync of everything, and a directory's manifest, whose machine, uuid and so on
+ * the caller has filled in before (img->manifest; blocks, digests and device state are filled in
+ * here). After it nothing may be placed. ST_FILE.
+ */
 int image_sync(struct image *img, struct error *err);
-/* The rename, then fsync of the directory. ST_FILE. */
+
+/*
+ * The rename, then fsync of the directory. ST_FILE; what was complete is kept as IMAGE.part then.
+ * There is no moment without either the old or the new IMAGE.
+ */
 int image_commit(struct image *img, struct error *err);
 
 /* Frees. An uncommitted destination's .part is removed unless keep_part. NULL is accepted. */

@@ -1,0 +1,90 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What image.c, image-source.c, image-target.c and image-place.c share. */
+#ifndef MIGTOOL_IMAGE_INTERNAL_H
+#define MIGTOOL_IMAGE_INTERNAL_H
+
+#include "bitmap.h"
+#include "image-file.h"
+#include "image.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* The grain of the digest and of holes, whatever the target's page is. */
+#define UNIT DIGEST_PAGE
+
+struct block_priv {
+	struct image_file file;
+	/* the rest: destination only; image-place.c */
+	struct bitmap present; /* units that are not zero, and are in sum; shared by threads */
+	struct bitmap stale;   /* units of a device with old content; shared by threads */
+	struct bitmap huge;    /* huge pages that exist; FILE_HUGE only; shared by threads */
+	uint8_t *map;	       /* FILE_HUGE: all of the file; else NULL */
+	pthread_mutex_t lock;
+	struct digest sum; /* of this block; under lock */
+};
+
+/* A destination's names, and how far it is; image-target.c. */
+struct target {
+	char *final; /* IMAGE, symbolic links resolved */
+	char *part;  /* where it is written: IMAGE.part, or IMAGE itself when in place */
+	bool force, in_place;
+	bool existed; /* IMAGE was there */
+	bool ours;    /* `part` was made by us: it is removed unless committed */
+	bool committed;
+	bool keep;  /* complete, but could not be renamed: not removed */
+	int lock;   /* `part`, flock()ed as long as it is open; -1: none */
+	int parent; /* directory of `final`, synced after the rename; -1: none */
+	/* device state of a raw image */
+	char *state_final, *state_part; /* NULL: nowhere to put it, or renamed already */
+	bool state_existed;
+	int state_lock;
+};
+
+struct image_priv {
+	struct image_file state; /* device state; fd -1: none */
+	struct digest_stream *state_digest;
+	uint64_t state_size;
+	struct target *target; /* NULL: a source */
+};
+
+static inline struct block_priv *block_priv(const struct block *b)
+{
+	return b->priv;
+}
+
+static inline struct image_priv *image_priv(const struct image *img)
+{
+	return img->priv;
+}
+
+/* An image without blocks, and room for n of them (their priv too). NULL: ST_NOMEM. */
+struct image *image_new(const char *path, struct error *err);
+int image_add_blocks(struct image *img, unsigned n, struct error *err);
+
+/* Gives a block its name. ST_DATA: empty, too long, no UTF-8, control characters. */
+int image_name_block(struct block *b, const char *name, struct error *err);
+
+/* Offset and length lie in the block and on pages, else ST_DATA. */
+int image_check_range(const struct image *img, const struct block *b, uint64_t offset, uint64_t len,
+		      struct error *err);
+
+/* 0 for page sizes that migtool takes, else ST_UNSUPPORTED. */
+int image_check_page(uint32_t page, struct error *err);
+
+/* asprintf as an error: NULL is ST_NOMEM. */
+char *image_format(struct error *err, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+/* ---- image-place.c ---- */
+
+/* Bitmaps, mapping and sum of a destination's block whose file is open. */
+int place_open(struct image *img, struct block *b, bool stale, struct error *err);
+void place_close(struct block *b);
+/* Zeroes what is left of the old content of a device. */
+int place_settle(struct image *img, struct block *b, struct error *err);
+
+/* ---- image-target.c ---- */
+
+void target_close(struct image *img, bool keep_part);
+
+#endif

@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Who owns a .part: whoever has it open and flock()ed; the kernel drops that lock when the process
+ * ends, however it ends. So a .part without a lock is a leftover.
+ *
+ * Two that find the same leftover: both open it, one gets the lock, removes it and makes its own.
+ * The other is refused the lock; or, if the first has finished meanwhile, holds a lock on a file
+ * that no longer has that name, sees that, and starts over.
+ */
+#include "image-part.h"
+
+#include "broker.h"
+#include "image-dir.h"
+#include "image-internal.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <libgen.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- what IMAGE is ---- */
+
+/* stat without following a final link; 0, 1: is not there, -1. */
+static int look(const char *path, int flags, struct stat *st, struct error *err)
+{
+	int fd = broker_open(path, O_PATH | flags, 0), r;
+
+	if (fd < 0 && errno == ENOENT)
+		return 1;
+	r = fd < 0 || fstat(fd, st) < 0 ? err_sys(err, ST_FILE, errno, "cannot look at %s", path)
+					: 0;
+	if (fd >= 0)
+		close(fd);
+	return r;
+}
+
+/* The name that is renamed to: a link's own name must survive, "." and ".." cannot be renamed. */
+static char *final_name(const char *image, struct error *err)
+{
+	char *path = image_format(err, "%s", image), *last, *real;
+	size_t len = path ? strlen(path) : 0;
+	struct stat st;
+	int r;
+
+	if (!path)
+		return NULL;
+	while (len > 1 && path[len - 1] == '/')
+		path[--len] = '\0';
+	last = strrchr(path, '/');
+	last = last ? last + 1 : path;
+	r = look(path, O_NOFOLLOW, &st, err);
+	if (r == 0 && !S_ISLNK(st.st_mode) && strcmp(last, ".") && strcmp(last, ".."))
+		return path;
+	if (r == 1 && len > 0)
+		return path;
+	if (r == 1)
+		err_set(err, ST_FILE, "an empty name names no image");
+	real = r == 0 ? realpath(path, NULL) : NULL;
+	if (r == 0 && !real)
+		err_sys(err, ST_FILE, errno, "cannot follow the symbolic link %s", path);
+	free(path);
+	return real;
+}
+
+static int find_empty(struct existing *ex, struct error *err)
+{
+	struct image_file f;
+
+	if (ex->kind == EXISTS_DIRECTORY)
+		return image_dir_empty(ex->path, &ex->empty, err);
+	if (ex->kind != EXISTS_FILE || image_file_open(&f, ex->path, O_RDONLY, 0, err) < 0)
+		return 0; /* what cannot be read is not known to be empty */
+	ex->empty = image_file_empty(&f);
+	image_file_close(&f);
+	return 0;
+}
+
+int part_examine(const char *image, struct existing *ex, struct error *err)
+{
+	size_t len = strlen(image);
+	struct stat st;
+	int r;
+
+	memset(ex, 0, sizeof(*ex));
+	ex->wants_directory = len > 0 && image[len - 1] == '/';
+	ex->path = final_name(image, err);
+	if (!ex->path)
+		return -1;
+	r = look(ex->path, 0, &st, err);
+	if (r == 1) {
+		ex->kind = EXISTS_NOT;
+		ex->empty = true;
+		return 0;
+	}
+	if (!r && S_ISREG(st.st_mode))
+		ex->kind = EXISTS_FILE;
+	else if (!r && S_ISDIR(st.st_mode))
+		ex->kind = EXISTS_DIRECTORY;
+	else if (!r && S_ISBLK(st.st_mode))
+		ex->kind = EXISTS_DEVICE;
+	else if (!r)
+		r = err_set(err, ST_UNSUPPORTED,
+			    "%s is neither a file nor a directory nor a block device", ex->path);
+	if (!r && ex->wants_directory && ex->kind != EXISTS_DIRECTORY)
+		r = err_set(err, ST_FILE, "%s is not a directory", ex->path);
+	if (!r)
+		r = find_empty(ex, err);
+	if (r < 0) {
+		free(ex->path);
+		ex->path = NULL;
+	}
+	return r;
+}
+
+int part_allowed(const struct existing *ex, bool force, bool in_place, struct error *err)
+{
+	if (ex->kind == EXISTS_DEVICE && !in_place) {
+		err_set(err, ST_UNSUPPORTED, "%s is a block device, which cannot be renamed to",
+			ex->path);
+		return err_hint(err, "write it in place: --in-place");
+	}
+	if (!ex->empty && !force) {
+		err_set(err, ST_FILE, "%s exists and is not empty", ex->path);
+		return err_hint(err, "--force %s it", in_place ? "overwrites" : "replaces");
+	}
+	if (ex->kind == EXISTS_DIRECTORY && !ex->empty && image_dir_only_image(ex->path, err) < 0)
+		return err_hint(err, "only an image is replaced: name another directory, or "
+				     "remove what it holds");
+	return 0;
+}
+
+/* ---- .part ---- */
+
+static int in_use(const char *path, struct error *err)
+{
+	err_set(err, ST_FILE, "%s is being written by another migtool", path);
+	return err_hint(err, "wait for it, or name another image");
+}
+
+/* 0, -1: somebody has it. A file system without locks is taken as it is. */
+static int lock(int fd, const char *path, struct error *err)
+{
+	if (flock(fd, LOCK_EX | LOCK_NB) < 0 && errno == EWOULDBLOCK)
+		return in_use(path, err);
+	return 0;
+}
+
+/* Is it still there under its name? 1: no. */
+static int replaced(int fd, const char *part, struct error *err)
+{
+	struct stat st, there;
+	int r = look(part, O_NOFOLLOW, &there, err);
+
+	if (!r && fstat(fd, &st) < 0)
+		r = err_sys(err, ST_FILE, errno, "cannot look at %s", part);
+	return r ? r : st.st_dev != there.st_dev || st.st_ino != there.st_ino;
+}
+
+/* Opens and locks a leftover: its descriptor, -1, or -2: there is none (any more). */
+static int open_leftover(const char *part, struct stat *st, struct error *err)
+{
+	int fd = broker_open(part, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0), r;
+
+	if (fd < 0)
+		return errno == ENOENT ? -2 : err_sys(err, ST_FILE, errno, "cannot open %s", part);
+	r = fstat(fd, st) < 0 ? err_sys(err, ST_FILE, errno, "cannot look at %s", part)
+			      : lock(fd, part, err);
+	if (!r)
+		r = replaced(fd, part, err); /* then the lock is on what had that name before */
+	if (!r)
+		return fd;
+	close(fd);
+	return r == 1 ? -2 : -1;
+}
+
+int part_free(const char *part, struct error *err)
+{
+	struct stat st;
+	int fd = open_leftover(part, &st, err);
+
+	if (fd >= 0)
+		close(fd);
+	return fd == -1 ? -1 : 0;
+}
+
+static int remove_leftover(const char *part, struct error *err)
+{
+	struct stat st;
+	int fd = open_leftover(part, &st, err), r = 0;
+
+	if (fd < 0)
+		return fd == -1 ? -1 : 0;
+	if (S_ISDIR(st.st_mode))
+		r = image_dir_only_image(part, err);
+	else if (!S_ISREG(st.st_mode))
+		r = err_set(err, ST_FILE, "%s exists and is no file", part);
+	if (!r && (S_ISDIR(st.st_mode) ? image_dir_remove(part) : broker_unlink(part)) < 0)
+		r = err_sys(err, ST_FILE, errno, "cannot remove the leftover %s", part);
+	close(fd);
+	return r;
+}
+
+/* Its descriptor, or -1 with errno. */
+static int make(const char *part, bool directory)
+{
+	if (!directory)
+		return broker_open(part, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
+	if (broker_mkdir(part, 0700) < 0)
+		return -1;
+	return broker_open(part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+}
+
+int part_claim(const char *part, bool directory, int *out, struct error *err)
+{
+	/* more than one turn is only needed while others come and go */
+	for (int turn = 0; turn < 8; turn++) {
+		int fd = make(part, directory), r;
+
+		if (fd >= 0) {
+			r = lock(fd, part, err) < 0 ? -1 : replaced(fd, part, err);
+			if (!r) {
+				*out = fd;
+				return 0;
+			}
+			close(fd);
+			if (r < 0)
+				return -1;
+			continue;
+		}
+		if (errno != EEXIST)
+			return err_sys(err, ST_FILE, errno, "cannot create %s", part);
+		if (remove_leftover(part, err) < 0)
+			return -1;
+	}
+	return in_use(part, err);
+}
+
+int part_lock_in_place(const char *path, enum existing_kind kind, int *out, struct error *err)
+{
+	int flags = kind == EXISTS_DIRECTORY ? O_RDONLY | O_DIRECTORY : O_RDWR, fd;
+
+	/* on a device: EBUSY if it is mounted or part of another one */
+	fd = broker_open(path, kind == EXISTS_DEVICE ? flags | O_EXCL : flags, 0);
+	if (fd < 0)
+		return err_sys(err, ST_FILE, errno, "cannot open %s for writing", path);
+	if (lock(fd, path, err) < 0) {
+		close(fd);
+		return -1;
+	}
+	*out = fd;
+	return 0;
+}
+
+int part_open_parent(const char *path, struct error *err)
+{
+	char *copy = image_format(err, "%s", path), *dir;
+	int fd;
+
+	if (!copy)
+		return -1;
+	dir = dirname(copy);
+	fd = broker_open(dir, O_RDONLY | O_DIRECTORY, 0);
+	if (fd < 0)
+		err_sys(err, ST_FILE, errno, "cannot open the directory %s", dir);
+	free(copy);
+	return fd;
+}

@@ -1,0 +1,43 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Names of a destination: what IMAGE is now, and the .part beside it that nobody else may be
+ * writing. Private to image*.c.
+ */
+#ifndef MIGTOOL_IMAGE_PART_H
+#define MIGTOOL_IMAGE_PART_H
+
+#include "error.h"
+
+#include <stdbool.h>
+
+enum existing_kind { EXISTS_NOT, EXISTS_FILE, EXISTS_DIRECTORY, EXISTS_DEVICE };
+
+struct existing {
+	char *path; /* IMAGE without final slashes, a symbolic link resolved; owned */
+	enum existing_kind kind;
+	bool wants_directory; /* the name ended in '/' */
+	bool empty;	      /* no bytes, only holes, no entries; false for a device */
+};
+
+/* Looks at IMAGE. ST_FILE, ST_UNSUPPORTED for what cannot be an image. */
+int part_examine(const char *image, struct existing *ex, struct error *err);
+
+/* May it be written? The rules of image_create that need no blocks. */
+int part_allowed(const struct existing *ex, bool force, bool in_place, struct error *err);
+
+/*
+ * Makes `part`, which must not be in use, as a file or a directory; a leftover is removed before.
+ * *lock: its descriptor, locked.
+ */
+int part_claim(const char *part, bool directory, int *lock, struct error *err);
+
+/* Is `part` free to be claimed, or a leftover? Changes nothing. */
+int part_free(const char *part, struct error *err);
+
+/* Opens and locks what is there already, for writing in place. */
+int part_lock_in_place(const char *path, enum existing_kind kind, int *lock, struct error *err);
+
+/* The directory that `path` is in, opened. -1: ST_FILE. */
+int part_open_parent(const char *path, struct error *err);
+
+#endif

@@ -1,0 +1,634 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A destination's files: made as IMAGE.part, made durable, renamed.
+ *
+ * Whatever ends a run early, the name IMAGE stands for what it stood for before. image_sync makes
+ * .part complete on the disk, image_commit is one rename (of a directory over a non-empty one: one
+ * exchange of the two names, and the old one is removed under its new name). Only in place is
+ * IMAGE itself changed, and only what was not there before is removed when that fails.
+ */
+#include "image-internal.h"
+
+#include "broker.h"
+#include "image-dir.h"
+#include "image-part.h"
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+/* What a peer can make us ask for: descriptors, and a bit for each 4 KiB. */
+#define BLOCKS_MAX 4096u
+#define TOTAL_MAX  (UINT64_C(1) << 46)
+
+int image_check_target(const char *path, bool force, bool in_place, struct error *err)
+{
+	struct existing ex;
+	char *part = NULL;
+	int fd, r;
+
+	if (part_examine(path, &ex, err) < 0)
+		return -1;
+	r = part_allowed(&ex, force, in_place, err);
+	if (!r && !in_place) {
+		part = image_format(err, "%s.part", ex.path);
+		r = part ? part_free(part, err) : -1;
+	}
+	fd = r < 0 ? -1 : part_open_parent(ex.path, err);
+	if (!r && fd < 0)
+		r = -1;
+	else if (!r && ex.kind != EXISTS_DEVICE && faccessat(fd, ".", W_OK, AT_EACCESS) < 0)
+		r = err_sys(err, ST_FILE, errno, "cannot create %s", part ? part : ex.path);
+	if (fd >= 0)
+		close(fd);
+	free(part);
+	free(ex.path);
+	return r;
+}
+
+/* ---- what is to be made ---- */
+
+/* Takes over the layout's blocks; they come from the peer. */
+static int take_blocks(struct image *img, const struct image_layout *layout, struct error *err)
+{
+	uint64_t total = 0;
+
+	img->target_page = layout->target_page ? layout->target_page : DIGEST_PAGE;
+	if (image_check_page(img->target_page, err) < 0)
+		return -1;
+	if (layout->nblocks == 0 || layout->nblocks > BLOCKS_MAX)
+		return err_set(err, ST_DATA, "%u blocks, expected 1 to %u", layout->nblocks,
+			       BLOCKS_MAX);
+	if (image_add_blocks(img, layout->nblocks, err) < 0)
+		return -1;
+	for (unsigned i = 0; i < layout->nblocks; i++) {
+		const struct block *from = &layout->blocks[i];
+		struct block *b = &img->blocks[i];
+
+		if (image_find(img, from->name, strlen(from->name)) && from->name[0])
+			return err_set(err, ST_DATA, "two blocks are named %s", from->name);
+		if (image_name_block(b, from->name, err) < 0)
+			return -1;
+		if (from->size & (img->target_page - 1))
+			return err_set(err, ST_DATA,
+				       "block %s has %" PRIu64
+				       " bytes, no multiple of the page of %" PRIu32,
+				       b->name, from->size, img->target_page);
+		if (from->size > TOTAL_MAX - total)
+			return err_set(err, ST_DATA,
+				       "block %s has %" PRIu64 " bytes: more than %" PRIu64
+				       " in all",
+				       b->name, from->size, TOTAL_MAX);
+		total += from->size;
+		b->size = from->size;
+		b->has_gpa = from->has_gpa;
+		b->gpa = from->gpa;
+		b->shared = from->shared;
+	}
+	return total ? 0 : err_set(err, ST_DATA, "the source's memory is empty");
+}
+
+/* File or directory? */
+static int choose_form(struct image *img, const struct image_layout *layout,
+		       const struct existing *ex, struct error *err)
+{
+	bool many = layout->from_qemu || layout->nblocks > 1;
+
+	img->directory = many || ex->wants_directory || ex->kind == EXISTS_DIRECTORY;
+	if (!many || ex->kind == EXISTS_NOT || ex->kind == EXISTS_DIRECTORY)
+		return 0;
+	if (layout->nblocks > 1)
+		err_set(err, ST_UNSUPPORTED, "the source has %u blocks, but %s is %s",
+			layout->nblocks, ex->path,
+			ex->kind == EXISTS_DEVICE ? "a block device" : "a file");
+	else
+		err_set(err, ST_UNSUPPORTED, "a QEMU's memory becomes a directory, but %s is %s",
+			ex->path, ex->kind == EXISTS_DEVICE ? "a block device" : "a file");
+	return err_hint(err, "name a directory, or something that does not exist yet");
+}
+
+static int start_manifest(struct image *img, const struct image_layout *layout, struct error *err)
+{
+	struct manifest *m = manifest_new();
+
+	img->manifest = m;
+	if (m)
+		m->blocks = calloc(img->nblocks, sizeof(*m->blocks));
+	if (!m || !m->blocks)
+		return err_set(err, ST_NOMEM, "out of memory");
+	m->page_size = img->target_page;
+	m->nblocks = img->nblocks;
+	for (unsigned i = 0; i < img->nblocks; i++) {
+		const struct block *b = &img->blocks[i];
+
+		memcpy(m->blocks[i].name, b->name, sizeof(b->name));
+		m->blocks[i].size = b->size;
+		m->blocks[i].page_size = layout->blocks[i].page_size;
+		m->blocks[i].has_gpa = b->has_gpa;
+		m->blocks[i].gpa = b->gpa;
+		m->blocks[i].shared = b->shared;
+	}
+	return 0;
+}
+
+/* ---- files ---- */
+
+static int wrong_size(const struct image_file *f, const struct block *b, struct error *err)
+{
+	return err_set(err, ST_UNSUPPORTED, "%s has %" PRIu64 " bytes, but block %s has %" PRIu64,
+		       f->path, f->size, b->name, b->size);
+}
+
+/* Takes what was in a file away, so that it is all hole. */
+static int empty_file(const struct image_file *f, struct error *err)
+{
+	if (image_file_empty(f) ||
+	    !fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)f->size))
+		return 0;
+	if (errno != EOPNOTSUPP || ftruncate(f->fd, 0) < 0 || ftruncate(f->fd, (off_t)f->size) < 0)
+		return err_sys(err, ST_FILE, errno, "cannot empty %s", f->path);
+	return 0;
+}
+
+static int set_size(struct image_file *f, const struct block *b, struct error *err)
+{
+	if (f->kind == FILE_HUGE && b->size % f->page)
+		return err_set(err, ST_UNSUPPORTED,
+			       "block %s has %" PRIu64
+			       " bytes, no multiple of the huge page of %" PRIu32 " of %s",
+			       b->name, b->size, f->page, f->path);
+	if (ftruncate(f->fd, (off_t)b->size) < 0)
+		return err_sys(err, ST_FILE, errno, "cannot make %s %" PRIu64 " bytes large",
+			       f->path, b->size);
+	f->size = b->size;
+	return 0;
+}
+
+/* Opens a block's file, makes it large and empty. */
+static int make_block(struct image *img, struct block *b, const char *path, int flags,
+		      struct error *err)
+{
+	struct image_file *f = &block_priv(b)->file;
+	bool stale = false;
+
+	if (image_file_open(f, path, O_RDWR | flags, 0600, err) < 0)
+		return -1;
+	b->fd = f->fd;
+	b->page_size = f->page;
+	if (f->kind == FILE_DEVICE) {
+		if (f->size < b->size)
+			return wrong_size(f, b, err);
+		stale = true;
+	} else if (f->size == 0) {
+		if (set_size(f, b, err) < 0)
+			return -1;
+	} else {
+		if (f->size != b->size)
+			return wrong_size(f, b, err);
+		if (empty_file(f, err) < 0)
+			return -1;
+	}
+	return place_open(img, b, stale, err);
+}
+
+/* In place: files that are no block of this guest would be taken for one later. */
+static int check_no_others(const struct image *img, const char *dir, struct error *err)
+{
+	struct image_dir_list files;
+	int r = 0;
+
+	if (image_dir_list(dir, &files, err) < 0)
+		return -1;
+	for (unsigned i = 0; i < files.n && !r; i++)
+		if (!image_find(img, files.names[i], strlen(files.names[i])))
+			r = err_set(err, ST_UNSUPPORTED,
+				    "%s/ram holds block %s, which the source does not have", dir,
+				    files.names[i]);
+	image_dir_list_free(&files);
+	return r;
+}
+
+/* What the directory said of its old content must not outlive that. */
+static int remove_old_words(const char *dir, struct error *err)
+{
+	static const char *const names[] = { "manifest.json", "device-state" };
+
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++) {
+		char *path = image_format(err, "%s/%s", dir, names[i]);
+		int r;
+
+		if (!path)
+			return -1;
+		r = broker_unlink(path) < 0 && errno != ENOENT
+			    ? err_sys(err, ST_FILE, errno, "cannot remove %s", path)
+			    : 0;
+		free(path);
+		if (r < 0)
+			return -1;
+	}
+	return 0;
+}
+
+static int make_directory(struct image *img, struct error *err)
+{
+	struct target *t = image_priv(img)->target;
+	bool fresh = t->ours;
+	struct statfs fs;
+	char *ram;
+	int r;
+
+	if (fstatfs(t->lock, &fs) < 0)
+		return err_sys(err, ST_FILE, errno, "cannot look at %s", t->part);
+	if (fs.f_type == HUGETLBFS_MAGIC) {
+		err_set(err, ST_UNSUPPORTED, "%s is on hugetlbfs, where no manifest can be written",
+			t->final);
+		return err_hint(err,
+				"receive into a directory elsewhere, or one block into a file");
+	}
+	if (!fresh &&
+	    (check_no_others(img, t->part, err) < 0 || remove_old_words(t->part, err) < 0))
+		return -1;
+	ram = image_format(err, "%s/ram", t->part);
+	if (!ram)
+		return -1;
+	r = broker_mkdir(ram, 0700) < 0 && (fresh || errno != EEXIST)
+		    ? err_sys(err, ST_FILE, errno, "cannot create %s", ram)
+		    : 0;
+	free(ram);
+	for (unsigned i = 0; i < img->nblocks && !r; i++) {
+		char *path = image_dir_block_path(t->part, img->blocks[i].name, err);
+
+		r = path ? make_block(img, &img->blocks[i], path,
+				      fresh ? O_CREAT | O_EXCL : O_CREAT, err)
+			 : -1;
+		free(path);
+	}
+	return r;
+}
+
+/* ---- image_create ---- */
+
+static struct target *target_new(const struct existing *ex, const struct image_layout *layout,
+				 struct error *err)
+{
+	struct target *t = calloc(1, sizeof(*t));
+
+	if (!t) {
+		err_set(err, ST_NOMEM, "out of memory");
+		return NULL;
+	}
+	t->lock = t->parent = t->state_lock = -1;
+	t->force = layout->force;
+	t->in_place = layout->in_place;
+	t->existed = ex->kind != EXISTS_NOT;
+	t->final = image_format(err, "%s", ex->path);
+	t->part = image_format(err, layout->in_place ? "%s" : "%s.part", ex->path);
+	if (!t->final || !t->part) {
+		free(t->final);
+		free(t->part);
+		free(t);
+		return NULL;
+	}
+	return t;
+}
+
+/* A raw image's device state goes to a file of its own. */
+static int plan_state(struct target *t, const char *path, struct error *err)
+{
+	struct existing ex;
+	int r;
+
+	if (part_examine(path, &ex, err) < 0)
+		return -1;
+	if (ex.kind == EXISTS_DIRECTORY || ex.kind == EXISTS_DEVICE)
+		r = err_set(err, ST_UNSUPPORTED, "%s is no file for a device state", ex.path);
+	else
+		r = part_allowed(&ex, t->force, false, err);
+	t->state_final = ex.path;
+	t->state_existed = ex.kind != EXISTS_NOT;
+	if (!r) {
+		t->state_part = image_format(err, "%s.part", ex.path);
+		r = t->state_part ? 0 : -1;
+	}
+	return r;
+}
+
+static int claim(struct image *img, const struct existing *ex, struct error *err)
+{
+	struct target *t = image_priv(img)->target;
+
+	t->parent = part_open_parent(t->final, err);
+	if (t->parent < 0)
+		return -1;
+	if (t->in_place && t->existed)
+		return part_lock_in_place(t->part, ex->kind, &t->lock, err);
+	if (part_claim(t->part, img->directory, &t->lock, err) < 0)
+		return -1;
+	t->ours = true;
+	return 0;
+}
+
+static int create(struct image *img, const struct image_layout *layout, const struct existing *ex,
+		  struct error *err)
+{
+	struct target *t;
+
+	if (part_allowed(ex, layout->force, layout->in_place, err) < 0 ||
+	    take_blocks(img, layout, err) < 0 || choose_form(img, layout, ex, err) < 0)
+		return -1;
+	image_priv(img)->target = t = target_new(ex, layout, err);
+	if (!t || (layout->device_state && !img->directory &&
+		   plan_state(t, layout->device_state, err) < 0))
+		return -1;
+	if (claim(img, ex, err) < 0)
+		return -1;
+	if (!img->directory)
+		return make_block(img, &img->blocks[0], t->part, 0, err);
+	return start_manifest(img, layout, err) < 0 ? -1 : make_directory(img, err);
+}
+
+struct image *image_create(const char *path, const struct image_layout *layout, struct error *err)
+{
+	struct image *img = image_new(path, err);
+	struct existing ex;
+	int r;
+
+	if (!img)
+		return NULL;
+	r = part_examine(path, &ex, err);
+	if (!r) {
+		r = create(img, layout, &ex, err);
+		free(ex.path);
+	}
+	if (r < 0) {
+		image_close(img, false);
+		return NULL;
+	}
+	return img;
+}
+
+/* ---- device state ---- */
+
+static int open_state(struct image *img, struct error *err)
+{
+	struct image_priv *p = image_priv(img);
+	struct target *t = p->target;
+	char *path;
+	int r;
+
+	if (!img->directory && !t->state_part) {
+		err_set(err, ST_UNSUPPORTED, "a device state came, but %s is a file for one block",
+			img->path);
+		return err_hint(err, "say where it goes: --device-state FILE");
+	}
+	p->state_digest = digest_stream_new();
+	if (!p->state_digest)
+		return err_set(err, ST_NOMEM, "out of memory");
+	if (!img->directory) {
+		if (part_claim(t->state_part, false, &t->state_lock, err) < 0)
+			return -1;
+		return image_file_open(&p->state, t->state_part, O_RDWR, 0, err);
+	}
+	path = image_format(err, "%s/device-state", t->part);
+	if (!path)
+		return -1;
+	r = image_file_open(&p->state, path, O_RDWR | O_CREAT | O_EXCL, 0600, err);
+	free(path);
+	return r;
+}
+
+int image_put_device_state(struct image *img, const void *buf, size_t len, struct error *err)
+{
+	struct image_priv *p = image_priv(img);
+
+	if (p->state.fd < 0 && open_state(img, err) < 0)
+		return -1;
+	if (image_file_write(&p->state, p->state_size, buf, len) < 0)
+		return err_sys(err, ST_FILE, errno, "cannot write %s", p->state.path);
+	digest_stream_update(p->state_digest, buf, len);
+	p->state_size += len;
+	return 0;
+}
+
+/* ---- durable ---- */
+
+static int sync_fd(int fd, const char *path, struct error *err)
+{
+	/* EINVAL: hugetlbfs, which has nothing to sync a directory to */
+	if (fsync(fd) < 0 && errno != EINVAL)
+		return err_sys(err, ST_FILE, errno, "cannot sync %s", path);
+	return 0;
+}
+
+static int sync_directory(const char *path, struct error *err)
+{
+	int fd = broker_open(path, O_RDONLY | O_DIRECTORY, 0), r;
+
+	if (fd < 0)
+		return err_sys(err, ST_FILE, errno, "cannot open %s", path);
+	r = sync_fd(fd, path, err);
+	close(fd);
+	return r;
+}
+
+static void fill_manifest(struct image *img)
+{
+	struct image_priv *p = image_priv(img);
+	struct manifest *m = img->manifest;
+	struct digest d;
+
+	for (unsigned i = 0; i < img->nblocks; i++) {
+		image_block_digest(&img->blocks[i], &d);
+		digest_hex(d, m->blocks[i].digest);
+	}
+	m->has_device_state = p->state.fd >= 0;
+	m->device_state_size = p->state_size;
+	if (m->has_device_state)
+		digest_hex(digest_stream_get(p->state_digest), m->device_state_digest);
+}
+
+/* Writes it beside and renames, so that in place too there is a whole one or none. */
+static int write_manifest(struct image *img, const char *dir, struct error *err)
+{
+	char *name = image_format(err, "%s/manifest.json", dir);
+	char *part = name ? image_format(err, "%s.part", name) : NULL;
+	char *text = part ? manifest_format(img->manifest) : NULL;
+	struct image_file f = IMAGE_FILE_NONE;
+	int r = -1;
+
+	if (part && !text)
+		err_set(err, ST_NOMEM, "out of memory");
+	if (text)
+		r = image_file_open(&f, part, O_WRONLY | O_CREAT | O_TRUNC, 0600, err);
+	if (!r && image_file_write(&f, 0, text, strlen(text)) < 0)
+		r = err_sys(err, ST_FILE, errno, "cannot write %s", part);
+	if (!r)
+		r = sync_fd(f.fd, part, err);
+	if (!r && broker_rename(part, name, 0) < 0)
+		r = err_sys(err, ST_FILE, errno, "cannot rename %s", part);
+	image_file_close(&f);
+	free(text);
+	free(part);
+	free(name);
+	return r;
+}
+
+static int sync_tree(struct image *img, struct error *err)
+{
+	struct target *t = image_priv(img)->target;
+	char *ram = image_format(err, "%s/ram", t->part);
+	int r;
+
+	if (!ram)
+		return -1;
+	fill_manifest(img);
+	r = write_manifest(img, t->part, err);
+	if (!r)
+		r = sync_directory(ram, err);
+	free(ram);
+	return r < 0 ? -1 : sync_fd(t->lock, t->part, err);
+}
+
+int image_sync(struct image *img, struct error *err)
+{
+	struct image_priv *p = image_priv(img);
+
+	for (unsigned i = 0; i < img->nblocks; i++) {
+		struct block *b = &img->blocks[i];
+
+		if (place_settle(img, b, err) < 0 ||
+		    sync_fd(b->fd, block_priv(b)->file.path, err) < 0)
+			return -1;
+	}
+	if (p->state.fd >= 0 && sync_fd(p->state.fd, p->state.path, err) < 0)
+		return -1;
+	if (img->directory && sync_tree(img, err) < 0)
+		return -1;
+	return 0;
+}
+
+/* ---- the rename ---- */
+
+static int rename_failed(const char *part, const char *final, const char *why, int errnum,
+			 struct error *err)
+{
+	if (why)
+		err_set(err, ST_FILE, "cannot rename %s to %s: %s", part, final, why);
+	else
+		err_sys(err, ST_FILE, errnum, "cannot rename %s to %s", part, final);
+	return err_hint(err, "it is complete as %s", part);
+}
+
+/* The name was free when we began; whoever took it since then keeps it. */
+static int rename_new(const char *part, const char *final, struct error *err)
+{
+	if (!broker_rename(part, final, RENAME_NOREPLACE))
+		return 0;
+	if (errno == EINVAL || errno == ENOSYS) { /* a file system that cannot */
+		int fd = broker_open(final, O_PATH | O_NOFOLLOW, 0);
+
+		if (fd < 0 && errno == ENOENT && !broker_rename(part, final, 0))
+			return 0;
+		if (fd >= 0) {
+			close(fd);
+			errno = EEXIST;
+		}
+	}
+	return rename_failed(part, final, errno == EEXIST ? "somebody made that meanwhile" : NULL,
+			     errno, err);
+}
+
+static int rename_over(const char *part, const char *final, bool force, struct error *err)
+{
+	struct existing now;
+	bool exchange;
+
+	if (part_examine(final, &now, err) < 0)
+		return -1;
+	exchange = now.kind == EXISTS_DIRECTORY && !now.empty;
+	free(now.path);
+	if (!force && !now.empty)
+		return rename_failed(part, final, "somebody wrote to that meanwhile", 0, err);
+	if (broker_rename(part, final, exchange ? RENAME_EXCHANGE : 0) < 0)
+		return rename_failed(part, final, NULL, errno, err);
+	if (exchange && image_dir_remove(part) < 0)
+		log_warn("what %s was is now %s and could not be removed: %s", final, part,
+			 strerror(errno));
+	return 0;
+}
+
+static int rename_into(const char *part, const char *final, bool existed, bool force,
+		       struct error *err)
+{
+	return existed ? rename_over(part, final, force, err) : rename_new(part, final, err);
+}
+
+static int commit_state(struct image *img, struct error *err)
+{
+	struct target *t = image_priv(img)->target;
+	int parent, r;
+
+	if (!t->state_part || image_priv(img)->state.fd < 0)
+		return 0;
+	parent = part_open_parent(t->state_final, err);
+	if (parent < 0)
+		return -1;
+	r = rename_into(t->state_part, t->state_final, t->state_existed, t->force, err);
+	if (!r) {
+		free(t->state_part);
+		t->state_part = NULL;
+		r = sync_fd(parent, t->state_final, err);
+	}
+	close(parent);
+	return r;
+}
+
+int image_commit(struct image *img, struct error *err)
+{
+	struct target *t = image_priv(img)->target;
+
+	if (commit_state(img, err) < 0 ||
+	    (!t->in_place && rename_into(t->part, t->final, t->existed, t->force, err) < 0)) {
+		t->keep = true;
+		return -1;
+	}
+	t->committed = true;
+	return sync_fd(t->parent, t->final, err);
+}
+
+/* ---- the end ---- */
+
+void target_close(struct image *img, bool keep_part)
+{
+	struct target *t = image_priv(img)->target;
+
+	if (!t)
+		return;
+	if (!t->committed && !keep_part && !t->keep) {
+		if (t->ours &&
+		    (img->directory ? image_dir_remove(t->part) : broker_unlink(t->part)) < 0)
+			log_warn("cannot remove %s: %s", t->part, strerror(errno));
+		if (t->state_lock >= 0 && t->state_part && broker_unlink(t->state_part) < 0)
+			log_warn("cannot remove %s: %s", t->state_part, strerror(errno));
+	}
+	if (t->lock >= 0)
+		close(t->lock);
+	if (t->state_lock >= 0)
+		close(t->state_lock);
+	if (t->parent >= 0)
+		close(t->parent);
+	free(t->final);
+	free(t->part);
+	free(t->state_final);
+	free(t->state_part);
+	free(t);
+}
