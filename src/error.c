@@ -39,6 +39,9 @@ const struct status_info *status_info(enum status status)
 }
 
 static int set(struct error *err, enum status status, int errnum, const char *fmt, va_list ap)
+	__attribute__((format(printf, 4, 0)));
+
+static int set(struct error *err, enum status status, int errnum, const char *fmt, va_list ap)
 {
 	int n;
 
