@@ -6,6 +6,7 @@
 #   B                object directory (default build)
 #   SANITIZE         address | undefined | thread; the check-*san targets set it
 #   TESTS            what `make check` runs: names of unit tests and .bats files (default: all)
+#   FUZZ, FUZZ_TIME  what `make fuzz` runs (default: all), for how many seconds each (60)
 #   SEED             the seed of the random points in tests
 
 VERSION := 0.1.0
@@ -40,6 +41,8 @@ LIBS := -lpopt -ljansson -lxxhash -lzstd -lz -pthread
 SRC := $(wildcard src/*.c)
 LIBOBJ := $(patsubst src/%.c,$(B)/%.o,$(filter-out src/main.c,$(SRC)))
 UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
+FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+REPLAY := $(FUZZ:%=$(B)/fuzz/fuzz_%)
 TOOLS := $(patsubst tests/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
 
 ifeq ($(V),1)
@@ -78,7 +81,7 @@ $(B)/.flags: FORCE
 		echo '$(CC) $(ALL_CFLAGS) $(LINK_HARDEN)' > $@
 
 ## unit: the unit test programs, without running them
-unit: $(UNIT)
+unit: $(UNIT) $(REPLAY)
 
 ## check: builds and runs all tests; names in TESTS choose among them
 check: deps
@@ -101,6 +104,32 @@ check-tsan:
 demo: deps
 	+$(Q)$(MAKE) --no-print-directory all
 	$(Q)B=$(B) tests/demo
+
+# A fuzz target's function is linked with replay.c, which feeds it the corpus, or with libFuzzer.
+$(B)/fuzz/%: tests/fuzz/%.c tests/fuzz/replay.c $(B)/libmigtool.a
+	@mkdir -p $(@D)
+	$(say) FUZZ $@
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests/fuzz -MMD -MP -MF $@.d $(LINK_HARDEN) $(LDFLAGS) -o $@ \
+		$(filter %.c %.a,$^) $(LIBS)
+
+$(B)/target/%: tests/fuzz/%.c $(B)/libmigtool.a
+	@mkdir -p $(@D)
+	$(say) FUZZ $@
+	$(Q)$(CC) $(ALL_CFLAGS) -Itests/fuzz -MMD -MP -MF $@.d $(LINK_HARDEN) -fsanitize=fuzzer \
+		$(LDFLAGS) -o $@ $(filter %.c %.a,$^) $(LIBS)
+
+FUZZ_DEPS := clang libclang-rt-dev
+FUZZ_TIME ?= 60
+
+## fuzz: libFuzzer on every target, or those in FUZZ, FUZZ_TIME seconds each
+fuzz: deps
+	$(Q)tests/deps $(FUZZ_DEPS)
+	+$(Q)$(MAKE) --no-print-directory B=build/libfuzzer CC=clang \
+		SANITIZE=fuzzer-no-link,address,undefined \
+		CFLAGS='-O1 -g -fno-sanitize-recover=all' fuzz-run
+
+fuzz-run: $(FUZZ:%=$(B)/target/fuzz_%)
+	$(Q)B=$(B) FUZZ_TIME=$(FUZZ_TIME) tests/fuzz/run $(FUZZ)
 
 LINT_DEPS := shellcheck mandoc clang-format python3 git
 ANALYZE_DEPS := clang-tidy cppcheck
@@ -164,6 +193,7 @@ help:
 	@sed -n '/^# Variables:/,/^$$/s/^# \{0,1\}//p' Makefile
 
 FORCE:
-.PHONY: all unit check check-asan check-ubsan check-tsan demo lint analyze format install \
+.PHONY: all unit check check-asan check-ubsan check-tsan demo fuzz fuzz-run lint analyze format install \
 	uninstall clean deps help FORCE
--include $(LIBOBJ:.o=.d) $(B)/main.d $(UNIT:=.d)
+-include $(LIBOBJ:.o=.d) $(B)/main.d $(UNIT:=.d) $(REPLAY:=.d) \
+	$(FUZZ:%=$(B)/target/fuzz_%.d)
