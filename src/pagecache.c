@@ -3,6 +3,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define LIFETIME 2 /* syncs for which a page keeps its slot */
 
@@ -15,15 +16,30 @@ struct slot {
 struct page_cache {
 	uint64_t slots; /* a power of two */
 	uint32_t page;
+	uint8_t *data; /* the mapping: all pages, and behind them */
 	struct slot *slot;
-	uint8_t *data;
+	size_t len;
 };
+
+/* The kernel gives memory for the slots as they are used, and refuses at once what it never could.
+ */
+static bool map(struct page_cache *c)
+{
+	if (__builtin_mul_overflow(c->slots, c->page + sizeof(struct slot), &c->len))
+		return false;
+	c->data = mmap(NULL, c->len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (c->data == MAP_FAILED)
+		return false;
+	c->slot = (struct slot *)(c->data + c->slots * c->page);
+	return true;
+}
 
 struct page_cache *page_cache_new(uint64_t size, uint32_t page, struct error *err)
 {
 	struct page_cache *c;
 
-	if (!page || size < page || (size & (size - 1)) || (page & (page - 1))) {
+	/* A multiple of 8 keeps what stands behind the pages aligned. */
+	if (page < 8 || size < page || (size & (size - 1)) || (page & (page - 1))) {
 		err_set(err, ST_USAGE,
 			"xbzrle: a cache of %llu bytes for pages of %u, expected a power of two "
 			"that "
@@ -35,24 +51,20 @@ struct page_cache *page_cache_new(uint64_t size, uint32_t page, struct error *er
 	if (c) {
 		c->slots = size / page;
 		c->page = page;
-		c->slot = calloc(c->slots, sizeof(*c->slot));
-		c->data = calloc(c->slots, page);
+		if (map(c))
+			return c;
+		free(c);
 	}
-	if (!c || !c->slot || !c->data) {
-		err_set(err, ST_NOMEM, "xbzrle: no memory for a cache of %llu bytes",
-			(unsigned long long)size);
-		page_cache_free(c);
-		return NULL;
-	}
-	return c;
+	err_set(err, ST_NOMEM, "xbzrle: no memory for a cache of %llu bytes",
+		(unsigned long long)size);
+	return NULL;
 }
 
 void page_cache_free(struct page_cache *c)
 {
 	if (!c)
 		return;
-	free(c->slot);
-	free(c->data);
+	munmap(c->data, c->len);
 	free(c);
 }
 
