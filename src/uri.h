@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* One grammar of URIs for both sides; interface.md lists it. */
+/* One grammar of URIs for both sides. */
 #ifndef MIGTOOL_URI_H
 #define MIGTOOL_URI_H
 
@@ -8,26 +8,42 @@
 #include <stdint.h>
 
 enum scheme {
-	SCHEME_TCP, SCHEME_UNIX, SCHEME_VSOCK, SCHEME_FD, SCHEME_EXEC, SCHEME_FILE, SCHEME_STDIO,
-	SCHEME_NULL, SCHEME_IMAGE, SCHEME_SSH, SCHEME_RDMA, SCHEME__MAX
+	SCHEME_TCP,   /* tcp:HOST:PORT, tcp:[V6]:PORT, tcp::PORT */
+	SCHEME_UNIX,  /* unix:PATH */
+	SCHEME_VSOCK, /* vsock:CID:PORT, vsock::PORT */
+	SCHEME_FD,    /* fd:N */
+	SCHEME_EXEC,  /* exec:COMMAND */
+	SCHEME_FILE,  /* file:PATH */
+	SCHEME_STDIO, /* stdio: */
+	SCHEME_NULL,  /* null: */
+	SCHEME_IMAGE, /* image:PATH; known, not built */
+	SCHEME_SSH,   /* known, not built */
+	SCHEME_RDMA,  /* known, not built */
+	SCHEME__MAX
 };
 
 struct uri {
 	enum scheme scheme;
-	char *text;	/* as given, for messages */
-	char *host;	/* tcp, ssh: without brackets; empty: any / loopback */
-	char *user;	/* ssh, or NULL */
-	char *path;	/* unix, file, image, ssh (decoded), exec: the command */
-	uint32_t cid;	/* vsock; VMADDR_CID_ANY for an empty one */
-	uint32_t port;	/* tcp, vsock, ssh */
-	int fd;		/* fd */
+	char *text;    /* as given, for messages */
+	char *host;    /* tcp: without brackets; empty: any / loopback */
+	char *path;    /* unix, file, image; exec: the command */
+	uint32_t cid;  /* vsock; VMADDR_CID_ANY for an empty one */
+	uint32_t port; /* tcp, vsock */
+	int fd;	       /* fd */
 };
 
-/* Parses; ST_USAGE for what is none, ST_UNSUPPORTED for what is known and not built (rdma, ssh). */
+/*
+ * Parses; ST_USAGE for what is none, ST_UNSUPPORTED for what is known and not built (image, rdma,
+ * ssh), with the reason. The caller frees it after success; after a failure there is nothing to
+ * free (doing so is harmless).
+ */
 int uri_parse(struct uri *uri, const char *text, struct error *err);
 void uri_free(struct uri *uri);
 
-/* Whether more than one connection can be opened to it: tcp, unix, vsock, null (and ssh, later). */
+/* "tcp", ... as written before the colon. */
+const char *uri_scheme_name(enum scheme scheme);
+
+/* Whether more than one connection can be opened to it: tcp, unix, vsock, null. */
 bool uri_multi_channel(const struct uri *uri);
 
 #endif
