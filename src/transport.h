@@ -6,8 +6,8 @@
  * the session's cancel token, so firing that token ends every call in progress with the token's
  * reason; transport_abort() does the same to one transport alone.
  *
- * All descriptors are non-blocking: an operation is tried first and polled for only when it would
- * block, so the fast path is one system call.
+ * No call blocks in the kernel: an operation is tried first and polled for only when it would
+ * block, so the fast path is one system call. (A regular file is the exception, as ever.)
  */
 #ifndef MIGTOOL_TRANSPORT_H
 #define MIGTOOL_TRANSPORT_H
@@ -25,24 +25,46 @@ struct transport_ops {
 	const char *scheme;
 	/* > 0: bytes, 0: end of stream, -1: error (ST_SOCKET, ST_FILE or the cancel's reason) */
 	ssize_t (*read)(struct transport *t, void *buf, size_t len, struct error *err);
-	/* > 0: bytes taken, maybe fewer than given; -1: error. `iov` is not changed */
-	ssize_t (*writev)(struct transport *t, const struct iovec *iov, int n, struct error *err);
-	/* The peer reads end of stream after what was written. Idempotent */
-	int (*shutdown_write)(struct transport *t, struct error *err);
 	/*
-	 * Ends it and frees t. 0, or -1 if the end is an error of its own (exec: the command's
-	 * status; file: a late write error). Nobody else may use t any more.
+	 * > 0: bytes taken, maybe fewer than given; -1: error. `iov` is not changed; n <= IOV_MAX.
+	 * `more`: other bytes follow at once, so a packet need not leave yet.
 	 */
+	ssize_t (*writev)(struct transport *t, const struct iovec *iov, int n, bool more,
+			  struct error *err);
+	/*
+	 * At most len bytes of the file, without a copy in user space. > 0: bytes taken, 0: the
+	 * file ends at offset, -1: error; with err->sys EOPNOTSUPP these two descriptors cannot
+	 * do it and nothing was taken. NULL: never possible.
+	 */
+	ssize_t (*sendfile)(struct transport *t, int fd, uint64_t offset, size_t len,
+			    struct error *err);
+	/* Called once a second while something waits for t; -1 ends the wait. NULL: nothing */
+	int (*waiting)(struct transport *t, struct error *err);
+	int (*shutdown_write)(struct transport *t, struct error *err);
 	int (*close)(struct transport *t, struct error *err);
+};
+
+/* How bytes enter or leave a descriptor without blocking. */
+enum io_kind {
+	IO_NONE,     /* that direction does not exist */
+	IO_SOCKET,   /* MSG_DONTWAIT */
+	IO_NONBLOCK, /* O_NONBLOCK is set: the open file description is ours alone */
+	IO_SHARED,   /* a pipe we inherited: RWF_NOWAIT a call */
+	IO_POLLED,   /* inherited, and the kernel has no RWF_NOWAIT for it: poll before each call */
+	IO_FILE,     /* regular file or block device */
 };
 
 struct transport {
 	const struct transport_ops *ops;
-	struct cancel *cancel; /* not owned */
-	char name[128];	       /* for messages: "tcp:10.0.0.1:4444" (the peer's address) */
-	bool two_way;	       /* the peer can answer */
-	int rfd, wfd;	       /* may be equal; -1: that direction does not exist */
+	struct cancel *cancel;	/* not owned */
+	char name[128];		/* for messages: "tcp:10.0.0.1:4444" (the peer's address) */
+	bool two_way;		/* the peer can answer */
+	enum status end_status; /* what an end in the middle is: ST_SOCKET; files, stdin: ST_DATA */
+	int rfd, wfd;		/* may be equal; -1: that direction does not exist */
+	enum io_kind rkind, wkind; /* the reader's, the writer's to change */
+	bool inherited; /* others may hold the descriptors too: their flags stay as they are */
 	atomic_bool aborted;
+	int abort_fd; /* eventfd: readable once aborted */
 	void *priv;
 };
 
@@ -54,29 +76,48 @@ static inline ssize_t transport_read(struct transport *t, void *buf, size_t len,
 static inline ssize_t transport_writev(struct transport *t, const struct iovec *iov, int n,
 				       struct error *err)
 {
-	return t->ops->writev(t, iov, n, err);
+	return t->ops->writev(t, iov, n, false, err);
 }
 
+/*
+ * The peer reads end of stream after what was written. Idempotent. For file: this is what makes
+ * the file complete: it is made durable and gets its final name here and nowhere else.
+ */
 static inline int transport_shutdown_write(struct transport *t, struct error *err)
 {
 	return t->ops->shutdown_write(t, err);
 }
 
-/* NULL is accepted. */
+/*
+ * Ends it and frees t. 0, or -1 if the end is an error of its own (exec: the command's status,
+ * for which it waits). Nobody else may use t any more. file without transport_shutdown_write:
+ * nothing is left of it. NULL is accepted.
+ */
 int transport_close(struct transport *t, struct error *err);
 
 /* Callable from any thread, more than once: calls in progress and later ones fail (ST_SOCKET). */
 void transport_abort(struct transport *t);
 
-/* The raw descriptor to write to or read from, for splice, sendfile, MSG_ZEROCOPY; else -1. */
+/*
+ * The raw descriptor to write to, for splice, sendfile, MSG_ZEROCOPY: a non-blocking socket that
+ * is ours alone; else -1. Who writes to it himself waits with transport_wait and tells the stream
+ * with stream_count_out.
+ */
 int transport_raw_wfd(const struct transport *t);
 
-/* Bytes that can be read now without taking them away (MSG_PEEK); -1 where that is impossible. */
+/* Waits until fd, one of t's, is ready for poll's `events`. 0, or -1 if cancelled or aborted. */
+int transport_wait(struct transport *t, int fd, short events, struct error *err);
+
+/*
+ * Bytes that have come, at most len, without taking them away. > 0: how many are there (a later
+ * call may see more), 0: none yet, -1: the peer closed, an error, or no socket (ST_UNSUPPORTED).
+ */
 ssize_t transport_peek(struct transport *t, void *buf, size_t len, struct error *err);
 
 /*
- * Dials. `timeout_ms` bounds connecting (-1: no limit); ST_CONNECT names the address and the side.
- * exec starts the command, file creates (send) or opens (recv) it, stdio takes descriptors 0 and 1.
+ * Dials. `timeout_ms` bounds connecting (-1: no limit); ST_CONNECT names the address.
+ * exec starts the command, file creates (writer) or opens it, stdio takes descriptors 0 and 1 (and
+ * leaves /dev/null there), fd takes the descriptor. Those fail with ST_FILE or ST_USAGE too.
  * `writer`: this side sends the memory (decides file's direction and what a one-way pipe can do).
  */
 struct transport *transport_dial(const struct uri *uri, bool writer, int timeout_ms,
@@ -84,18 +125,24 @@ struct transport *transport_dial(const struct uri *uri, bool writer, int timeout
 
 /*
  * Listening, on tcp, unix, vsock, and a listening fd. listener_uri is what the other side dials,
- * with the real port. accept gives one connection, NULL with err->status ST_OK when `timeout_ms`
- * is over.
+ * with the real port and the host as it was given. accept gives one connection, NULL with
+ * err->status ST_OK when `timeout_ms` is over (-1: no limit).
+ *
+ * A tcp host with several addresses: the first one that can be bound. Port 0 picks a port. A unix
+ * socket's file on which nobody listens any more is replaced, any other file is not.
  */
 struct listener;
 
+/* Whether one can listen on it: tcp, unix, vsock, and a descriptor that is a listening socket. */
+bool listener_possible(const struct uri *uri);
 struct listener *listener_open(const struct uri *uri, struct cancel *cancel, struct error *err);
 const char *listener_uri(const struct listener *l);
 int listener_fd(const struct listener *l);
 struct transport *listener_accept(struct listener *l, int timeout_ms, struct error *err);
-void listener_close(struct listener *l); /* removes a unix socket's file; NULL is accepted */
+/* Removes a unix socket's file if it is still the one that was made. NULL is accepted. */
+void listener_close(struct listener *l);
 
-/* Wraps a connected descriptor (taken over). For tests, and for fd: */
+/* Wraps connected descriptors, equal or not, or -1. Taken over: closed on failure, O_NONBLOCK. */
 struct transport *transport_from_fd(int rfd, int wfd, const char *name, struct cancel *cancel,
 				    struct error *err);
 
