@@ -1,0 +1,210 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "report.h"
+
+#include "log.h"
+#include "units.h"
+
+#include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+
+/* Room for a sentence that is made of parts; what does not fit is cut. */
+struct text {
+	char s[800];
+	size_t len;
+};
+
+const char *owner_name(enum owner owner)
+{
+	static const char *const names[] = { [OWNER_SOURCE] = "source",
+					     [OWNER_DESTINATION] = "destination",
+					     [OWNER_UNKNOWN] = "unknown" };
+
+	return names[owner];
+}
+
+static void add(struct text *t, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+
+static void add(struct text *t, const char *fmt, ...)
+{
+	va_list ap;
+	int n;
+
+	va_start(ap, fmt);
+	n = vsnprintf(t->s + t->len, sizeof(t->s) - t->len, fmt, ap);
+	va_end(ap);
+	if (n > 0)
+		t->len += (size_t)n < sizeof(t->s) - t->len ? (size_t)n : sizeof(t->s) - t->len - 1;
+}
+
+static void add_size(struct text *t, uint64_t bytes)
+{
+	char buf[32];
+
+	add(t, "%s", units_format_size(bytes, buf, sizeof(buf)));
+}
+
+static void add_time(struct text *t, uint64_t ms)
+{
+	char buf[32];
+
+	add(t, "%s", units_format_ms(ms, buf, sizeof(buf)));
+}
+
+static void add_rate(struct text *t, uint64_t bytes, uint64_t ms)
+{
+	add_size(t, (uint64_t)((double)bytes * 1000 / (double)(ms ? ms : 1)));
+	add(t, "/s");
+}
+
+/* What the codecs and zero-copy did, where they were on. */
+static void add_codecs(struct text *t, const struct report *r)
+{
+	const struct stats_snapshot *s = r->stats;
+
+	if (r->caps->on[CAP_XBZRLE])
+		add(t,
+		    "; xbzrle: %" PRIu64 " pages, %" PRIu64 " cache misses, %" PRIu64 " overflows",
+		    s->xbzrle_pages, s->xbzrle_cache_miss, s->xbzrle_overflow);
+	if (r->caps->on[CAP_COMPRESS])
+		add(t, "; compress: %" PRIu64 " pages, all workers busy %" PRIu64 " times",
+		    s->compress_pages, s->compress_busy);
+	if (s->zero_copy_sent || s->zero_copy_missed)
+		add(t, "; zero-copy: %" PRIu64 " packets, %" PRIu64 " copied by the kernel",
+		    s->zero_copy_sent, s->zero_copy_missed);
+}
+
+/* "512.00 MiB on the wire for 2.00 GiB of memory: 1.50 GiB of holes, 12 zero pages" */
+static void add_wire(struct text *t, const struct report *r)
+{
+	const struct stats_snapshot *s = r->stats;
+
+	add_size(t, s->transferred);
+	add(t, " on the wire for ");
+	add_size(t, s->total);
+	add(t, " of memory: ");
+	add_size(t, s->holes);
+	add(t, " of holes, %" PRIu64 " zero page%s", s->duplicate, s->duplicate == 1 ? "" : "s");
+	add_codecs(t, r);
+}
+
+static void add_digest(struct text *t, const struct report *r)
+{
+	char hex[33];
+
+	if (!r->digest) {
+		add(t, "no digest was made");
+		return;
+	}
+	add(t, "digest %s, ", digest_hex(*r->digest, hex));
+	if (r->digest_verified)
+		add(t, "verified by both ends");
+	else
+		add(t, "not verified by the other end%s%s", r->digest_why ? ": " : "",
+		    r->digest_why ? r->digest_why : "");
+}
+
+static void add_whereabouts(struct text *t, const struct report *r)
+{
+	bool source = r->role == ROLE_SOURCE;
+
+	if (r->complete && source)
+		add(t, "the destination owns the memory now; %s is as it was", r->image);
+	else if (r->complete)
+		add(t, "the memory is in %s", r->image);
+	else if (r->owner == OWNER_UNKNOWN)
+		add(t, "who owns the memory is not known: neither end may run the guest before "
+		       "--resume has asked the other one");
+	else if (source)
+		add(t, "the source still owns the memory; %s is as it was", r->image);
+	else
+		add(t, "the source still owns the memory; nothing new is under %s", r->image);
+}
+
+static void summary_of_success(const struct report *r)
+{
+	const struct stats_snapshot *s = r->stats;
+	struct text t = { .len = 0 };
+
+	add(&t, "%s ", r->role == ROLE_SOURCE ? "sent" : "received");
+	add_size(&t, s->travelled);
+	add(&t, " of data%s%s in ",
+	    !r->peer		     ? ""
+	    : r->role == ROLE_SOURCE ? " to "
+				     : " from ",
+	    r->peer ? r->peer : "");
+	add_time(&t, stats_elapsed(s));
+	add(&t, " (");
+	add_rate(&t, s->travelled, stats_moving(s));
+	add(&t, "); ");
+	add_wire(&t, r);
+	log_info("%s", t.s);
+}
+
+static void summary_of_failure(const struct report *r)
+{
+	const struct stats_snapshot *s = r->stats;
+	struct text t = { .len = 0 };
+
+	/* What never began has nothing to tell. */
+	if (!s->travelled && !s->transferred)
+		return;
+	add(&t, "%s after ", migration_status_name(r->status));
+	add_time(&t, stats_elapsed(s));
+	add(&t, ": ");
+	add_size(&t, s->travelled);
+	if (s->to_travel) {
+		add(&t, " of ");
+		add_size(&t, s->to_travel);
+	}
+	add(&t, " done, ");
+	add_size(&t, s->transferred);
+	add(&t, " on the wire");
+	log_info("%s", t.s);
+}
+
+void report_summary(const struct report *r)
+{
+	struct text digest = { .len = 0 }, where = { .len = 0 };
+
+	if (r->complete)
+		summary_of_success(r);
+	else
+		summary_of_failure(r);
+	if (r->complete || r->digest) {
+		add_digest(&digest, r);
+		log_info("%s", digest.s);
+	}
+	add_whereabouts(&where, r);
+	log_info("%s", where.s);
+}
+
+void report_statistics(const struct report *r)
+{
+	const struct stats_snapshot *s = r->stats;
+	struct text how_far = { .len = 0 }, wire = { .len = 0 };
+
+	add(&how_far, "%s for ", migration_status_name(r->status));
+	add_time(&how_far, stats_elapsed(s));
+	add(&how_far, ": ");
+	add_size(&how_far, s->travelled);
+	if (s->to_travel) {
+		uint64_t done = s->travelled < s->to_travel ? s->travelled : s->to_travel;
+
+		add(&how_far, " of ");
+		add_size(&how_far, s->to_travel);
+		add(&how_far, " (%u %%)", (unsigned)((double)done / (double)s->to_travel * 100));
+	}
+	add(&how_far, ", ");
+	add_rate(&how_far, s->travelled, stats_moving(s));
+	add(&how_far, " on average, round %" PRIu64, s->dirty_sync_count);
+	add_wire(&wire, r);
+	add(&wire, ", %" PRIu64 " whole pages", s->normal);
+	if (s->multifd_bytes) {
+		add(&wire, "; ");
+		add_size(&wire, s->multifd_bytes);
+		add(&wire, " on multifd channels");
+	}
+	log_answer("%s", how_far.s);
+	log_answer("%s", wire.s);
+}
