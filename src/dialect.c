@@ -1,0 +1,36 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "dialect.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* "…-7.2" or "7.2" to 702; -1: no version at the end. */
+static int version_of(const char *name)
+{
+	const char *dash = strrchr(name, '-');
+	unsigned major, minor;
+	int used;
+
+	if (sscanf(dash ? dash + 1 : name, "%u.%u%n", &major, &minor, &used) != 2 ||
+	    (dash ? dash + 1 : name)[used] || major > 99 || minor > 99)
+		return -1;
+	return (int)(major * 100 + minor);
+}
+
+int dialect_for_qemu(struct dialect *d, const char *machine, const char *version, struct error *err)
+{
+	int v = machine[0] ? version_of(machine) : -1;
+
+	memset(d, 0, sizeof(*d));
+	if (v < 0 && version)
+		v = version_of(version);
+	if (v < 0) {
+		err_set(err, ST_USAGE, "machine '%s' is no versioned class name", machine);
+		return err_hint(err,
+				"say --machine pc-i440fx-7.2 (what `pc` stands for in QEMU 7.2) "
+				"or the name in the image's manifest, not an alias");
+	}
+	/* multifd-flush-after-each-section is forced on for machine types up to 8.0 */
+	d->flush_word = v >= 801;
+	return 0;
+}
