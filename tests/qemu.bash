@@ -38,11 +38,12 @@ qemu_run() {
 	peer_started "$name"
 }
 
-# qemu_start NAME [ARG]...: the boot-sector guest, running at once (-S: paused).
+# qemu_start NAME [ARG]...: the boot-sector guest, running at once (-S: paused). Its clock stands still
+# when it is stopped, so that its devices can be compared.
 qemu_start() {
 	local name=$1
 	shift
-	qemu_run "$name" -machine pc,accel=tcg -m "$GUEST_MIB" \
+	qemu_run "$name" -machine pc,accel=tcg -m "$GUEST_MIB" -rtc base=2020-01-01,clock=vm \
 		-drive "file=$BATS_FILE_TMPDIR/guest/boot.img,if=floppy,format=raw,readonly=on" "$@"
 }
 
@@ -88,6 +89,13 @@ qemu_wait_tick() { # NAME NUMBER
 	echo "$1: no tick $2 within 30 seconds" >&2
 	cat "$PEER_DIR/$1.serial" "$PEER_DIR/$1.err"
 	return 1
+}
+
+qemu_clear_capabilities() { # NAME: so that it can migrate to a file
+	qemu_qmp "$1" '{"execute": "migrate-set-capabilities", "arguments": {"capabilities": [
+		{"capability": "multifd", "state": false}, {"capability": "compress", "state": false},
+		{"capability": "xbzrle", "state": false}, {"capability": "return-path", "state": false},
+		{"capability": "validate-uuid", "state": false}]}}' >/dev/null
 }
 
 # The guest's memory as QEMU's own monitor sees it; the guest has to be stopped.
@@ -165,7 +173,7 @@ recv_wait() {
 	return 1
 }
 
-# The blocks of two image directories that must be equal, but for what --except names.
-assert_same_blocks() { # DIR DIR [--except BLOCK]...
+# Two image directories that must be equal: the blocks, with --devices the devices too.
+assert_same_image() { # DIR DIR [--devices] [--except BLOCK-OR-DEVICE]...
 	"$TOOLS/compare_images.py" "$@"
 }

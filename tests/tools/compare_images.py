@@ -1,17 +1,20 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""Compares the RAM blocks of two image directories.
+"""Compares two image directories: RAM blocks and, with --devices, the sections of device-state.
 
-compare_images.py DIR DIR [--except BLOCK]...
+compare_images.py DIR DIR [--devices] [--except BLOCK-OR-DEVICE]...
 
 File names are percent-decoded first, so that it does not matter which characters were encoded. Says
-where the first difference of each block is; the exit status is 1 if there is any.
+where the first difference of each block or device is; the exit status is 1 if there is any.
 """
 
 import argparse
 import os
 import sys
 import urllib.parse
+
+sys.dont_write_bytecode = True
+import qemu_stream  # noqa: E402 (no __pycache__ in the source tree)
 
 
 def blocks(directory):
@@ -33,11 +36,33 @@ def first_difference(one, other):
             offset += len(x)
 
 
+def devices(directory):
+    path = os.path.join(directory, "device-state")
+    with open(path, "rb") as f:
+        reader = qemu_stream.Reader(f.read(), path)
+    return {(name, instance, version): data
+            for name, instance, version, data in qemu_stream.devices(reader)}
+
+
+def compare_devices(one, other, skip):
+    """Whether any device is at one side alone, or has another state."""
+    a, b, bad = devices(one), devices(other), False
+    for key in sorted(a.keys() | b.keys()):
+        x, y = a.get(key, b""), b.get(key, b"")
+        if x != y and key[0] not in skip:
+            same = (i for i, (p, q) in enumerate(zip(x, y)) if p != q)
+            at = next(same, min(len(x), len(y)))
+            print(f"device {key[0]}, instance {key[1]}: differs at {at} of {len(x)}, {len(y)}")
+            bad = True
+    return bad or not a
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n", maxsplit=1)[0])
     parser.add_argument("one")
     parser.add_argument("other")
-    parser.add_argument("--except", metavar="BLOCK", action="append", default=[], dest="skip")
+    parser.add_argument("--devices", action="store_true")
+    parser.add_argument("--except", metavar="NAME", action="append", default=[], dest="skip")
     args = parser.parse_args()
     one, other, bad = blocks(args.one), blocks(args.other), False
     if not one.keys() | other.keys():
@@ -51,6 +76,8 @@ def main():
             if at is not None:
                 print(f"{name}: differs at {at:#x}")
                 bad = True
+    if args.devices:
+        bad |= compare_devices(args.one, args.other, args.skip)
     return int(bad)
 
 

@@ -290,6 +290,8 @@ class Stream:
 
     def section_start(self):
         r = self.r
+        if self.ram_id is not None:
+            r.fail("RAM starts for the second time")
         self.ram_id = r.be32()
         r.expect("live section", r.counted(), "ram")
         r.expect("instance", r.be32(), 0)
@@ -334,6 +336,7 @@ class Stream:
             self.block = self.find(r.counted())
         elif self.block is None:
             r.fail("the first record continues a block")
+        self.check(self.block, offset)
         self.note_position(offset)
         self.place(self.block, offset, self.payload(kind, offset))
         return True
@@ -352,11 +355,13 @@ class Stream:
 
     def block_list(self, total):
         r = self.r
+        if self.blocks or total > 1 << 46:
+            r.fail(f"a block list of {total:#x} bytes, {len(self.blocks)} blocks so far")
         if self.directory:
             os.makedirs(self.directory, exist_ok=True)
         while total > 0:
             name, size = r.counted(), r.be64()
-            if size == 0 or size % PAGE or size > total:
+            if not name or name in self.blocks or size == 0 or size % PAGE or size > total:
                 r.fail(f"block {name} of {size} bytes, {total} left")
             entry = {"name": name, "size": size}
             if "x-ignore-shared" in self.summary["capabilities"]:
@@ -370,9 +375,12 @@ class Stream:
             self.r.fail(f"block {name!r} is not in the list")
         return self.blocks[name]
 
-    def place(self, block, offset, page):
+    def check(self, block, offset):
         if offset % PAGE or offset + PAGE > block.size:
             self.r.fail(f"offset {offset:#x} in {block.name} of {block.size:#x} bytes")
+
+    def place(self, block, offset, page):
+        self.check(block, offset)
         self.summary["repeated"] += block.place(offset, page)
 
     def note_position(self, offset):
