@@ -101,10 +101,10 @@ static int write_failed(const struct image *img, const struct block *b, uint64_t
 			       offset);
 	for (unsigned i = 0; i < img->nblocks; i++)
 		total += img->blocks[i].size;
-	err_set(err, ST_FILE, "%s: no %s left (%" PRIu64 " of %" PRIu64 " bytes placed)", f->path,
-		f->kind == FILE_HUGE ? "huge pages"
-		: errnum == EDQUOT   ? "disk quota"
-				     : "space on the device",
+	err_set(err, ST_FILE, "%s: %s (%" PRIu64 " of %" PRIu64 " bytes placed)", f->path,
+		f->kind == FILE_HUGE ? "no huge pages left"
+		: errnum == EDQUOT   ? "disk quota exceeded"
+				     : "no space left on the device",
 		image_placed_bytes(img), total);
 	err->sys = errnum;
 	if (f->kind == FILE_HUGE)

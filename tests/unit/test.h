@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Unit tests are plain programs: a function a case, a table of them, TEST_MAIN. The closing line is
- * "N passed, N failed"; the status is 0 iff none failed. CHECK goes on, REQUIRE ends the case.
+ * "N passed, N failed"; the status is 0 iff none failed. CHECK goes on, REQUIRE ends the case. SKIP
+ * ends it too, and the runner counts it: for what this machine lacks.
  */
 #ifndef MIGTOOL_TEST_H
 #define MIGTOOL_TEST_H
@@ -15,6 +16,7 @@ struct test_case {
 };
 
 static int test_bad;
+static const char *test_skipped;
 
 #define CHECK(cond)                                                                                \
 	do {                                                                                       \
@@ -33,6 +35,12 @@ static int test_bad;
 		}                                                                                  \
 	} while (0)
 
+#define SKIP(why)                                                                                  \
+	do {                                                                                       \
+		test_skipped = (why);                                                              \
+		return;                                                                            \
+	} while (0)
+
 #define CHECK_STR(got, want)                                                                       \
 	do {                                                                                       \
 		const char *g_ = (got), *w_ = (want);                                              \
@@ -49,8 +57,10 @@ static int test_bad;
 		int passed = 0, failed = 0;                                                        \
 		for (size_t i_ = 0; i_ < sizeof(cases) / sizeof(cases[0]); i_++) {                 \
 			test_bad = 0;                                                              \
+			test_skipped = NULL;                                                       \
 			cases[i_].run();                                                           \
-			printf("%s %s\n", test_bad ? "not ok" : "ok", cases[i_].name);             \
+			printf("%s %s%s%s\n", test_bad ? "not ok" : "ok", cases[i_].name,          \
+			       test_skipped ? " # skip " : "", test_skipped ? test_skipped : "");  \
 			test_bad ? failed++ : passed++;                                            \
 		}                                                                                  \
 		printf("%d passed, %d failed\n", passed, failed);                                  \
