@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Accepted connections of which it is not known yet what they are. Several wait side by side for
+ * their first bytes, so a port scanner or a silent peer does not keep the real one out. One that
+ * stays silent or closes is dropped with one warning. One thread uses it.
+ */
+#ifndef MIGTOOL_PENDING_H
+#define MIGTOOL_PENDING_H
+
+#include "transport.h"
+
+#define PENDING_MAX 16 /* when more come, the oldest is dropped */
+
+struct pending {
+	struct listener *l;    /* not owned */
+	struct cancel *cancel; /* not owned */
+	int silence_ms;	       /* how long a connection may say nothing: 10 s */
+	int n;
+	struct pending_one {
+		struct transport *t;
+		int64_t deadline; /* monotonic ms */
+		bool partial;	  /* it said something, not enough to judge by */
+	} one[PENDING_MAX];	  /* the oldest first */
+};
+
+/* NULL: out of memory. Listener and token have to outlive it. */
+struct pending *pending_new(struct listener *l, struct cancel *cancel, struct error *err);
+/* Closes what still waits, not the listener. NULL is accepted. */
+void pending_free(struct pending *p);
+
+/*
+ * Waits for a connection that has shown its first 8 bytes, or the 4 of QEMU's "QEVM" or multifd
+ * magic, in which case the rest of `first` may be 0. They are not taken from it. 1: *t is the
+ * caller's, 0: timeout_ms (-1: no limit) are over, -1: cancelled, or listening failed (ST_SOCKET).
+ */
+int pending_next(struct pending *p, int timeout_ms, uint8_t first[8], struct transport **t,
+		 struct error *err);
+
+#endif

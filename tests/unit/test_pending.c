@@ -1,0 +1,271 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "test.h"
+
+#include "log.h"
+#include "pending.h"
+
+#include <fcntl.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <unistd.h>
+
+static struct cancel token;
+static struct error e;
+static struct listener *l;
+static struct pending *p;
+static int log_fd, stderr_copy;
+
+/* What was logged since the last call. */
+static const char *logged(void)
+{
+	static char buf[8192];
+	ssize_t n = pread(log_fd, buf, sizeof(buf) - 1, 0);
+
+	buf[n < 0 ? 0 : n] = '\0';
+	if (ftruncate(log_fd, 0) || lseek(log_fd, 0, SEEK_SET))
+		return "cannot empty the log";
+	return buf;
+}
+
+static unsigned lines(const char *s)
+{
+	unsigned n = 0;
+
+	for (; (s = strchr(s, '\n')); s++)
+		n++;
+	return n;
+}
+
+static struct transport *connect_and_say(const char *what, size_t len)
+{
+	struct iovec iov = { (void *)what, len };
+	struct transport *t;
+	struct uri u;
+
+	if (uri_parse(&u, listener_uri(l), &e))
+		return NULL;
+	t = transport_dial(&u, true, 5000, &token, &e);
+	uri_free(&u);
+	if (t && len && transport_writev(t, &iov, 1, &e) != (ssize_t)len) {
+		transport_close(t, &e);
+		return NULL;
+	}
+	return t;
+}
+
+static int next(int timeout_ms, uint8_t first[8], struct transport **t)
+{
+	*t = NULL;
+	err_clear(&e);
+	return pending_next(p, timeout_ms, first, t, &e);
+}
+
+static void the_first_bytes_are_shown_and_stay(void)
+{
+	static const struct {
+		const char *say;
+		size_t len;
+	} peers[] = {
+		{ "MIGTOOL\n and more", 17 },
+		{ "QEVM", 4 },
+		{ "\x11\x22\x33\x44", 4 },
+		{ "QEVM\0\0\0\3", 8 },
+	};
+
+	for (size_t i = 0; i < sizeof(peers) / sizeof(peers[0]); i++) {
+		struct transport *mine = connect_and_say(peers[i].say, peers[i].len), *t;
+		size_t show = peers[i].len < 8 ? peers[i].len : 8, got = 0;
+		uint8_t first[8] = { 0 }, all[32];
+
+		REQUIRE(mine != NULL);
+		REQUIRE(next(5000, first, &t) == 1 && t);
+		CHECK(!memcmp(first, peers[i].say, show));
+		transport_shutdown_write(mine, &e);
+		while (got < sizeof(all)) {
+			ssize_t n = transport_read(t, all + got, sizeof(all) - got, &e);
+
+			if (n <= 0)
+				break;
+			got += (size_t)n;
+		}
+		CHECK(got == peers[i].len && !memcmp(all, peers[i].say, got));
+		transport_close(t, &e);
+		transport_close(mine, &e);
+	}
+	CHECK_STR(logged(), "");
+}
+
+static void nobody_is_a_time_out(void)
+{
+	struct transport *t;
+	uint8_t first[8];
+
+	CHECK(next(0, first, &t) == 0 && !t);
+	CHECK(next(30, first, &t) == 0 && !t);
+}
+
+static void a_silent_one_does_not_keep_others_out(void)
+{
+	struct transport *silent = connect_and_say("", 0), *slow = connect_and_say("MIG", 3);
+	struct transport *real, *t;
+	struct iovec rest = { (void *)"TOOL!", 5 };
+	uint8_t first[8];
+
+	REQUIRE(silent && slow);
+	CHECK(next(50, first, &t) == 0 && p->n == 2);
+	real = connect_and_say("12345678", 8);
+	REQUIRE(real && next(5000, first, &t) == 1);
+	CHECK(!memcmp(first, "12345678", 8) && p->n == 2);
+	transport_close(t, &e);
+	transport_close(real, &e);
+	/* What came in two pieces is judged when it is complete. */
+	CHECK(transport_writev(slow, &rest, 1, &e) == 5);
+	REQUIRE(next(5000, first, &t) == 1);
+	CHECK(!memcmp(first, "MIGTOOL!", 8) && p->n == 1);
+	transport_close(t, &e);
+	transport_close(slow, &e);
+	CHECK_STR(logged(), "");
+	transport_close(silent, &e);
+	CHECK(next(50, first, &t) == 0 && p->n == 0);
+	CHECK(strstr(logged(), "it ended after 0 bytes") != NULL);
+}
+
+static void one_that_closes_is_dropped_with_one_warning(void)
+{
+	static const struct {
+		const char *say, *want;
+		size_t len;
+	} peers[] = {
+		{ "", "it ended after 0 bytes", 0 },
+		{ "Q", "it ended after 1 byte\n", 1 },
+		{ "GET /\r\n", "it ended after 7 bytes", 7 },
+	};
+
+	for (size_t i = 0; i < sizeof(peers) / sizeof(peers[0]); i++) {
+		struct transport *mine = connect_and_say(peers[i].say, peers[i].len), *t;
+		const char *log;
+		uint8_t first[8];
+
+		REQUIRE(mine != NULL);
+		transport_close(mine, &e);
+		CHECK(next(100, first, &t) == 0 && p->n == 0);
+		log = logged();
+		CHECK(lines(log) == 1 && strstr(log, "tcp:127.0.0.1:") &&
+		      strstr(log, peers[i].want));
+	}
+}
+
+static void a_silent_one_is_dropped_in_time(void)
+{
+	struct transport *silent = connect_and_say("", 0), *slow = connect_and_say("MIG", 3), *t;
+	const char *log;
+	uint8_t first[8];
+
+	REQUIRE(silent && slow);
+	p->silence_ms = 100;
+	CHECK(next(400, first, &t) == 0 && p->n == 0);
+	log = logged();
+	CHECK(lines(log) == 2);
+	CHECK(strstr(log, "it said nothing in 0.1 s") &&
+	      strstr(log, "it said too little in 0.1 s"));
+	p->silence_ms = 10000;
+	/* They see that they were dropped. */
+	CHECK(transport_read(silent, first, 1, &e) <= 0);
+	CHECK(transport_read(slow, first, 1, &e) <= 0);
+	transport_close(silent, &e);
+	transport_close(slow, &e);
+}
+
+static void of_too_many_the_oldest_is_dropped(void)
+{
+	struct transport *many[PENDING_MAX + 1], *real, *t;
+	const char *log;
+	uint8_t first[8];
+
+	for (int i = 0; i <= PENDING_MAX; i++) {
+		many[i] = connect_and_say("", 0);
+		REQUIRE(many[i] && next(20, first, &t) == 0);
+	}
+	CHECK(p->n == PENDING_MAX);
+	log = logged();
+	CHECK(lines(log) == 1 && strstr(log, "16 others wait"));
+	CHECK(transport_read(many[0], first, 1, &e) <= 0);
+	real = connect_and_say("MIGTOOL\n", 8);
+	REQUIRE(real && next(5000, first, &t) == 1 && !memcmp(first, "MIGTOOL\n", 8));
+	transport_close(t, &e);
+	transport_close(real, &e);
+	for (int i = 0; i <= PENDING_MAX; i++)
+		transport_close(many[i], &e);
+	CHECK(next(200, first, &t) == 0 && p->n == 0);
+	logged();
+}
+
+static void *fire_soon(void *arg)
+{
+	struct error why;
+
+	poll(NULL, 0, 30);
+	err_set(&why, ST_CANCELLED, "interrupted");
+	cancel_fire(arg, &why);
+	return NULL;
+}
+
+static void a_cancel_ends_the_wait(void)
+{
+	struct transport *silent = connect_and_say("", 0), *t;
+	uint8_t first[8];
+	pthread_t th;
+
+	REQUIRE(silent && next(20, first, &t) == 0 && p->n == 1);
+	REQUIRE(pthread_create(&th, NULL, fire_soon, &token) == 0);
+	CHECK(next(-1, first, &t) == -1 && e.status == ST_CANCELLED);
+	CHECK_STR(e.msg, "interrupted");
+	pthread_join(th, NULL);
+	transport_close(silent, &e);
+	CHECK_STR(logged(), "");
+}
+
+static void setup(void)
+{
+	struct uri u;
+
+	signal(SIGPIPE, SIG_IGN);
+	log_init(LOG_INFO, "test");
+	log_fd = memfd_create("log", MFD_CLOEXEC);
+	stderr_copy = dup(2);
+	REQUIRE(log_fd >= 0 && dup2(log_fd, 2) == 2);
+	REQUIRE(cancel_init(&token, &e) == 0);
+	REQUIRE(uri_parse(&u, "tcp:127.0.0.1:0", &e) == 0);
+	l = listener_open(&u, &token, &e);
+	uri_free(&u);
+	REQUIRE(l != NULL);
+	p = pending_new(l, &token, &e);
+	REQUIRE(p && p->silence_ms == 10000);
+}
+
+static void teardown(void)
+{
+	pending_free(p);
+	pending_free(NULL);
+	listener_close(l);
+	cancel_destroy(&token);
+	dup2(stderr_copy, 2);
+	close(stderr_copy);
+	close(log_fd);
+}
+
+static const struct test_case cases[] = {
+	{ "a listener is there for the cases", setup },
+	{ "the first bytes are shown and stay", the_first_bytes_are_shown_and_stay },
+	{ "nobody is a time-out", nobody_is_a_time_out },
+	{ "a silent one does not keep others out", a_silent_one_does_not_keep_others_out },
+	{ "one that closes is dropped with one warning",
+	  one_that_closes_is_dropped_with_one_warning },
+	{ "a silent one is dropped in time", a_silent_one_is_dropped_in_time },
+	{ "of too many the oldest is dropped", of_too_many_the_oldest_is_dropped },
+	{ "a cancel ends the wait", a_cancel_ends_the_wait },
+	{ "the listener is closed with what waited", teardown },
+};
+TEST_MAIN(cases)
