@@ -12,10 +12,12 @@
 #include <signal.h>
 #include <stdarg.h>
 #include <stdlib.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static struct cancel token;
@@ -34,7 +36,8 @@ static char *in_dir(const char *scheme, const char *name)
 	return s;
 }
 
-static struct transport *dial(bool writer, int timeout_ms, const char *fmt, ...)
+__attribute__((format(printf, 3, 4))) static struct transport *dial(bool writer, int timeout_ms,
+								    const char *fmt, ...)
 {
 	struct transport *t;
 	char text[256];
@@ -556,6 +559,45 @@ static void an_aborted_command_is_ended_with_its_children(void)
 	CHECK(kill(pid, 0) == -1);
 }
 
+/* In a session with a terminal of its own: what went wrong, on fd 1's pipe. */
+static _Noreturn void ask_the_terminal(int pty, int out)
+{
+	struct transport *t;
+	char c;
+
+	setsid();
+	ioctl(open(ptsname(pty), O_RDWR | O_CLOEXEC), TIOCSCTTY, 0);
+	t = dial(false, -1, "exec:cat </dev/tty");
+	if (t && transport_read(t, &c, 1, &e) < 0)
+		dprintf(out, "%s", e.msg);
+	if (t)
+		transport_close(t, &e);
+	_exit(0);
+}
+
+static void a_command_that_needs_the_terminal_is_noticed(void)
+{
+	int pty = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC), out[2];
+	char buf[256] = "";
+	size_t len = 0;
+	ssize_t n;
+	pid_t pid;
+
+	REQUIRE(pty >= 0 && !grantpt(pty) && !unlockpt(pty) && !pipe2(out, O_CLOEXEC));
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0)
+		ask_the_terminal(pty, out[1]);
+	close(out[1]);
+	while ((n = read(out[0], buf + len, sizeof(buf) - 1 - len)) > 0)
+		len += (size_t)n;
+	CHECK_STR(buf,
+		  "cat </dev/tty wants to ask something on the terminal, which it cannot have");
+	CHECK(waitpid(pid, NULL, 0) == pid);
+	close(out[0]);
+	close(pty);
+}
+
 /* --- file --- */
 
 static void a_file_gets_its_name_when_it_is_complete(void)
@@ -912,6 +954,8 @@ static const struct test_case cases[] = {
 	  a_command_does_not_see_the_end_of_a_failed_stream },
 	{ "an aborted command is ended with its children",
 	  an_aborted_command_is_ended_with_its_children },
+	{ "a command that needs the terminal is noticed",
+	  a_command_that_needs_the_terminal_is_noticed },
 	{ "a file gets its name when it is complete", a_file_gets_its_name_when_it_is_complete },
 	{ "an incomplete file leaves nothing", an_incomplete_file_leaves_nothing },
 	{ "a file replaces only what is empty", a_file_replaces_only_what_is_empty },
