@@ -135,7 +135,7 @@ struct transport *fd_dial(const struct uri *uri, bool writer, int timeout_ms, st
 /* The URI of a socket that somebody else bound. */
 static void bound_uri(int fd, char *out, size_t len)
 {
-	struct sockaddr_storage sa;
+	struct sockaddr_storage sa = { 0 };
 	struct sockaddr_un un = { 0 };
 	socklen_t salen = sizeof(sa);
 

@@ -101,7 +101,7 @@ struct transport *tcp_dial(const struct uri *uri, bool writer, int timeout_ms,
 
 static uint32_t bound_port(int fd)
 {
-	struct sockaddr_storage sa;
+	struct sockaddr_storage sa = { 0 };
 	struct sockaddr_in6 v6;
 	struct sockaddr_in v4;
 	socklen_t len = sizeof(sa);
