@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * `migtool check [URI]`: what this host can do, whether the capabilities and parameters given may
+ * be set on it, and, with a URI, whether the migtool there would take them. Moves nothing.
+ */
+#include "check.h"
+#include "commands.h"
+#include "log.h"
+#include "wire-greet.h"
+
+#include <jansson.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/utsname.h>
+
+#define ANSWER_MS 10000
+
+static const char *tracking_name(enum write_tracking t)
+{
+	static const char *const names[] = { "absent", "available", "compatible" };
+
+	return names[t];
+}
+
+static int check_roles(const struct config *cfg, const struct host_facts *host,
+		       const struct uri *uri, struct error *err)
+{
+	struct check_input in = { .new = &cfg->caps,
+				  .params = &cfg->params,
+				  .host = host,
+				  .peer_qemu = cfg->peer == PEER_QEMU,
+				  .multi_channel = !uri || uri_multi_channel(uri),
+				  .one_way = cfg->one_way };
+
+	in.role = ROLE_SOURCE;
+	if (check_caps(&in, err))
+		return err_prefix(err, "as a source");
+	in.role = ROLE_DESTINATION;
+	if (check_caps(&in, err))
+		return err_prefix(err, "as a destination");
+	return 0;
+}
+
+/* ---- the other end ---- */
+
+static int exchange(const struct config *cfg, struct stream *s, struct greet_answer *a,
+		    struct error *err)
+{
+	struct greeting g = { .dry_run = true, .page_size = 4096, .features = FEATURES_ALL };
+	int r;
+
+	snprintf(g.program, sizeof(g.program), "migtool %s", MIGTOOL_VERSION);
+	g.caps = cfg->caps;
+	g.multifd_channels = params_multifd_channels(&cfg->params);
+	g.multifd_compression = params_multifd_compression(&cfg->params);
+	if (cfg->uuid)
+		snprintf(g.uuid, sizeof(g.uuid), "%s", cfg->uuid);
+	if (cfg->machine)
+		snprintf(g.machine, sizeof(g.machine), "%s", cfg->machine);
+	if (cfg->page_size)
+		g.page_size = cfg->page_size;
+	if (greet_put(s, &g, err))
+		return -1;
+	r = cancel_wait(s->t->cancel, s->t->rfd, POLLIN, ANSWER_MS, err);
+	if (r == 0) {
+		err_set(err, ST_TIMEOUT, "%s does not answer within %d s", s->t->name,
+			ANSWER_MS / 1000);
+		return err_hint(err, "is a `migtool recv` listening there?");
+	}
+	return r < 0 ? -1 : greet_answer_get(s, a, err);
+}
+
+static int ask_peer(const struct config *cfg, const struct uri *uri, struct greet_answer *a,
+		    struct error *err)
+{
+	int64_t ms = cfg->timeout < 0 ? 60000 : cfg->timeout ? cfg->timeout * 1000 : -1;
+	struct cancel cancel;
+	struct transport *t;
+	struct stream s;
+	struct error ignored;
+	int rc = -1;
+
+	if (cancel_init(&cancel, err))
+		return -1;
+	t = transport_dial(uri, true, (int)ms, &cancel, err);
+	if (t && !t->two_way)
+		err_set(err, ST_USAGE, "check: %s carries no answer back", uri->text);
+	else if (t && !stream_open(&s, t, 64 << 10, 64 << 10, err)) {
+		rc = exchange(cfg, &s, a, err);
+		stream_close(&s);
+	}
+	transport_close(t, &ignored);
+	cancel_destroy(&cancel);
+	if (!rc && !a->take) {
+		*err = a->why;
+		rc = -1;
+	}
+	return rc;
+}
+
+/* ---- what is printed ---- */
+
+static int print_json(const struct host_facts *h, const struct greet_answer *a,
+		      const struct error *bad)
+{
+	struct utsname u;
+	json_t *o;
+
+	uname(&u);
+	o = json_pack("{s:s, s:{s:s, s:s, s:b, s:s, s:b, s:b}, s:b}", "version", MIGTOOL_VERSION,
+		      "host", "kernel", u.release, "write-tracking",
+		      tracking_name(h->write_tracking), "postcopy", (int)h->postcopy_host,
+		      "postcopy-reason", h->postcopy_reason, "kvm-dirty-ring",
+		      (int)h->kvm_dirty_ring, "zero-copy", (int)h->zero_copy, "ok", bad == NULL);
+	if (bad) {
+		json_object_set_new(o, "error-code", json_string(status_info(bad->status)->code));
+		json_object_set_new(o, "error-desc", json_string(bad->msg));
+	}
+	if (a)
+		json_object_set_new(o, "peer", json_string(a->program));
+	json_dumpf(o, stdout, JSON_COMPACT);
+	putchar('\n');
+	json_decref(o);
+	return bad ? -1 : 0;
+}
+
+static void print_people(const struct host_facts *h, const struct greet_answer *a,
+			 const struct config *cfg)
+{
+	struct utsname u;
+
+	uname(&u);
+	printf("this host      %s %s, migtool %s\n", u.sysname, u.release, MIGTOOL_VERSION);
+	printf("write tracking %s\n", tracking_name(h->write_tracking));
+	printf("postcopy       %s%s\n", h->postcopy_host ? "possible" : "not possible: ",
+	       h->postcopy_host ? "" : h->postcopy_reason);
+	printf("zero copy      %s\n", h->zero_copy ? "possible" : "not possible");
+	printf("capabilities   can be set here\n");
+	if (a)
+		printf("the other end  %s, takes them\n", a->program);
+	else if (cfg->peer == PEER_QEMU)
+		printf("the other end  a QEMU, which a connection would use up: not asked\n");
+}
+
+int cmd_check(const struct config *cfg, struct error *err)
+{
+	bool ask = cfg->uri && cfg->peer != PEER_QEMU;
+	struct greet_answer answer;
+	struct host_facts host;
+	struct uri uri = { 0 };
+	int rc = 0;
+
+	host_probe(&host, true);
+	if (cfg->uri && uri_parse(&uri, cfg->uri, err))
+		return -1;
+	rc = check_roles(cfg, &host, cfg->uri ? &uri : NULL, err);
+	if (!rc && ask)
+		rc = ask_peer(cfg, &uri, &answer, err);
+	if (cfg->json)
+		rc = print_json(&host, !rc && ask ? &answer : NULL, rc ? err : NULL);
+	else if (!rc)
+		print_people(&host, ask ? &answer : NULL, cfg);
+	uri_free(&uri);
+	return rc;
+}

@@ -1,0 +1,279 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "link.h"
+
+#include "log.h"
+#include "units.h"
+#include "wire-multifd.h"
+#include "zero.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+int64_t link_timeout_ms(const struct session *ss)
+{
+	int64_t s = ss->cfg->timeout < 0 ? 60 : ss->cfg->timeout;
+
+	return s ? s * 1000 : -1;
+}
+
+int link_open_stream(struct session *ss, struct error *err)
+{
+	struct stream *s = &ss->stream;
+
+	if (stream_open(s, ss->main, LINK_STREAM_BUFFER, LINK_STREAM_BUFFER, err))
+		return -1;
+	s->pacer = ss->role == ROLE_SOURCE && ss->pacer.rate ? &ss->pacer : NULL;
+	s->activity = &ss->stats.activity;
+	return 0;
+}
+
+void link_drop_main(struct session *ss)
+{
+	struct transport *t;
+	struct error ignored;
+
+	pthread_mutex_lock(&ss->lock);
+	t = ss->main;
+	ss->main = NULL;
+	pthread_mutex_unlock(&ss->lock);
+	if (t) {
+		stream_close(&ss->stream);
+		transport_close(t, &ignored);
+	}
+}
+
+struct transport *link_dial_extra(struct session *ss, struct error *err)
+{
+	return transport_dial(&ss->uri, ss->role == ROLE_SOURCE, (int)link_timeout_ms(ss),
+			      &ss->cancel, err);
+}
+
+/* ---- the first packet ---- */
+
+void link_uuid(const struct session *ss, uint8_t out[16])
+{
+	if (!ss->uuid[0] || uuid_parse(ss->uuid, out))
+		memset(out, 0, 16);
+}
+
+int link_put_hello(struct session *ss, struct stream *s, unsigned channel, struct error *err)
+{
+	struct multifd_init init = { .channel = (uint8_t)channel };
+	uint8_t bytes[MULTIFD_INIT_LEN];
+
+	if (ss->role == ROLE_DESTINATION || ss->dialect.migtool) {
+		init.version = MULTIFD_VERSION_OURS;
+		memcpy(init.id, ss->id, sizeof(init.id));
+	} else {
+		init.version = MULTIFD_VERSION;
+		link_uuid(ss, init.id);
+	}
+	multifd_init_pack(&init, bytes);
+	if (stream_write(s, bytes, sizeof(bytes), err))
+		return -1;
+	return stream_flush(s, err);
+}
+
+static int check_hello(struct session *ss, const struct multifd_init *init, struct error *err)
+{
+	uint8_t uuid[16];
+	char text[37], ours[37];
+
+	/* a main connection comes before there is a session */
+	if (init->channel == LINK_MAIN_CHANNEL && init->version == MULTIFD_VERSION_OURS)
+		return 0;
+	if (ss->dialect.migtool) {
+		if (init->version == MULTIFD_VERSION_OURS && !memcmp(init->id, ss->id, 16))
+			return 0;
+		return err_set(err, ST_REFUSED, "its first packet names another session");
+	}
+	link_uuid(ss, uuid);
+	if (!ss->uuid[0] || !memcmp(init->id, uuid, 16))
+		return 0;
+	return err_set(err, ST_REFUSED, "its first packet has uuid %s, expected %s",
+		       uuid_format(init->id, text), uuid_format(uuid, ours));
+}
+
+int link_take_hello(struct session *ss, struct stream *s, unsigned *channel, struct error *err)
+{
+	uint8_t bytes[MULTIFD_INIT_LEN];
+	struct multifd_init init;
+
+	if (stream_read(s, bytes, sizeof(bytes), err) || multifd_init_unpack(bytes, &init, err) ||
+	    check_hello(ss, &init, err))
+		return -1;
+	if (channel)
+		*channel = init.channel;
+	return 0;
+}
+
+/* Accepts until a channel of this session comes; strangers are dropped with a warning. */
+static struct transport *accept_extra(struct session *ss, struct error *err)
+{
+	uint8_t first[8];
+
+	for (;;) {
+		struct stream hello;
+		struct transport *t = NULL;
+		struct error why, ignored;
+		int r = pending_next(ss->pending, (int)link_timeout_ms(ss), first, &t, err);
+
+		if (r < 0)
+			return NULL;
+		if (!r) {
+			err_set(err, ST_TIMEOUT, "no further channel came from the destination");
+			return NULL;
+		}
+		r = stream_open(&hello, t, MULTIFD_INIT_LEN, 0, &why);
+		if (!r)
+			r = link_take_hello(ss, &hello, NULL, &why);
+		stream_close(&hello);
+		if (!r)
+			return t;
+		log_warn("dropped %s: %s", t->name, why.msg);
+		transport_close(t, &ignored);
+	}
+}
+
+struct transport *link_source_channel(struct session *ss, unsigned id, struct stream *s,
+				      struct error *err)
+{
+	struct transport *t = ss->listener ? accept_extra(ss, err) : link_dial_extra(ss, err);
+	struct error ignored;
+
+	if (!t)
+		return NULL;
+	if (!stream_open(s, t, 0, 64 << 10, err)) {
+		s->pacer = ss->pacer.rate ? &ss->pacer : NULL;
+		s->activity = &ss->stats.activity;
+		if (ss->listener || !link_put_hello(ss, s, id, err))
+			return t;
+		stream_close(s);
+	}
+	transport_close(t, &ignored);
+	return NULL;
+}
+
+/* ---- identity ---- */
+
+int link_source_identity(struct session *ss, const struct image *img, struct error *err)
+{
+	const struct config *cfg = ss->cfg;
+	const struct manifest *m = img->manifest;
+	const char *machine = cfg->machine ? cfg->machine : m ? m->machine : "";
+	const char *uuid = cfg->uuid ? cfg->uuid : m ? m->uuid : "";
+
+	snprintf(ss->machine, sizeof(ss->machine), "%s", machine);
+	snprintf(ss->uuid, sizeof(ss->uuid), "%s", uuid);
+	if (m && !strcmp(m->source, "qemu") && cfg->peer == PEER_UNSET) {
+		err_set(err, ST_USAGE, "%s came from a QEMU: say whether it goes to one",
+			img->path);
+		return err_hint(err, "--peer qemu (into `qemu -incoming`) or --peer migtool");
+	}
+	if (cfg->peer == PEER_QEMU && !machine[0]) {
+		err_set(err, ST_USAGE, "a QEMU wants to know the machine, and %s does not say it",
+			img->path);
+		return err_hint(err, "--machine with the class name, as pc-i440fx-7.2");
+	}
+	return 0;
+}
+
+/* ---- digest of an image at rest ---- */
+
+static int add_extent(const struct image *img, const struct block *b, struct extent e, uint8_t *buf,
+		      size_t cap, struct digest *sum, struct error *err)
+{
+	while (e.len > 0) {
+		size_t n = e.len < cap ? (size_t)e.len : cap;
+
+		if (image_read(img, b, e.offset, buf, n, err))
+			return -1;
+		for (size_t o = 0; o < n; o += DIGEST_PAGE)
+			if (!zero_is(buf + o, DIGEST_PAGE))
+				digest_add(sum, digest_page(&b->digest, e.offset + o, buf + o,
+							    DIGEST_PAGE));
+		e.offset += n;
+		e.len -= n;
+	}
+	return 0;
+}
+
+int link_image_digest(const struct image *img, struct digest *out, struct error *err)
+{
+	size_t cap = 512 << 10;
+	uint8_t *buf = malloc(cap);
+	struct digest sum = { 0, 0 };
+	int rc = 0;
+
+	if (!buf)
+		return err_set(err, ST_NOMEM, "no memory to read %s", img->path);
+	for (unsigned i = 0; i < img->nblocks && !rc; i++) {
+		struct extent e = { 0, 0 };
+
+		do {
+			rc = image_next_data(img, &img->blocks[i], e.offset + e.len, &e, err);
+			if (!rc && e.len)
+				rc = add_extent(img, &img->blocks[i], e, buf, cap, &sum, err);
+		} while (!rc && e.len);
+	}
+	free(buf);
+	*out = sum;
+	return rc;
+}
+
+/* ---- ends ---- */
+
+static void drain_briefly(int fd)
+{
+	char rest[4096];
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+
+	for (int ms = 0; ms < 1000; ms += 50) {
+		if (poll(&p, 1, 50) > 0 && read(fd, rest, sizeof(rest)) <= 0 && errno != EAGAIN)
+			return;
+	}
+}
+
+void link_last_words(struct session *ss, const void *buf, size_t len)
+{
+	const char *p = buf;
+	struct transport *t = ss->main;
+
+	if (!t || t->wfd < 0 || !t->two_way)
+		return;
+	while (len > 0) {
+		struct pollfd w = { .fd = t->wfd, .events = POLLOUT };
+		ssize_t n = poll(&w, 1, 1000) > 0 ? write(t->wfd, p, len) : -1;
+
+		if (n <= 0)
+			return;
+		p += n;
+		len -= (size_t)n;
+	}
+	shutdown(t->wfd, SHUT_WR);
+	drain_briefly(t->rfd);
+}
+
+int link_listen(struct session *ss, struct error *err)
+{
+	const char *uri;
+
+	ss->listener = listener_open(&ss->uri, &ss->cancel, err);
+	if (!ss->listener)
+		return -1;
+	ss->pending = pending_new(ss->listener, &ss->cancel, err);
+	if (!ss->pending)
+		return -1;
+	uri = listener_uri(ss->listener);
+	snprintf(ss->socket_address, sizeof(ss->socket_address), "%s", uri);
+	log_info("listening on %s", uri);
+	if (ss->cfg->ready_fd >= 0 && dprintf(ss->cfg->ready_fd, "%s\n", uri) < 0)
+		return err_sys(err, ST_FILE, errno, "cannot write to --ready-fd %d",
+			       ss->cfg->ready_fd);
+	return 0;
+}

@@ -1,0 +1,65 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * Getting and keeping the connections of a session, for both roles: streams, extra channels and the
+ * first packet that binds them to the session, last words.
+ */
+#ifndef MIGTOOL_LINK_H
+#define MIGTOOL_LINK_H
+
+#include "image.h"
+#include "session.h"
+
+#define LINK_SILENCE_MS	   10000 /* a peer that says nothing at all, before it is known */
+#define LINK_STREAM_BUFFER (256u << 10)
+#define LINK_MAIN_CHANNEL  0xff /* the channel number of a dialling destination's main connection \
+				 */
+
+/* --timeout in milliseconds, -1: never. 60 s when it was not given. */
+int64_t link_timeout_ms(const struct session *ss);
+
+/* Opens ss->stream over ss->main, counting into the session's statistics. */
+int link_open_stream(struct session *ss, struct error *err);
+
+/* Closes main and its stream, for the next one to come. */
+void link_drop_main(struct session *ss);
+
+/*
+ * One more connection: dialled to where the main one goes, or, on the listening side, accepted (its
+ * first packet is still to be read by link_take_hello). NULL: ST_CONNECT, ST_TIMEOUT.
+ */
+struct transport *link_dial_extra(struct session *ss, struct error *err);
+
+/*
+ * The extra channel `id` of a source: dialled and its first packet sent, or, where the source
+ * listens, accepted. s is opened over it, for writing.
+ */
+struct transport *link_source_channel(struct session *ss, unsigned id, struct stream *s,
+				      struct error *err);
+
+/*
+ * A channel's first packet. put flushes. take checks that it belongs to this session (a QEMU's has
+ * the VM's uuid instead): ST_REFUSED for a stranger, who is to be dropped.
+ */
+int link_put_hello(struct session *ss, struct stream *s, unsigned channel, struct error *err);
+int link_take_hello(struct session *ss, struct stream *s, unsigned *channel, struct error *err);
+
+/* The guest's uuid in binary, zero if it has none. */
+void link_uuid(const struct session *ss, uint8_t out[16]);
+
+/* Machine and uuid from the options, else from the image's manifest. */
+int link_source_identity(struct session *ss, const struct image *img, struct error *err);
+
+/* Reads a source image's data and gives its digest. */
+int link_image_digest(const struct image *img, struct digest *out, struct error *err);
+
+/*
+ * Says last words over the main connection although the token was fired: sends the bytes,
+ * half-closes, and reads until the peer closes, a second at most, so that a reset does not destroy
+ * them on their way.
+ */
+void link_last_words(struct session *ss, const void *buf, size_t len);
+
+/* Listens, and says where: to people, to --ready-fd. */
+int link_listen(struct session *ss, struct error *err);
+
+#endif

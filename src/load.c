@@ -1,0 +1,434 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The stream's elements, from the header to its end: one loop for a QEMU and a migtool. What a
+ * migtool may say and a QEMU not (our commands), and the other way round (device sections), is
+ * judged by the dialect where it comes.
+ */
+#include "target.h"
+
+#include "blob.h"
+#include "byteorder.h"
+#include "link.h"
+#include "log.h"
+#include "multifd-recv.h"
+#include "units.h"
+#include "wire-ram.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- head ---- */
+
+static int check_config(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	const struct wire_config *c = &t->config;
+	char shown[520], theirs[37];
+	uint8_t uuid[16];
+
+	log_escape(shown, sizeof(shown), c->machine, strlen(c->machine));
+	if (ss->cfg->machine && strcmp(ss->cfg->machine, c->machine)) {
+		err_set(err, ST_UNSUPPORTED, "the source's machine is '%s', expected '%s'", shown,
+			ss->cfg->machine);
+		return err_hint(err, "--machine on recv has to be the class name of the source's");
+	}
+	snprintf(ss->machine, sizeof(ss->machine), "%s", c->machine);
+	if (c->page_bits && ss->cfg->page_size && ss->cfg->page_size != 1u << c->page_bits)
+		return err_set(err, ST_UNSUPPORTED,
+			       "the source's pages have %u bytes, --page-size "
+			       "says %u",
+			       1u << c->page_bits, ss->cfg->page_size);
+	if (c->page_bits)
+		ss->page_size = 1u << c->page_bits;
+	if (!c->has_uuid)
+		return 0;
+	uuid_format(c->uuid, theirs);
+	link_uuid(ss, uuid);
+	if (ss->cfg->uuid && memcmp(uuid, c->uuid, 16))
+		return err_set(err, ST_UNSUPPORTED, "the source's uuid is %s, expected %s", theirs,
+			       ss->cfg->uuid);
+	if (!ss->cfg->uuid)
+		log_verbose("the source's uuid is %s, and no --uuid was given to compare", theirs);
+	snprintf(ss->uuid, sizeof(ss->uuid), "%s", theirs);
+	return 0;
+}
+
+int load_head(struct target *t, struct error *err)
+{
+	struct stream *s = &t->ss->stream;
+	uint8_t type;
+
+	if (wire_get_header(s, err) || stream_get_u8(s, &type, err))
+		return -1;
+	if (type != WIRE_CONFIGURATION)
+		return err_set(err, ST_UNSUPPORTED,
+			       "byte 0x%02x behind the stream's header, expected a configuration "
+			       "(0x07): machine types before 2.4 send none",
+			       type);
+	if (wire_get_config(s, &t->config, err))
+		return -1;
+	return check_config(t, err);
+}
+
+/* ---- commands ---- */
+
+static int take_device_state(struct target *t, uint32_t len, struct error *err)
+{
+	uint8_t *buf = malloc(len ? len : 1);
+	int rc = -1;
+
+	if (!t->img)
+		err_set(err, ST_DATA, "device state before the list of blocks");
+	else if (!buf)
+		err_set(err, ST_NOMEM, "no memory for device state");
+	else if (!stream_read(&t->ss->stream, buf, len, err))
+		rc = image_put_device_state(t->img, buf, len, err);
+	free(buf);
+	return rc;
+}
+
+static int take_digest(struct target *t, uint32_t len, struct error *err)
+{
+	uint8_t bytes[WIRE_DIGEST_LEN];
+
+	if (len != sizeof(bytes))
+		return err_set(err, ST_DATA, "DIGEST has %u bytes, expected %u", len,
+			       WIRE_DIGEST_LEN);
+	if (stream_read(&t->ss->stream, bytes, sizeof(bytes), err))
+		return -1;
+	wire_digest_unpack(bytes, &t->digest);
+	t->have_digest = true;
+	return 0;
+}
+
+static int take_failed(struct target *t, uint32_t len, struct error *err)
+{
+	uint8_t bytes[WIRE_FAILED_MAX];
+	struct error why;
+
+	if (len < 4 || len > sizeof(bytes))
+		return err_set(err, ST_DATA, "FAILED has %u bytes", len);
+	if (stream_read(&t->ss->stream, bytes, len, err))
+		return -1;
+	wire_failed_unpack(bytes, len, "the source failed", &why);
+	*err = why;
+	t->told = true;
+	return session_peer_failed(t->ss, &why);
+}
+
+static int our_command(struct target *t, const struct wire_command *c, struct error *err)
+{
+	switch (c->cmd) {
+	case MIG_CMD_DEVICE_STATE:
+		return take_device_state(t, c->len, err);
+	case MIG_CMD_DIGEST:
+		return take_digest(t, c->len, err);
+	case MIG_CMD_FAILED:
+		return take_failed(t, c->len, err);
+	case MIG_CMD_COMMIT:
+		if (c->len)
+			break;
+		t->committed = true;
+		return 0;
+	case MIG_CMD_KEEPALIVE:
+		if (c->len)
+			break;
+		return 0;
+	}
+	return err_set(err, ST_DATA, "command 0x%x (%s) of %u bytes is not understood", c->cmd,
+		       wire_command_name(c->cmd), c->len);
+}
+
+static int answer_ping(struct target *t, struct error *err)
+{
+	uint32_t value;
+
+	if (stream_get_be32(&t->ss->stream, &value, err))
+		return -1;
+	if (!t->rp_open)
+		return err_set(err, ST_DATA, "PING without a return path");
+	value = htobe32(value);
+	return target_say(t, RP_PONG, &value, sizeof(value), err);
+}
+
+static int qemu_command(struct target *t, const struct wire_command *c, struct error *err)
+{
+	if (c->cmd == MIG_CMD_OPEN_RETURN_PATH && c->len == 0) {
+		if (!t->ss->main->two_way)
+			return err_set(err, ST_UNSUPPORTED,
+				       "the source wants a return path, and %s "
+				       "is one-way",
+				       t->ss->main->name);
+		t->rp_open = true;
+		return 0;
+	}
+	if (c->cmd == MIG_CMD_PING && c->len == 4)
+		return answer_ping(t, err);
+	if (c->cmd == MIG_CMD_SWITCHOVER_START && c->len == 0)
+		return 0;
+	err_set(err, ST_UNSUPPORTED, "command %u (%s) of %u bytes cannot be followed", c->cmd,
+		wire_command_name(c->cmd), c->len);
+	if (c->cmd == MIG_CMD_POSTCOPY_ADVISE)
+		err_hint(err, "switch postcopy-ram and dirty-bitmaps off on the source");
+	else if (c->cmd == MIG_CMD_ENABLE_COLO)
+		err_hint(err, "switch x-colo off on the source");
+	return -1;
+}
+
+static int take_command(struct target *t, struct error *err)
+{
+	struct wire_command c;
+
+	if (wire_get_command(&t->ss->stream, &c, err))
+		return -1;
+	log_debug("command %s, %u bytes", wire_command_name(c.cmd), c.len);
+	if (t->ss->dialect.migtool && c.cmd >= WIRE_OURS)
+		return our_command(t, &c, err);
+	return qemu_command(t, &c, err);
+}
+
+/* ---- sections ---- */
+
+int load_blocks(struct target *t, const struct ram_block_info *list, unsigned n, struct error *err)
+{
+	struct image_layout layout = { .nblocks = n, .from_qemu = true };
+	struct block *blocks;
+	uint64_t total = 0;
+	int rc;
+
+	if (t->img) /* a migtool's, known from its greeting */
+		return n == t->img->nblocks
+			       ? 0
+			       : err_set(err, ST_DATA, "%u blocks, the greeting said %u", n,
+					 t->img->nblocks);
+	blocks = calloc(n, sizeof(*blocks));
+	if (!blocks)
+		return err_set(err, ST_NOMEM, "no memory for %u blocks", n);
+	for (unsigned i = 0; i < n; i++) {
+		snprintf(blocks[i].name, sizeof(blocks[i].name), "%s", list[i].name);
+		blocks[i].size = list[i].length;
+		blocks[i].page_size = t->ss->page_size;
+		blocks[i].has_gpa = list[i].has_gpa;
+		blocks[i].gpa = list[i].gpa;
+		total += list[i].length;
+	}
+	layout.blocks = blocks;
+	layout.target_page = t->ss->page_size;
+	rc = target_create_image(t, &layout, err);
+	if (!rc)
+		rc = target_start_workers(t, err);
+	free(blocks);
+	stat_set(&t->ss->stats.total, total);
+	stat_set(&t->ss->stats.to_travel, total);
+	return rc;
+}
+
+static int check_section(struct target *t, const struct wire_section *sec, struct error *err)
+{
+	char shown[520];
+
+	if (sec->type != WIRE_SECTION_START) {
+		if (t->have_ram && sec->id == t->ram_id)
+			return 0;
+		return err_set(err, ST_DATA, "a part of section %u, which has not begun", sec->id);
+	}
+	if (strcmp(sec->idstr, RAM_IDSTR)) {
+		err_set(err, ST_UNSUPPORTED, "a live section '%s' cannot be followed",
+			log_escape(shown, sizeof(shown), sec->idstr, strlen(sec->idstr)));
+		return err_hint(err, "switch block and dirty-bitmaps off on the source, and unplug "
+				     "devices that migrate live");
+	}
+	if (sec->version != RAM_VERSION || t->have_ram)
+		return err_set(err, ST_DATA, "RAM section version %u%s, expected one of version %d",
+			       sec->version, t->have_ram ? ", a second one" : "", RAM_VERSION);
+	t->have_ram = true;
+	t->ram_id = sec->id;
+	return 0;
+}
+
+/* Footers are there or not for the whole stream: old machine types send none. */
+static int take_footer(struct target *t, const struct wire_section *sec, struct error *err)
+{
+	const uint8_t *next;
+
+	if (sec->type == WIRE_SECTION_START) {
+		if (stream_peek(&t->ss->stream, 1, &next, err))
+			return -1;
+		t->footers = *next == WIRE_FOOTER;
+	}
+	return t->footers ? wire_get_footer(&t->ss->stream, sec->id, err) : 0;
+}
+
+static int take_section(struct target *t, enum wire_type type, struct error *err)
+{
+	struct wire_section sec = { .type = type };
+
+	if (wire_get_section(&t->ss->stream, &sec, err) || check_section(t, &sec, err))
+		return -1;
+	if (pageload_section(t, type, err))
+		return err_prefix(err, "RAM section");
+	if (type == WIRE_SECTION_START && !t->img)
+		return err_set(err, ST_DATA, "RAM section: no list of blocks");
+	if (type == WIRE_SECTION_END)
+		t->ram_ended = true;
+	return take_footer(t, &sec, err);
+}
+
+/* ---- a QEMU's device state ---- */
+
+static int keep_blob(struct target *t, struct error *err)
+{
+	size_t len;
+	const void *data = blob_data(t->blob, &len);
+
+	if (image_put_device_state(t->img, data, len, err))
+		return -1;
+	blob_run_state(t->blob, t->img->manifest->run_state);
+	return 0;
+}
+
+/* More bytes are coming? Not when the last ones may be the end and nothing follows for a while. */
+static int more_comes(struct target *t, struct error *err)
+{
+	int fd = t->ss->main->rfd;
+
+	if (!t->rp_open || stream_buffered(&t->ss->stream))
+		return 1;
+	if (blob_complete(t->blob))
+		return 0;
+	if (!blob_ends_with_eof(t->blob))
+		return 1;
+	/* a machine that suppresses the description: only silence tells (qemu-wire 1.6) */
+	return cancel_wait(&t->ss->cancel, fd, POLLIN, 2000, err);
+}
+
+static int take_blob(struct target *t, struct error *err)
+{
+	uint8_t *buf = malloc(LINK_STREAM_BUFFER), full = WIRE_SECTION_FULL;
+	ssize_t n = 1;
+	int rc;
+
+	t->blob = blob_new(err);
+	rc = t->blob && buf ? blob_feed(t->blob, &full, 1, err) : -1;
+	if (!buf)
+		rc = err_set(err, ST_NOMEM, "no memory for the device state");
+	while (!rc && n > 0) {
+		int more = more_comes(t, err);
+
+		if (more <= 0) {
+			rc = more;
+			break;
+		}
+		n = stream_read_some(&t->ss->stream, buf, LINK_STREAM_BUFFER, err);
+		rc = n < 0 ? -1 : blob_feed(t->blob, buf, (size_t)n, err);
+	}
+	free(buf);
+	if (!rc && !blob_complete(t->blob) && !blob_ends_with_eof(t->blob))
+		rc = err_set(err, ST_SOCKET,
+			     "the connection ended in the middle of the device state");
+	return rc ? -1 : keep_blob(t, err);
+}
+
+/* ---- the end ---- */
+
+/* Behind EOF: a description of any length, which nobody needs. A source may close instead. */
+static int skip_description(struct target *t, struct error *err)
+{
+	struct stream *s = &t->ss->stream;
+	uint8_t buf[4096], type;
+	uint32_t len;
+	bool eof;
+
+	if (stream_at_eof(s, &eof, err))
+		return -1;
+	if (eof)
+		return 0;
+	if (stream_get_u8(s, &type, err))
+		return -1;
+	if (type != WIRE_VMDESCRIPTION)
+		return err_set(err, ST_DATA,
+			       "byte 0x%02x behind the end, expected a description "
+			       "(0x06)",
+			       type);
+	if (stream_get_be32(s, &len, err))
+		return -1;
+	while (len > 0) {
+		size_t n = len < sizeof(buf) ? len : sizeof(buf);
+
+		if (stream_read(s, buf, n, err))
+			return -1;
+		len -= (uint32_t)n;
+	}
+	return 0;
+}
+
+static int take_eof(struct target *t, struct error *err)
+{
+	if (!t->img || !t->ram_ended)
+		return err_set(err, ST_DATA, "the stream ends before the memory did");
+	if (t->ss->dialect.migtool && !t->have_digest)
+		return err_set(err, ST_DATA, "the stream ends without a digest");
+	return skip_description(t, err);
+}
+
+static int unexpected(uint8_t type, struct error *err)
+{
+	return err_set(err, ST_DATA, "element 0x%02x is not expected here", type);
+}
+
+/* 1: the stream is over */
+static int take_element(struct target *t, struct error *err)
+{
+	uint8_t type;
+
+	if (stream_get_u8(&t->ss->stream, &type, err))
+		return -1;
+	switch (type) {
+	case WIRE_SECTION_START:
+	case WIRE_SECTION_PART:
+	case WIRE_SECTION_END:
+		return take_section(t, (enum wire_type)type, err);
+	case WIRE_COMMAND:
+		return take_command(t, err);
+	case WIRE_SECTION_FULL:
+		if (t->ss->dialect.migtool)
+			return unexpected(type, err);
+		if (!t->start_done) {
+			err_set(err, ST_UNSUPPORTED, "a device's state comes before the memory");
+			return err_hint(err, "virtio-mem devices cannot be followed yet");
+		}
+		return take_blob(t, err) ? -1 : 1;
+	case WIRE_EOF:
+		return take_eof(t, err) ? -1 : 1;
+	default:
+		return unexpected(type, err);
+	}
+}
+
+int load_stream(struct target *t, struct error *err)
+{
+	int rc = 0;
+
+	while (!rc)
+		rc = take_element(t, err);
+	if (rc < 0)
+		return -1;
+	return pageload_drain(t, err);
+}
+
+int load_commit(struct target *t, struct error *err)
+{
+	while (!t->committed) {
+		uint8_t type;
+
+		if (stream_get_u8(&t->ss->stream, &type, err))
+			return -1;
+		if (type != WIRE_COMMAND)
+			return unexpected(type, err);
+		if (take_command(t, err))
+			return -1;
+	}
+	return 0;
+}

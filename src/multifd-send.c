@@ -1,0 +1,365 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * Theory of operation. The migration thread fills batches with offsets and puts them on one queue;
+ * each channel's thread takes one, reads its pages from the image, finds the zero ones, compresses,
+ * sends, and gives the batch back to the pool. So reading, hashing and compressing are spread over
+ * the channels, and a slow channel just takes fewer batches.
+ *
+ * Zero pages: in header version 2 they travel in the packet. Towards a QEMU of 7.2 to 8.2 they are
+ * records on the main channel, which only the migration thread writes; so a batch comes back with
+ * its zero pages marked, and whoever takes it from the pool sends them first.
+ *
+ * The barrier: the migration thread takes the whole pool, which means that every channel is idle,
+ * and writes the SYNC packets itself. A SYNC is a packet of its own because QEMU 9.2 cannot take a
+ * merged one.
+ */
+#include "multifd-send.h"
+
+#include "codec.h"
+#include "link.h"
+#include "zerocopy.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* Per channel: one batch in work, one waiting, so that no channel idles while the other reads. */
+#define BATCHES_PER_CHANNEL 3
+
+struct send_channel {
+	struct multifd_send *m;
+	unsigned id;
+	pthread_t thread;
+	bool started;
+	struct transport *t;
+	struct stream s;
+	struct codec *codec; /* NULL: method none */
+	uint8_t *out;	     /* the codec's output */
+	size_t out_cap;
+	uint8_t *header;
+	uint64_t packet_num;
+	struct zerocopy zc;
+};
+
+struct multifd_send {
+	struct source *src;
+	const struct codec_ops *ops;
+	unsigned n;
+	struct send_channel *channels;
+	struct batch_pool pool;
+	struct queue work;
+};
+
+/* ---- one packet ---- */
+
+/* Fills iov with the batch's non-zero runs; returns how many, bytes in *raw. */
+static int data_iov(const struct page_batch *b, struct iovec *iov, uint32_t *raw)
+{
+	int n = 0;
+
+	*raw = 0;
+	for (uint32_t i = 0, run; i < b->n; i += run) {
+		/* neighbours in the buffer need not be neighbours in the block */
+		for (run = 1; i + run < b->n && b->zero[i + run] == b->zero[i]; run++)
+			;
+		if (b->zero[i])
+			continue;
+		iov[n].iov_base = batch_page(b, i);
+		iov[n].iov_len = (size_t)run * b->page;
+		*raw += run * b->page;
+		n++;
+	}
+	return n;
+}
+
+/* The payload as it will be sent: compressed into ch->out, or the pages themselves. */
+static int make_payload(struct send_channel *ch, struct iovec *iov, int *n, uint32_t raw,
+			uint32_t *payload, uint32_t *method, struct error *err)
+{
+	ssize_t len;
+
+	*payload = raw;
+	*method = 0;
+	if (!ch->codec || !raw)
+		return 0;
+	len = ch->m->ops->encode(ch->codec, iov, *n, ch->out, ch->out_cap, err);
+	if (len < 0)
+		return -1;
+	/* QEMU's stream goes on from packet to packet and may not be left out of one */
+	if (ch->m->src->ss->dialect.multifd2 && len >= (ssize_t)raw)
+		return 0;
+	*payload = (uint32_t)len;
+	*method = ch->m->ops->wire_flags;
+	iov[0].iov_base = ch->out;
+	iov[0].iov_len = (size_t)len;
+	*n = 1;
+	return 0;
+}
+
+static size_t make_header_v1(struct send_channel *ch, const struct page_batch *b, uint32_t flags,
+			     uint32_t payload)
+{
+	struct multifd_header h = { .flags = flags,
+				    .payload = payload,
+				    .packet_num = ch->packet_num };
+
+	if (b) {
+		strcpy(h.block, b->block->name);
+		for (uint32_t i = 0; i < b->n; i++)
+			if (!b->zero[i])
+				h.offset[h.normal++] = b->offset[i];
+	}
+	multifd_header_pack(&h, ch->m->src->img->target_page, ch->header);
+	return multifd_header_len(ch->m->src->img->target_page);
+}
+
+static size_t make_header_v2(struct send_channel *ch, const struct page_batch *b, uint32_t flags,
+			     uint32_t payload, uint32_t raw)
+{
+	struct multifd2_header h;
+
+	h.flags = flags;
+	h.block = b ? b->block->index : 0;
+	h.nruns = 0;
+	h.payload = payload;
+	h.raw = raw;
+	h.packet_num = ch->packet_num;
+	for (uint32_t i = 0, run; b && i < b->n; i += run) {
+		struct multifd2_run *r = &h.runs[h.nruns++];
+
+		run = batch_run(b, i);
+		r->offset = b->offset[i];
+		r->pages = run;
+		r->zero = b->zero[i];
+	}
+	return multifd2_header_pack(&h, ch->header);
+}
+
+static int write_packet(struct send_channel *ch, const struct page_batch *b, uint32_t flags,
+			struct iovec *iov, int n, uint32_t raw, uint32_t payload, struct error *err)
+{
+	struct session *ss = ch->m->src->ss;
+	uint64_t before = ch->s.bytes_out;
+	size_t len = ss->dialect.multifd2 ? make_header_v2(ch, b, flags, payload, raw)
+					  : make_header_v1(ch, b, flags, payload);
+
+	ch->packet_num++;
+	if (stream_write(&ch->s, ch->header, len, err))
+		return -1;
+	if (payload && ch->zc.on) {
+		if (stream_flush(&ch->s, err) || zerocopy_send(&ch->zc, &ch->s, iov, n, err))
+			return -1;
+	} else if (payload ? stream_writev(&ch->s, iov, n, err) : stream_flush(&ch->s, err)) {
+		return -1;
+	}
+	stat_add(&ss->stats.multifd_bytes, ch->s.bytes_out - before);
+	return 0;
+}
+
+static int send_batch(struct send_channel *ch, struct page_batch *b, struct error *err)
+{
+	struct source *src = ch->m->src;
+	struct iovec iov[MULTIFD_PAGES_MAX];
+	uint32_t raw, payload, method;
+	int n;
+
+	if (batch_load(b, src->img, &src->digest, err))
+		return -1;
+	n = data_iov(b, iov, &raw);
+	if (make_payload(ch, iov, &n, raw, &payload, &method, err))
+		return -1;
+	/* a QEMU learns of zero pages on the main channel */
+	if ((raw || src->ss->dialect.multifd2) &&
+	    write_packet(ch, b, method, iov, n, raw, payload, err))
+		return -1;
+	stat_add(&src->ss->stats.normal, b->n - b->nzero);
+	stat_add(&src->ss->stats.travelled, (uint64_t)b->n * b->page);
+	return 0;
+}
+
+/* ---- a channel's thread ---- */
+
+static void give_back(void *batch, void *to)
+{
+	struct multifd_send *m = to;
+
+	queue_put(&m->pool.free, batch);
+}
+
+static int channel_loop(struct send_channel *ch, struct error *err)
+{
+	struct multifd_send *m = ch->m;
+	struct cancel *c = &m->src->ss->cancel;
+	struct page_batch *b;
+	void *item;
+	int rc;
+
+	for (;;) {
+		item = queue_try(&m->work);
+		if (!item) {
+			/* idle: nothing may be left in flight, the barrier waits for the pool */
+			if (zerocopy_wait(&ch->zc, 0, give_back, m, err))
+				return -1;
+			rc = queue_get(&m->work, &item, c, err);
+			if (rc <= 0)
+				return rc;
+		}
+		b = item;
+		if (send_batch(ch, b, err))
+			return -1;
+		if (!ch->zc.on)
+			give_back(b, m);
+		else if (zerocopy_queue(&ch->zc, b, give_back, m, err))
+			return -1;
+	}
+}
+
+static void *channel_main(void *arg)
+{
+	struct send_channel *ch = arg;
+	struct error err;
+
+	if (channel_loop(ch, &err)) {
+		err_prefix(&err, "multifd channel %u", ch->id);
+		session_fail(ch->m->src->ss, &err);
+	}
+	return NULL;
+}
+
+/* ---- set-up ---- */
+
+static int channel_open(struct send_channel *ch, struct error *err)
+{
+	struct source *src = ch->m->src;
+	const struct params *p = &src->ss->cfg->params;
+	int e;
+
+	ch->t = link_source_channel(src->ss, ch->id, &ch->s, err);
+	if (!ch->t)
+		return err_prefix(err, "multifd channel %u", ch->id);
+	if (ch->m->ops->method != METHOD_NONE) {
+		ch->codec = ch->m->ops->open_encode(params_multifd_level(p),
+						    !src->ss->dialect.multifd2,
+						    MULTIFD_PACKET_BYTES, err);
+		if (!ch->codec)
+			return -1;
+		ch->out_cap = ch->m->ops->bound(MULTIFD_PACKET_BYTES);
+		ch->out = malloc(ch->out_cap);
+	}
+	ch->header = malloc(multifd_header_len(4096) + MULTIFD2_FIXED_LEN +
+			    (size_t)MULTIFD2_RUN_LEN * MULTIFD2_RUNS_MAX);
+	if (!ch->header || (ch->codec && !ch->out))
+		return err_set(err, ST_NOMEM, "no memory for multifd channel %u", ch->id);
+	if (src->ss->caps.on[CAP_ZERO_COPY_SEND] && zerocopy_open(&ch->zc, ch->t, src->ss, err))
+		return -1;
+	e = pthread_create(&ch->thread, NULL, channel_main, ch);
+	if (e)
+		return err_sys(err, ST_NOMEM, e, "cannot start the thread of multifd channel %u",
+			       ch->id);
+	ch->started = true;
+	return 0;
+}
+
+struct multifd_send *multifd_send_open(struct source *src, unsigned n, struct error *err)
+{
+	struct multifd_send *m = calloc(1, sizeof(*m));
+
+	if (!m) {
+		err_set(err, ST_NOMEM, "no memory for multifd");
+		return NULL;
+	}
+	m->src = src;
+	m->ops = codec_find(params_multifd_compression(&src->ss->cfg->params));
+	m->channels = calloc(n, sizeof(*m->channels));
+	if (!m->channels || queue_init(&m->work, (size_t)n * BATCHES_PER_CHANNEL, err) ||
+	    batch_pool_init(&m->pool, n * BATCHES_PER_CHANNEL, src->img->target_page, err)) {
+		multifd_send_close(m);
+		return NULL;
+	}
+	for (; m->n < n; m->n++) {
+		struct send_channel *ch = &m->channels[m->n];
+
+		ch->m = m;
+		ch->id = m->n;
+		if (channel_open(ch, err)) {
+			m->n++; /* this one has to be closed too */
+			/* threads already running end by the session's token or the closed queue */
+			multifd_send_close(m);
+			return NULL;
+		}
+	}
+	return m;
+}
+
+static void channel_close(struct send_channel *ch)
+{
+	struct error ignored;
+
+	if (ch->started)
+		pthread_join(ch->thread, NULL);
+	zerocopy_close(&ch->zc);
+	stream_close(&ch->s);
+	transport_close(ch->t, &ignored);
+	if (ch->codec)
+		ch->m->ops->close(ch->codec);
+	free(ch->out);
+	free(ch->header);
+}
+
+void multifd_send_close(struct multifd_send *m)
+{
+	if (!m)
+		return;
+	if (m->work.items)
+		queue_close(&m->work);
+	for (unsigned i = 0; i < m->n; i++)
+		channel_close(&m->channels[i]);
+	free(m->channels);
+	batch_pool_destroy(&m->pool);
+	if (m->work.items)
+		queue_destroy(&m->work);
+	free(m);
+}
+
+/* ---- the migration thread's side ---- */
+
+/* What a returned batch still owes the main channel. */
+static int settle(struct multifd_send *m, struct page_batch *b, struct error *err)
+{
+	int rc = 0;
+
+	if (b->nzero && !m->src->ss->dialect.multifd2)
+		rc = pagesend_batch_zeros(m->src, b, err);
+	else
+		stat_add(&m->src->ss->stats.duplicate, b->nzero);
+	b->n = b->nzero = 0;
+	return rc;
+}
+
+struct page_batch *multifd_send_get(struct multifd_send *m, struct error *err)
+{
+	void *item;
+
+	if (queue_get(&m->pool.free, &item, &m->src->ss->cancel, err) <= 0)
+		return NULL;
+	return settle(m, item, err) ? NULL : item;
+}
+
+void multifd_send_put(struct multifd_send *m, struct page_batch *b)
+{
+	queue_put(&m->work, b);
+}
+
+int multifd_send_sync(struct multifd_send *m, struct error *err)
+{
+	unsigned got = 0;
+	int rc = 0;
+
+	/* holding the whole pool means that every channel is idle and waits for work */
+	for (; got < m->pool.count && !rc; got++)
+		rc = multifd_send_get(m, err) ? 0 : -1;
+	for (unsigned i = 0; i < m->n && !rc; i++)
+		rc = write_packet(&m->channels[i], NULL, MULTIFD_SYNC, NULL, 0, 0, 0, err);
+	for (unsigned i = 0; i < m->pool.count && !rc; i++)
+		queue_put(&m->pool.free, &m->pool.all[i]);
+	return rc;
+}

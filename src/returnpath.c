@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "returnpath.h"
+
+#include "byteorder.h"
+#include "log.h"
+#include "queue.h"
+
+#include <string.h>
+
+/* One message into the state. */
+static int take(struct returnpath *rp, const struct rp_message *m, struct error *err)
+{
+	struct session *ss = rp->ss;
+	int rc = 0;
+
+	log_debug("return path: %s", rp_name(m->type));
+	pthread_mutex_lock(&rp->lock);
+	switch (m->type) {
+	case RP_PONG:
+		rp->pong = true;
+		rp->pong_value = get_be32(m->payload);
+		break;
+	case RP_SHUT:
+		rp->shut = true;
+		rp->shut_status = get_be32(m->payload);
+		if (rp->shut_status)
+			rc = err_set(err, ST_REFUSED, "the destination failed: SHUT %u",
+				     rp->shut_status);
+		break;
+	case RP_READY:
+		wire_digest_unpack(m->payload, &rp->digest);
+		rp->ready = true;
+		break;
+	case RP_DONE:
+		rp->done = true;
+		break;
+	case RP_KEEPALIVE:
+	case RP_SWITCHOVER_ACK:
+		break;
+	default:
+		rc = err_set(err, ST_DATA, "return path: %s is not expected now", rp_name(m->type));
+	}
+	if (m->type >= RP_READY && !ss->dialect.migtool)
+		rc = err_set(err, ST_DATA, "return path: %s from a QEMU", rp_name(m->type));
+	pthread_cond_broadcast(&rp->changed);
+	pthread_mutex_unlock(&rp->lock);
+	return rc;
+}
+
+/* The destination closed. 0 if that is its right. */
+static int take_end(struct returnpath *rp, struct error *err)
+{
+	bool fine;
+
+	pthread_mutex_lock(&rp->lock);
+	rp->ended = true;
+	fine = rp->end_expected || rp->done || (rp->shut && !rp->shut_status);
+	pthread_cond_broadcast(&rp->changed);
+	pthread_mutex_unlock(&rp->lock);
+	if (fine)
+		return 0;
+	return err_set(err, ST_SOCKET, "the destination closed the connection (%s) without a word",
+		       rp->ss->main->name);
+}
+
+static void *run(void *arg)
+{
+	struct returnpath *rp = arg;
+	struct session *ss = rp->ss;
+	struct rp_message m;
+	struct error err;
+	int rc;
+
+	while ((rc = rp_get(&ss->stream, &m, &err)) > 0) {
+		if (m.type == RP_FAILED && ss->dialect.migtool) {
+			wire_failed_unpack(m.payload, m.len, "the destination failed", &err);
+			session_peer_failed(ss, &err);
+			return NULL;
+		}
+		if (take(rp, &m, &err)) {
+			session_peer_failed(ss, &err);
+			return NULL;
+		}
+	}
+	if (rc == 0)
+		rc = take_end(rp, &err);
+	if (rc < 0) {
+		pthread_mutex_lock(&rp->lock);
+		rp->ended = true;
+		pthread_cond_broadcast(&rp->changed);
+		pthread_mutex_unlock(&rp->lock);
+		session_fail(ss, &err);
+	}
+	return NULL;
+}
+
+int returnpath_start(struct returnpath *rp, struct session *ss, struct error *err)
+{
+	int e;
+
+	memset(rp, 0, sizeof(*rp));
+	rp->ss = ss;
+	pthread_mutex_init(&rp->lock, NULL);
+	pthread_cond_init(&rp->changed, NULL);
+	e = pthread_create(&rp->thread, NULL, run, rp);
+	if (e)
+		return err_sys(err, ST_NOMEM, e, "cannot start the return path's thread");
+	rp->started = true;
+	return 0;
+}
+
+static bool happened(const struct returnpath *rp, enum returnpath_event what)
+{
+	switch (what) {
+	case RP_WAIT_PONG:
+		return rp->pong;
+	case RP_WAIT_READY:
+		return rp->ready;
+	case RP_WAIT_DONE:
+		return rp->done;
+	case RP_WAIT_SHUT:
+		return rp->shut;
+	case RP_WAIT_END:
+		return rp->ended;
+	}
+	return false;
+}
+
+int returnpath_wait(struct returnpath *rp, enum returnpath_event what, struct error *err)
+{
+	struct cancel *c = &rp->ss->cancel;
+	int rc = 0;
+
+	pthread_mutex_lock(&rp->lock);
+	while (!happened(rp, what) && !cancel_fired(c))
+		cond_wait_briefly(&rp->changed, &rp->lock);
+	if (!happened(rp, what))
+		rc = cancel_reason(c, err);
+	pthread_mutex_unlock(&rp->lock);
+	return rc;
+}
+
+void returnpath_stop(struct returnpath *rp)
+{
+	if (!rp->started)
+		return;
+	pthread_join(rp->thread, NULL);
+	rp->started = false;
+	pthread_cond_destroy(&rp->changed);
+	pthread_mutex_destroy(&rp->lock);
+}

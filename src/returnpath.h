@@ -1,0 +1,34 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The source's end of the backward channel: one thread reads what the destination says and keeps
+ * the state that the stages wait for. A FAILED message, or an end that nothing explains, stops the
+ * session.
+ */
+#ifndef MIGTOOL_RETURNPATH_H
+#define MIGTOOL_RETURNPATH_H
+
+#include "session.h"
+
+struct returnpath {
+	struct session *ss;
+	pthread_t thread;
+	bool started;
+	pthread_mutex_t lock; /* of the rest */
+	pthread_cond_t changed;
+	bool pong, ready, done, shut, ended;
+	uint32_t pong_value, shut_status;
+	struct wire_digest digest; /* READY's */
+	bool end_expected;	   /* the destination may close now */
+};
+
+enum returnpath_event { RP_WAIT_PONG, RP_WAIT_READY, RP_WAIT_DONE, RP_WAIT_SHUT, RP_WAIT_END };
+
+int returnpath_start(struct returnpath *rp, struct session *ss, struct error *err);
+
+/* Waits for what the destination has to say; -1: it failed, ended, or the session was cancelled. */
+int returnpath_wait(struct returnpath *rp, enum returnpath_event what, struct error *err);
+
+/* Joins the thread; the session's token has been fired or the peer has closed. */
+void returnpath_stop(struct returnpath *rp);
+
+#endif

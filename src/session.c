@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "session.h"
+
+#include "broker.h"
+#include "command.h"
+#include "commands.h"
+#include "link.h"
+#include "log.h"
+#include "progress.h"
+#include "signals.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/eventfd.h>
+#include <sys/random.h>
+#include <unistd.h>
+
+#define TICK_MS 250
+
+/*
+ * A dry run ends after `greet`: `last` says so. `device` is QEMU's word for the switchover, when
+ * the guest is stopped for good.
+ */
+static const struct stage {
+	const char *name;
+	enum migration_status status;
+	int (*source)(struct session *ss, struct error *err);
+	int (*target)(struct session *ss, struct error *err);
+	bool last_of_dry_run;
+} stages[] = {
+	{ "open", MIG_NONE, source_open, target_open, false },
+	{ "connect", MIG_SETUP, source_connect, target_accept, false },
+	{ "greet", MIG_SETUP, source_greet, target_greet, true },
+	{ "channels", MIG_SETUP, source_channels, target_channels, false },
+	{ "setup", MIG_ACTIVE, source_setup, target_setup, false },
+	{ "precopy", MIG_ACTIVE, source_precopy, target_precopy, false },
+	{ "switchover", MIG_DEVICE, source_switchover, target_switchover, false },
+	{ "finish", MIG_DEVICE, source_finish, target_finish, false },
+};
+
+/* What the main thread and the migration thread share beside the session. */
+struct run {
+	struct session *ss;
+	int done; /* eventfd: the migration thread is at its end */
+	int rc;
+	struct error err;
+};
+
+/* ---- failing ---- */
+
+/* Only words that explain nothing wait for better ones. */
+static bool explains(const struct error *err)
+{
+	return err->status != ST_SOCKET;
+}
+
+int session_peer_failed(struct session *ss, const struct error *err)
+{
+	pthread_mutex_lock(&ss->lock);
+	if (!ss->failed || !explains(&ss->why)) {
+		ss->failed = true;
+		ss->why = *err;
+	}
+	pthread_mutex_unlock(&ss->lock);
+	cancel_fire(&ss->cancel, err);
+	return -1;
+}
+
+int session_fail(struct session *ss, const struct error *err)
+{
+	struct error ignored;
+	bool listen_to_peer = ss->dialect.migtool && ss->main && ss->main->two_way;
+
+	if (!explains(err) && listen_to_peer && !cancel_fired(&ss->cancel))
+		cancel_wait(&ss->cancel, -1, 0, 1000, &ignored);
+	return session_peer_failed(ss, err);
+}
+
+/* The first reason, which may be another thread's than the one that noticed. */
+static void first_reason(struct session *ss, struct error *err)
+{
+	pthread_mutex_lock(&ss->lock);
+	if (ss->failed && ss->why.status != ST_OK)
+		*err = ss->why;
+	pthread_mutex_unlock(&ss->lock);
+}
+
+/* ---- the migration thread ---- */
+
+static int run_stage(struct session *ss, const struct stage *st, struct error *err)
+{
+	log_debug("stage %s", st->name);
+	atomic_store(&ss->phase, st->name);
+	if (st->status != MIG_NONE)
+		events_status(&ss->events, st->status);
+	if (st->status == MIG_ACTIVE && !stat_get(&ss->stats.t_setup_done))
+		stat_set(&ss->stats.t_setup_done, stats_now());
+	return ss->role == ROLE_SOURCE ? st->source(ss, err) : st->target(ss, err);
+}
+
+static int run_stages(struct session *ss, struct error *err)
+{
+	for (size_t i = 0; i < sizeof(stages) / sizeof(stages[0]); i++) {
+		if (run_stage(ss, &stages[i], err)) {
+			session_fail(ss, err);
+			first_reason(ss, err);
+			return -1;
+		}
+		if (stages[i].last_of_dry_run && ss->dry_run_done)
+			return 0;
+	}
+	return 0;
+}
+
+static void *migrate(void *arg)
+{
+	struct run *r = arg;
+	struct session *ss = r->ss;
+	uint64_t one = 1;
+
+	stat_set(&ss->stats.t_start, stats_now());
+	r->rc = run_stages(ss, &r->err);
+	stat_set(&ss->stats.t_end, stats_now());
+	if (r->rc)
+		source_explain(ss, &r->err);
+	source_end(ss, r->rc ? &r->err : NULL);
+	target_end(ss, r->rc ? &r->err : NULL);
+	while (write(r->done, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+	return NULL;
+}
+
+/* ---- the main thread ---- */
+
+static void fill_report(struct session *ss, const struct run *r, struct stats_snapshot *snap,
+			struct report *rep)
+{
+	memset(rep, 0, sizeof(*rep));
+	stats_snapshot(&ss->stats, snap);
+	rep->role = ss->role;
+	rep->status = events_current(&ss->events);
+	rep->stats = snap;
+	rep->caps = &ss->caps;
+	rep->params = &ss->cfg->params;
+	rep->err = r && r->rc ? &r->err : NULL;
+	rep->blocked = rep->err && snap->t_setup_done == 0 && rep->err->status == ST_UNSUPPORTED;
+	rep->owner = ss->owner;
+	rep->complete = ss->complete;
+	rep->digest = ss->digest_known ? &ss->digest : NULL;
+	rep->digest_verified = ss->digest_verified;
+	if (ss->complete && !ss->digest_verified)
+		rep->digest_why = ss->dialect.migtool ? "a one-way transport"
+						      : "a QEMU knows no digest";
+	rep->socket_address = ss->socket_address[0] ? ss->socket_address : NULL;
+	rep->image = ss->cfg->image;
+	rep->peer = ss->peer[0] ? ss->peer : NULL;
+	rep->page_size = ss->page_size;
+}
+
+static void print_statistics(struct session *ss)
+{
+	struct stats_snapshot snap;
+	struct report rep;
+
+	fill_report(ss, NULL, &snap, &rep);
+	report_statistics(&rep);
+}
+
+static void take_signal(struct session *ss, enum signal_request req)
+{
+	struct error why;
+
+	if (signals_is_cancel(req) && ss->committed) {
+		log_warn("%s: too late to cancel, the guest has been handed over",
+			 signals_name(req));
+	} else if (signals_is_cancel(req)) {
+		events_status(&ss->events, MIG_CANCELLING);
+		err_set(&why, ST_CANCELLED, "cancelled by %s", signals_name(req));
+		session_peer_failed(ss, &why);
+	} else if (req == SIGNAL_STATS) {
+		print_statistics(ss);
+	} else if (req == SIGNAL_STEP) {
+		log_info("SIGUSR2: no step is pending");
+	}
+}
+
+struct watchdog {
+	uint64_t last, since; /* activity, and when it was seen to change */
+};
+
+/* Nothing moved either way once a peer is known. */
+static void watch(struct session *ss, struct watchdog *w)
+{
+	uint64_t now = stats_now(), seen = stat_get(&ss->stats.activity);
+	int64_t limit = link_timeout_ms(ss);
+	struct error why;
+
+	if (seen != w->last || !ss->watched) {
+		w->last = seen;
+		w->since = now;
+	} else if (limit > 0 && now - w->since > (uint64_t)limit) {
+		err_set(&why, ST_TIMEOUT, "nothing moved either way for %lld s (stage %s)",
+			(long long)limit / 1000, atomic_load(&ss->phase));
+		err_hint(&why, "--timeout SECONDS, 0 for never");
+		session_peer_failed(ss, &why);
+	}
+}
+
+static void tick(struct session *ss, struct progress *p, struct watchdog *w)
+{
+	struct stats_snapshot snap;
+
+	if (ss->target)
+		target_tick(ss);
+	watch(ss, w);
+	if (!stat_get(&ss->stats.t_setup_done))
+		return;
+	stats_snapshot(&ss->stats, &snap);
+	progress_tick(p, &snap, atomic_load(&ss->phase));
+}
+
+/* Until the migration thread is at its end. */
+static void attend(struct session *ss, struct run *r, struct progress *p)
+{
+	struct pollfd fds[2] = { { .fd = r->done, .events = POLLIN },
+				 { .fd = signals_fd(), .events = POLLIN } };
+	struct watchdog w = { 0, stats_now() };
+
+	for (;;) {
+		enum signal_request req;
+
+		if (poll(fds, 2, TICK_MS) > 0 && fds[0].revents)
+			return;
+		while ((req = signals_next()) != SIGNAL_NONE)
+			take_signal(ss, req);
+		tick(ss, p, &w);
+	}
+}
+
+static enum migration_status final_status(const struct run *r)
+{
+	return !r->rc ? MIG_COMPLETED : r->err.status == ST_CANCELLED ? MIG_CANCELLED : MIG_FAILED;
+}
+
+static int run_threads(struct session *ss, struct run *r, struct error *err)
+{
+	struct progress progress;
+	struct stats_snapshot snap;
+	pthread_t thread;
+	int e;
+
+	progress_init(&progress, ss->cfg->progress, ss->cfg->verbosity < 0, ss->out_fd);
+	e = pthread_create(&thread, NULL, migrate, r);
+	if (e)
+		return err_sys(err, ST_NOMEM, e, "cannot start the migration thread");
+	attend(ss, r, &progress);
+	pthread_join(thread, NULL);
+	stats_snapshot(&ss->stats, &snap);
+	progress_end(&progress, &snap, atomic_load(&ss->phase));
+	if (!ss->dry_run_done)
+		events_status(&ss->events, final_status(r));
+	return 0;
+}
+
+/* ---- set-up ---- */
+
+static int choose_sides(struct session *ss, struct error *err)
+{
+	const struct config *cfg = ss->cfg;
+	bool can_listen = listener_possible(&ss->uri);
+	bool listens = ss->role == ROLE_SOURCE ? cfg->listen : !cfg->connect && can_listen;
+
+	if (cfg->listen && !can_listen)
+		return err_set(err, ST_USAGE, "--listen: %s cannot be listened on", ss->uri.text);
+	if (cfg->listen && cfg->peer == PEER_QEMU)
+		return err_set(err, ST_USAGE, "--listen: a QEMU never dials its source");
+	return listens ? link_listen(ss, err) : 0;
+}
+
+static int apply_caps(struct session *ss, struct error *err)
+{
+	const struct config *cfg = ss->cfg;
+	struct host_facts host;
+	struct check_input in = { .new = &cfg->caps,
+				  .params = &cfg->params,
+				  .host = &host,
+				  .role = ss->role,
+				  .peer_qemu = cfg->peer == PEER_QEMU,
+				  .multi_channel = uri_multi_channel(&ss->uri),
+				  .one_way = cfg->one_way };
+
+	host_probe(&host, cfg->caps.on[CAP_POSTCOPY_RAM]);
+	return check_apply(&ss->caps, &in, err);
+}
+
+static int session_init(struct session *ss, const struct config *cfg, enum role role,
+			struct error *err)
+{
+	memset(ss, 0, sizeof(*ss));
+	ss->cfg = cfg;
+	ss->role = role;
+	ss->owner = OWNER_SOURCE;
+	ss->page_size = 4096;
+	ss->phase = "open";
+	pthread_mutex_init(&ss->lock, NULL);
+	if (cancel_init(&ss->cancel, err))
+		return -1;
+	if (getrandom(ss->id, sizeof(ss->id), 0) != (ssize_t)sizeof(ss->id))
+		return err_sys(err, ST_UNSUPPORTED, errno, "no random session id");
+	if (uri_parse(&ss->uri, cfg->uri, err))
+		return -1;
+	/* with stdio: stdout is the stream */
+	ss->out_fd = ss->uri.scheme == SCHEME_STDIO ? STDERR_FILENO : STDOUT_FILENO;
+	pacer_init(&ss->pacer, params_max_bandwidth(&cfg->params));
+	events_init(&ss->events, cfg->caps.on[CAP_EVENTS], ss->out_fd);
+	return 0;
+}
+
+static void session_destroy(struct session *ss)
+{
+	struct error ignored;
+	struct transport *t;
+
+	while ((t = session_stashed(ss)))
+		transport_close(t, &ignored);
+	link_drop_main(ss);
+	pending_free(ss->pending);
+	listener_close(ss->listener);
+	uri_free(&ss->uri);
+	pacer_destroy(&ss->pacer);
+	events_destroy(&ss->events);
+	cancel_destroy(&ss->cancel);
+	pthread_mutex_destroy(&ss->lock);
+}
+
+static int say_result(struct session *ss, const struct run *r, struct error *err)
+{
+	struct stats_snapshot snap;
+	struct report rep;
+	struct error why;
+
+	fill_report(ss, r, &snap, &rep);
+	if (ss->dry_run_done)
+		log_info("dry run: the destination would take it; nothing was moved");
+	else if (!r->rc)
+		report_summary(&rep);
+	if (!ss->cfg->json || !report_json(&rep, ss->out_fd, &why))
+		return 0;
+	return r->rc ? 0 : (*err = why, -1);
+}
+
+/* Behind the rename: the guest's process, in its own session. */
+static int run_command(struct session *ss, struct error *err)
+{
+	if (ss->role != ROLE_DESTINATION || !ss->cfg->argv || !ss->complete)
+		return 0;
+	return command_start(ss->cfg->argv, ss->cfg->image, NULL, err);
+}
+
+static int finish_run(struct session *ss, struct run *r)
+{
+	struct error err;
+
+	/* an exec: child's or a file's last word */
+	if (!r->rc && ss->main) {
+		struct transport *t = ss->main;
+
+		stat_set(&ss->stats.transferred, ss->stream.bytes_in + ss->stream.bytes_out +
+							 stat_get(&ss->stats.multifd_bytes));
+		stream_close(&ss->stream);
+		ss->main = NULL;
+		r->rc = transport_close(t, &r->err);
+	}
+	if (!r->rc && run_command(ss, &err)) {
+		r->rc = -1;
+		r->err = err;
+	}
+	return say_result(ss, r, &r->err) ? -1 : r->rc;
+}
+
+int session_run(const struct config *cfg, enum role role, struct error *err)
+{
+	struct session ss;
+	struct run r = { .ss = &ss, .done = -1, .rc = -1 };
+	int rc = session_init(&ss, cfg, role, err);
+
+	if (!rc && (apply_caps(&ss, err) || signals_init(err) || choose_sides(&ss, err)))
+		rc = -1;
+	if (!rc) {
+		r.done = eventfd(0, EFD_CLOEXEC);
+		if (r.done < 0)
+			rc = err_sys(err, ST_NOMEM, errno, "cannot make an eventfd");
+	}
+	if (!rc)
+		rc = run_threads(&ss, &r, err);
+	if (rc) {
+		r.rc = -1;
+		r.err = *err;
+	}
+	rc = finish_run(&ss, &r);
+	*err = r.err;
+	if (r.done >= 0)
+		close(r.done);
+	session_destroy(&ss);
+	signals_close();
+	return rc;
+}
+
+int cmd_send(const struct config *cfg, struct error *err)
+{
+	return session_run(cfg, ROLE_SOURCE, err);
+}
+
+int cmd_recv(const struct config *cfg, struct error *err)
+{
+	return session_run(cfg, ROLE_DESTINATION, err);
+}

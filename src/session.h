@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * One migration, seen from one end.
+ *
+ * Threads. The main thread moves no stream bytes: it polls signals, prints progress and enforces
+ * --timeout. A migration thread runs the stages below in order; it may have helpers (channels,
+ * compression workers, placing workers, a return-path reader), which it starts and joins. Whoever
+ * fails reports to session_fail(); that fires the cancel token, every wait in the program ends, and
+ * the first error is the one the user sees.
+ *
+ * Grace. When one end fails the other mostly notices a broken connection before it reads why. So a
+ * thread whose error is a mere socket error waits a second for the peer's own words
+ * (session_fail's job), and a failing end sends them before it closes (source.c, target.c).
+ *
+ * Stages are one table, source and target side by side; errors gain the stage's name.
+ */
+#ifndef MIGTOOL_SESSION_H
+#define MIGTOOL_SESSION_H
+
+#include "check.h"
+#include "config.h"
+#include "dialect.h"
+#include "events.h"
+#include "pending.h"
+#include "report.h"
+#include "stats.h"
+#include "stream.h"
+#include "wire-greet.h"
+#include "wire-return.h"
+
+struct source;
+struct target;
+
+struct session {
+	const struct config *cfg;
+	enum role role;
+	struct cap_set caps; /* in force; on a destination also what the source announced */
+	struct uri uri;
+	struct cancel cancel;
+	struct stats stats;
+	struct events events;
+	struct pacer pacer;
+	struct dialect dialect;
+	uint8_t id[16];	   /* the greeting's session id */
+	char machine[256]; /* "" where unknown; destination: what the source says */
+	char uuid[37];
+	uint32_t page_size; /* target page in force */
+	unsigned channels;  /* multifd: how many, and how compressed, in force */
+	enum multifd_method method;
+
+	struct listener *listener; /* NULL: this side dials */
+	struct pending *pending;
+	struct transport *main;
+	struct transport *stash[255]; /* multifd channels that came before the main one */
+	unsigned nstash;
+	struct stream stream;	     /* over main */
+	_Atomic(const char *) phase; /* for progress and errors: a stage's name */
+	atomic_bool watched;	     /* a peer is known: --timeout counts */
+	atomic_bool stream_over; /* all was received: what a channel still says does not matter */
+	atomic_bool committed;	 /* COMMIT was sent or taken: a cancel is refused */
+
+	pthread_mutex_t lock; /* guards what follows until the next blank line */
+	bool failed;
+	struct error why;
+
+	struct source *source;
+	struct target *target;
+
+	/* the result; written by the migration thread, read after it was joined */
+	enum owner owner;
+	bool complete, digest_known, digest_verified, dry_run_done;
+	struct digest digest;
+	char socket_address[160];
+	char peer[128]; /* the other end's name */
+	int out_fd;	/* where events and the final object go */
+};
+
+/* Runs the migration that cfg describes, prints its result. 0, or -1 with the error. */
+int session_run(const struct config *cfg, enum role role, struct error *err);
+
+/*
+ * Reports a failure from any thread, and returns -1. A socket error waits up to a second for the
+ * peer's reason first. Then the cancel token fires and everybody stops.
+ */
+int session_fail(struct session *ss, const struct error *err);
+
+/* As session_fail, with the peer's own words: these win over a socket error that is waiting. */
+int session_peer_failed(struct session *ss, const struct error *err);
+
+/* The next channel that came too early, or NULL. */
+struct transport *session_stashed(struct session *ss);
+
+/* The table of stages is session.c's; these are its functions, in its order. */
+int source_open(struct session *ss, struct error *err);
+int source_connect(struct session *ss, struct error *err);
+int source_greet(struct session *ss, struct error *err);
+int source_channels(struct session *ss, struct error *err);
+int source_setup(struct session *ss, struct error *err);
+int source_precopy(struct session *ss, struct error *err);
+int source_switchover(struct session *ss, struct error *err);
+int source_finish(struct session *ss, struct error *err);
+/* After a failure, before source_end: a digest that differs may mean that our image changed. */
+void source_explain(struct session *ss, struct error *err);
+/* Joins and frees everything; why is NULL after success. */
+void source_end(struct session *ss, const struct error *why);
+
+int target_open(struct session *ss, struct error *err);
+int target_accept(struct session *ss, struct error *err);
+int target_greet(struct session *ss, struct error *err);
+int target_channels(struct session *ss, struct error *err);
+int target_setup(struct session *ss, struct error *err);
+int target_precopy(struct session *ss, struct error *err);
+int target_switchover(struct session *ss, struct error *err);
+int target_finish(struct session *ss, struct error *err);
+/* The same; a waiting source is told why. */
+void target_end(struct session *ss, const struct error *why);
+/* Called by the main thread four times a second while the migration runs. */
+void target_tick(struct session *ss);
+
+#endif

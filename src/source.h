@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the source's files share: source.c (stages), pagesend.c, multifd-send.c, compress.c. */
+#ifndef MIGTOOL_SOURCE_H
+#define MIGTOOL_SOURCE_H
+
+#include "batch.h"
+#include "dirty.h"
+#include "pagecache.h"
+#include "returnpath.h"
+#include "session.h"
+#include "wire-ram.h"
+#include "wire.h"
+
+#define RAM_SECTION_ID 2 /* what QEMU uses on x86; any but 0 */
+
+struct multifd_send;
+struct compressor;
+
+struct source {
+	struct session *ss;
+	struct image *img;
+	struct sent_digest digest;
+	struct returnpath rp;
+	struct greet_answer answer;
+	struct dirty *dirty;	      /* NULL: memory at rest, one round */
+	struct image *base;	      /* --base: an old copy that the destination has */
+	struct multifd_send *multifd; /* NULL: off, likewise below */
+	struct compressor *compressor;
+	struct batch_pool pool;	  /* of the inline path: one batch */
+	struct page_cache *cache; /* xbzrle */
+	uint8_t *delta;		  /* xbzrle's output, a page */
+
+	unsigned round;			/* counts from 1 */
+	const struct block *last_block; /* main channel's "same block" state */
+	bool in_section;		/* a RAM section is open on the main channel */
+	uint64_t section_bytes;
+};
+
+/* ---- pagesend.c: which record or batch a page becomes ---- */
+
+/* Opens and closes a RAM section (START, PART, END); close writes barrier, EOS and footer. */
+int pagesend_section_open(struct source *src, enum wire_type type, struct error *err);
+int pagesend_section_close(struct source *src, struct error *err);
+
+/* A batch to fill with offsets of one block, and what has to be sent put on its way. */
+struct page_batch *pagesend_get(struct source *src, struct error *err);
+int pagesend_put(struct source *src, struct page_batch *b, struct error *err);
+
+/* A run of zero pages (a hole). */
+int pagesend_zero(struct source *src, struct block *b, uint64_t offset, uint64_t len,
+		  struct error *err);
+
+/* Waits until nothing is on its way any more; with multifd a barrier over its channels. */
+int pagesend_barrier(struct source *src, struct error *err);
+
+/* For multifd-send.c and compress.c: the zero pages of a batch, on the main channel. */
+int pagesend_batch_zeros(struct source *src, const struct page_batch *b, struct error *err);
+/* One record's word, naming the block when it changed. */
+int pagesend_record(struct source *src, const struct block *b, uint64_t offset, uint32_t flags,
+		    struct error *err);
+
+#endif

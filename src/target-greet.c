@@ -1,0 +1,281 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The destination's half of the greeting: what the source announces against what the user set here,
+ * what this host can do, and what the image's place allows. Everything that can be refused is
+ * refused now, before a byte of memory has moved, with one reason that both ends print.
+ */
+#include "target.h"
+
+#include "delta.h"
+#include "link.h"
+#include "log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* What the user did set on recv has to match what the source announces. */
+static int judge_given(struct target *t, struct error *err)
+{
+	const struct config *cfg = t->ss->cfg;
+	const struct greeting *g = &t->greeting;
+
+	for (int i = 0; i < CAP__MAX; i++) {
+		if (!cfg->caps.given[i] || cfg->caps.on[i] == g->caps.on[i] || i == CAP_EVENTS ||
+		    i == CAP_RETURN_PATH)
+			continue;
+		err_set(err, ST_UNSUPPORTED, "%s is %s on the source and %s on the destination",
+			cap_table[i].name, g->caps.on[i] ? "on" : "off",
+			cfg->caps.on[i] ? "on" : "off");
+		return err_hint(err, "recv needs no --cap for what the source announces");
+	}
+	if (cfg->params.given[PARAM_MULTIFD_COMPRESSION] &&
+	    params_multifd_compression(&cfg->params) != g->multifd_compression)
+		return err_set(err, ST_UNSUPPORTED,
+			       "multifd-compression differs between source and destination");
+	if (cfg->machine && g->machine[0] && strcmp(cfg->machine, g->machine))
+		return err_set(err, ST_UNSUPPORTED,
+			       "the source's machine is '%s', the destination expects '%s'",
+			       g->machine, cfg->machine);
+	if (cfg->page_size && cfg->page_size != g->page_size)
+		return err_set(err, ST_UNSUPPORTED,
+			       "the source's pages have %u bytes, the destination expects %u",
+			       g->page_size, cfg->page_size);
+	return 0;
+}
+
+static int judge_uuid(struct target *t, struct error *err)
+{
+	const struct config *cfg = t->ss->cfg;
+	const struct greeting *g = &t->greeting;
+
+	if (!g->caps.on[CAP_VALIDATE_UUID])
+		return 0;
+	if (!cfg->uuid) {
+		log_warn("validate-uuid: no --uuid was given here to compare with the source's %s",
+			 g->uuid[0] ? g->uuid : "(none)");
+		return 0;
+	}
+	if (strcasecmp(cfg->uuid, g->uuid))
+		return err_set(err, ST_UNSUPPORTED,
+			       "the source's uuid is %s, the destination expects %s",
+			       g->uuid[0] ? g->uuid : "not set", cfg->uuid);
+	return 0;
+}
+
+static int judge_caps(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	struct host_facts host;
+	struct cap_set wanted = t->greeting.caps;
+	struct check_input in = { .new = &wanted,
+				  .params = &ss->cfg->params,
+				  .host = &host,
+				  .role = ROLE_DESTINATION,
+				  .multi_channel = uri_multi_channel(&ss->uri) };
+
+	/* these act on this side alone, whatever the other says */
+	wanted.on[CAP_EVENTS] = ss->cfg->caps.on[CAP_EVENTS];
+	host_probe(&host, false);
+	if (check_caps(&in, err))
+		return -1;
+	ss->caps = wanted;
+	return 0;
+}
+
+/* The channels: at most as many as the user allowed here. */
+static void agree_channels(struct target *t)
+{
+	const struct config *cfg = t->ss->cfg;
+	unsigned n = t->greeting.multifd_channels;
+
+	if (cfg->params.given[PARAM_MULTIFD_CHANNELS] && params_multifd_channels(&cfg->params) < n)
+		n = params_multifd_channels(&cfg->params);
+	t->ss->channels = n;
+	t->ss->method = t->greeting.multifd_compression;
+}
+
+/* ---- the image ---- */
+
+static int set_capabilities(struct manifest *m, const struct cap_set *caps, struct error *err)
+{
+	unsigned n = 0;
+
+	m->capabilities = calloc(CAP__MAX + 1, sizeof(*m->capabilities));
+	for (int i = 0; m->capabilities && i < CAP__MAX; i++)
+		if (caps->on[i] && (m->capabilities[n] = strdup(cap_table[i].name)))
+			n++;
+	return m->capabilities ? 0 : err_set(err, ST_NOMEM, "no memory for the manifest");
+}
+
+int target_create_image(struct target *t, const struct image_layout *layout, struct error *err)
+{
+	const struct config *cfg = t->ss->cfg;
+	struct image_layout l = *layout;
+	struct manifest *m;
+
+	l.force = cfg->force || cfg->delta;
+	l.in_place = cfg->in_place;
+	l.device_state = cfg->device_state;
+	t->img = image_create(cfg->image, &l, err);
+	if (!t->img)
+		return -1;
+	m = t->img->manifest;
+	if (!m)
+		return 0;
+	snprintf(m->machine, sizeof(m->machine), "%s", t->ss->machine);
+	snprintf(m->uuid, sizeof(m->uuid), "%s", t->ss->uuid);
+	snprintf(m->source, sizeof(m->source), "%s", layout->from_qemu ? "qemu" : "migtool");
+	snprintf(m->target_arch, sizeof(m->target_arch), "%s", t->greeting.target_arch);
+	snprintf(m->run_state, sizeof(m->run_state), "%s", t->greeting.run_state);
+	m->page_size = layout->target_page;
+	return set_capabilities(m, &t->ss->caps, err);
+}
+
+static int create_for_greeting(struct target *t, struct error *err)
+{
+	const struct greeting *g = &t->greeting;
+	struct image_layout layout = { .nblocks = g->nblocks, .target_page = g->page_size };
+	struct block *blocks = calloc(g->nblocks, sizeof(*blocks));
+	uint64_t total = 0;
+	int rc;
+
+	if (!blocks)
+		return err_set(err, ST_NOMEM, "no memory for %u blocks", g->nblocks);
+	for (unsigned i = 0; i < g->nblocks; i++) {
+		snprintf(blocks[i].name, sizeof(blocks[i].name), "%s", g->blocks[i].name);
+		blocks[i].size = g->blocks[i].size;
+		blocks[i].page_size = g->blocks[i].page_size;
+		blocks[i].has_gpa = g->blocks[i].has_gpa;
+		blocks[i].gpa = g->blocks[i].gpa;
+		blocks[i].shared = g->blocks[i].shared;
+		total += blocks[i].size;
+	}
+	layout.blocks = blocks;
+	rc = target_create_image(t, &layout, err);
+	free(blocks);
+	stat_set(&t->ss->stats.total, total);
+	/* holes travel as zero runs, so all of it counts */
+	stat_set(&t->ss->stats.to_travel, g->data_bytes);
+	return rc;
+}
+
+/* The old copy here has to be the one that the source encodes against. */
+static int judge_base(struct target *t, struct error *err)
+{
+	struct digest have;
+	char a[33], b[33];
+
+	if (!t->greeting.has_base)
+		return 0;
+	log_info("reading the old copy %s", t->ss->cfg->image);
+	/* reading it may take longer than a source waits in silence */
+	if ((t->ss->main->two_way && greet_wait_put(&t->ss->stream, err)) ||
+	    delta_adopt(t->img, t->ss->cfg->image, err))
+		return -1;
+	image_digest(t->img, &have);
+	if (digest_equal(have, t->greeting.base))
+		return 0;
+	err_set(err, ST_DIGEST, "the source's --base has digest %s, the destination's old copy %s",
+		digest_hex(t->greeting.base, a), digest_hex(have, b));
+	return err_hint(err, "--base has to be an exact copy of what the destination has in IMAGE");
+}
+
+static int judge(struct target *t, struct error *err)
+{
+	const struct config *cfg = t->ss->cfg;
+	const struct greeting *g = &t->greeting;
+
+	if (judge_given(t, err) || judge_uuid(t, err) || judge_caps(t, err))
+		return -1;
+	if (!g->nblocks && !g->dry_run) /* `check` has none */
+		return err_set(err, ST_DATA, "the source has no block of memory");
+	if (g->has_base && !cfg->delta) {
+		err_set(err, ST_UNSUPPORTED,
+			"the source sends deltas against an old copy (--base), and "
+			"the destination was not told to use one");
+		return err_hint(err, "start recv with --delta");
+	}
+	if (g->has_base && cfg->in_place)
+		return err_set(err, ST_UNSUPPORTED,
+			       "--delta works on a copy of IMAGE, not --in-place");
+	agree_channels(t);
+	snprintf(t->ss->machine, sizeof(t->ss->machine), "%s", g->machine);
+	snprintf(t->ss->uuid, sizeof(t->ss->uuid), "%s", g->uuid);
+	t->ss->page_size = g->page_size;
+	if (g->dry_run)
+		return image_check_target(cfg->image, cfg->force || cfg->delta, cfg->in_place, err);
+	if (create_for_greeting(t, err))
+		return -1;
+	return judge_base(t, err);
+}
+
+/* ---- the answer ---- */
+
+static int answer(struct target *t, const struct error *why, struct error *err)
+{
+	struct greet_answer a = { .take = !why,
+				  .features = t->greeting.features & FEATURES_ALL,
+				  .multifd_channels = t->ss->channels };
+
+	snprintf(a.program, sizeof(a.program), "migtool %s", MIGTOOL_VERSION);
+	if (why)
+		a.why = *why;
+	return greet_answer_put(&t->ss->stream, &a, err);
+}
+
+static void set_dialect(struct target *t)
+{
+	struct dialect *d = &t->ss->dialect;
+
+	d->migtool = true;
+	d->flush_word = t->flush_word = true;
+	d->runs = t->greeting.features & FEATURE_RUNS;
+	d->multifd2 = t->greeting.features & FEATURE_MULTIFD2;
+	memcpy(t->ss->id, t->greeting.session, sizeof(t->ss->id));
+	t->rp_open = t->ss->main->two_way && !t->greeting.one_way;
+}
+
+/* A refused or dry greeting does not use a listening recv up. */
+static void forget(struct target *t)
+{
+	image_close(t->img, false);
+	t->img = NULL;
+	greet_free(&t->greeting);
+	memset(&t->greeting, 0, sizeof(t->greeting));
+	memset(&t->ss->dialect, 0, sizeof(t->ss->dialect));
+}
+
+int target_greet_migtool(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	struct error why, ignored;
+	bool taken, answered = true;
+
+	if (greet_get(&ss->stream, &t->greeting, &why)) {
+		/* who says nothing sensible gets no answer, a version mismatch does */
+		if (why.status != ST_SOCKET && why.status != ST_TIMEOUT && ss->main->two_way)
+			answer(t, &why, &ignored);
+		goto refused;
+	}
+	taken = !judge(t, &why);
+	if (ss->main->two_way && !t->greeting.one_way)
+		answered = !answer(t, taken ? NULL : &why, taken ? &why : &ignored);
+	if (taken && answered && !t->greeting.dry_run) {
+		set_dialect(t);
+		log_verbose("the source is %s", t->greeting.program);
+		return 0;
+	}
+	if (taken && answered) {
+		log_info("a dry run of %s: it could be received", ss->main->name);
+		forget(t);
+		if (ss->listener)
+			return 1;
+		ss->dry_run_done = true;
+		return 0;
+	}
+refused:
+	forget(t);
+	*err = why;
+	return -1;
+}

@@ -1,0 +1,405 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The destination's stages. Until a valid greeting or QEVM header was read, a listening recv drops
+ * whoever is bad, silent or gone with one warning and listens on; after that the first failure is
+ * final.
+ */
+#include "target.h"
+
+#include "blob.h"
+#include "byteorder.h"
+#include "link.h"
+#include "log.h"
+#include "multifd-recv.h"
+
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Two workers keep up with one connection; more only help on machines that have the cores. */
+#define PLACERS_MAX 4
+
+int target_open(struct session *ss, struct error *err)
+{
+	const struct config *cfg = ss->cfg;
+	struct target *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return err_set(err, ST_NOMEM, "no memory");
+	ss->target = t;
+	t->ss = ss;
+	pthread_mutex_init(&t->rp_lock, NULL);
+	snprintf(ss->machine, sizeof(ss->machine), "%s", cfg->machine ? cfg->machine : "");
+	snprintf(ss->uuid, sizeof(ss->uuid), "%s", cfg->uuid ? cfg->uuid : "");
+	ss->page_size = cfg->page_size ? cfg->page_size : 4096;
+	return image_check_target(cfg->image, cfg->force || cfg->delta, cfg->in_place, err);
+}
+
+/* ---- the main connection ---- */
+
+struct transport *session_stashed(struct session *ss)
+{
+	return ss->nstash ? ss->stash[--ss->nstash] : NULL;
+}
+
+static bool is_multifd(const uint8_t first[8])
+{
+	return get_be32(first) == MULTIFD_MAGIC;
+}
+
+/* A channel before its main connection: kept for a moment if multifd is expected. */
+static void stash_or_drop(struct session *ss, struct transport *t)
+{
+	struct error ignored;
+
+	if (ss->caps.on[CAP_MULTIFD] && ss->nstash < sizeof(ss->stash) / sizeof(ss->stash[0])) {
+		ss->stash[ss->nstash++] = t;
+		return;
+	}
+	log_warn("dropped %s: a multifd channel, and multifd is off here; a QEMU source with "
+		 "multifd "
+		 "needs: recv --cap multifd=on --param multifd-channels=N",
+		 t->name);
+	transport_close(t, &ignored);
+}
+
+static int accept_main(struct session *ss, struct error *err)
+{
+	uint8_t first[8];
+
+	for (;;) {
+		struct transport *t = NULL;
+		struct error ignored;
+		char shown[64];
+		int ms = ss->cfg->timeout >= 0 ? (int)link_timeout_ms(ss) : -1;
+		int r = pending_next(ss->pending, ms, first, &t, err);
+
+		if (r < 0)
+			return -1;
+		if (!r)
+			return err_set(err, ST_TIMEOUT, "no source came within %d s", ms / 1000);
+		if (get_be32(first) == WIRE_MAGIC || !memcmp(first, GREET_MAGIC, GREET_MAGIC_LEN)) {
+			ss->main = t;
+			return 0;
+		}
+		if (is_multifd(first)) {
+			stash_or_drop(ss, t);
+			continue;
+		}
+		log_warn("dropped %s: it begins with \"%s\", which is neither a migtool nor a QEMU",
+			 t->name, log_escape(shown, sizeof(shown), first, sizeof(first)));
+		transport_close(t, &ignored);
+	}
+}
+
+static int dial_main(struct session *ss, struct error *err)
+{
+	ss->main = transport_dial(&ss->uri, false, (int)link_timeout_ms(ss), &ss->cancel, err);
+	return ss->main ? 0 : -1;
+}
+
+int target_accept(struct session *ss, struct error *err)
+{
+	if (ss->listener ? accept_main(ss, err) : dial_main(ss, err))
+		return -1;
+	if (link_open_stream(ss, err))
+		return -1;
+	if (!ss->listener && ss->cfg->connect &&
+	    link_put_hello(ss, &ss->stream, LINK_MAIN_CHANNEL, err))
+		return -1;
+	pthread_mutex_lock(&ss->lock);
+	ss->target->greet_deadline = stats_now() + LINK_SILENCE_MS;
+	pthread_mutex_unlock(&ss->lock);
+	return 0;
+}
+
+/* ---- greet ---- */
+
+static void no_deadline(struct target *t)
+{
+	pthread_mutex_lock(&t->ss->lock);
+	t->greet_deadline = 0;
+	pthread_mutex_unlock(&t->ss->lock);
+}
+
+/* 0: known, 1: another one please, -1 */
+static int recognise(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	const uint8_t *first;
+	char shown[64];
+
+	if (stream_peek(&ss->stream, 4, &first, err))
+		return -1;
+	if (get_be32(first) == WIRE_MAGIC) {
+		ss->channels = params_multifd_channels(&ss->cfg->params);
+		ss->method = params_multifd_compression(&ss->cfg->params);
+		return load_head(t, err);
+	}
+	if (stream_peek(&ss->stream, 8, &first, err))
+		return -1;
+	if (!memcmp(first, GREET_MAGIC, GREET_MAGIC_LEN))
+		return target_greet_migtool(t, err);
+	return err_set(err, ST_PROTOCOL,
+		       "%s begins with \"%s\", which is neither a migtool nor a QEMU",
+		       ss->main->name, log_escape(shown, sizeof(shown), first, 8));
+}
+
+int target_greet(struct session *ss, struct error *err)
+{
+	struct target *t = ss->target;
+
+	for (;;) {
+		int rc = recognise(t, err);
+
+		no_deadline(t);
+		if (!rc)
+			break;
+		if (!ss->listener || cancel_fired(&ss->cancel))
+			return -1;
+		if (rc < 0) {
+			log_warn("%s: %s; listening on", ss->main->name, err->msg);
+			if (err->hint[0])
+				log_warn("hint: %s", err->hint);
+		}
+		link_drop_main(ss);
+		if (target_accept(ss, err))
+			return -1;
+	}
+	ss->watched = true;
+	/* the greeting of a migtool stands before the stream's own header */
+	return ss->dialect.migtool && !ss->dry_run_done ? load_head(t, err) : 0;
+}
+
+/* ---- channels ---- */
+
+int target_channels(struct session *ss, struct error *err)
+{
+	struct target *t = ss->target;
+
+	if (!ss->caps.on[CAP_MULTIFD])
+		return 0;
+	t->multifd = multifd_recv_open(t, ss->channels, err);
+	return t->multifd ? 0 : -1;
+}
+
+/* ---- load ---- */
+
+static unsigned placers(const struct session *ss)
+{
+	long cores = sysconf(_SC_NPROCESSORS_ONLN);
+
+	if (ss->caps.on[CAP_COMPRESS])
+		return params_decompress_threads(&ss->cfg->params);
+	return cores < 2 ? 1 : cores > PLACERS_MAX ? PLACERS_MAX : (unsigned)cores;
+}
+
+/* Called once the image exists: for a QEMU that is inside START. */
+int target_start_workers(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+
+	t->placer = placer_open(ss, t->img, placers(ss), ss->caps.on[CAP_COMPRESS], err);
+	if (!t->placer)
+		return -1;
+	return t->multifd ? multifd_recv_start(t->multifd, err) : 0;
+}
+
+int target_setup(struct session *ss, struct error *err)
+{
+	struct target *t = ss->target;
+
+	t->talking = ss->dialect.migtool && t->rp_open;
+	return t->img ? target_start_workers(t, err) : 0;
+}
+
+int target_precopy(struct session *ss, struct error *err)
+{
+	return load_stream(ss->target, err);
+}
+
+/* ---- switchover: is it all here, and is it right? ---- */
+
+static int verify(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	struct wire_digest own;
+	char a[33], b[33];
+
+	image_digest(t->img, &own.memory);
+	image_device_state_digest(t->img, &own.device, &own.device_size);
+	ss->digest = own.memory;
+	ss->digest_known = true;
+	if (!t->have_digest)
+		return 0; /* a QEMU knows no digest */
+	if (!digest_equal(own.memory, t->digest.memory))
+		return err_set(err, ST_DIGEST,
+			       "the memory that arrived has digest %s, the source sent %s",
+			       digest_hex(own.memory, a), digest_hex(t->digest.memory, b));
+	if (own.device_size != t->digest.device_size || !digest_equal(own.device, t->digest.device))
+		return err_set(err, ST_DIGEST,
+			       "the device state that arrived (%llu bytes) differs from "
+			       "what the source sent (%llu bytes)",
+			       (unsigned long long)own.device_size,
+			       (unsigned long long)t->digest.device_size);
+	ss->digest_verified = true;
+	return 0;
+}
+
+int target_switchover(struct session *ss, struct error *err)
+{
+	struct target *t = ss->target;
+
+	ss->stream_over = true;
+	stat_set(&ss->stats.t_switchover, stats_now());
+	if (verify(t, err))
+		return -1;
+	return image_sync(t->img, err);
+}
+
+/* ---- finish ---- */
+
+int target_say(struct target *t, uint16_t type, const void *payload, uint32_t len,
+	       struct error *err)
+{
+	int rc;
+
+	pthread_mutex_lock(&t->rp_lock);
+	rc = rp_put(&t->ss->stream, type, payload, len, err);
+	pthread_mutex_unlock(&t->rp_lock);
+	return rc;
+}
+
+static int finish_migtool(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	uint8_t bytes[WIRE_DIGEST_LEN];
+
+	wire_digest_pack(&t->digest, bytes);
+	if (target_say(t, RP_READY, bytes, sizeof(bytes), err))
+		return -1;
+	/* the source may have given the guest up although its COMMIT never comes here */
+	ss->owner = OWNER_UNKNOWN;
+	if (load_commit(t, err)) {
+		if (err->status == ST_SOCKET || err->status == ST_TIMEOUT)
+			err->status = ST_LOST;
+		return err_prefix(err,
+				  "all is here and verified (%s.part), but COMMIT did not come",
+				  t->img->path);
+	}
+	ss->committed = true;
+	ss->owner = OWNER_DESTINATION;
+	if (image_commit(t->img, err))
+		return -1;
+	t->talking = false;
+	/* the image is ours now, whether or not the source hears of it */
+	if (target_say(t, RP_DONE, NULL, 0, err))
+		log_warn("the source may not know that the image arrived: %s", err->msg);
+	return 0;
+}
+
+/* After SHUT a QEMU decides; a clean end of the connection is its yes. */
+static int finish_qemu_rp(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	uint8_t zero[4] = { 0 };
+	bool eof;
+
+	ss->owner = OWNER_UNKNOWN;
+	if (target_say(t, RP_SHUT, zero, sizeof(zero), err) ||
+	    stream_at_eof(&ss->stream, &eof, err)) {
+		err->status = ST_LOST;
+		err_prefix(err, "all is here (%s.part), but the source's end is not clean",
+			   t->img->path);
+		return err_hint(err,
+				"ask the source (query-migrate): completed means that the .part "
+				"directory is the guest; rename it");
+	}
+	ss->owner = OWNER_DESTINATION;
+	return image_commit(t->img, err);
+}
+
+int target_finish(struct session *ss, struct error *err)
+{
+	struct target *t = ss->target;
+	int rc;
+
+	if (ss->dialect.migtool && t->rp_open)
+		rc = finish_migtool(t, err);
+	else if (t->rp_open)
+		rc = finish_qemu_rp(t, err);
+	else
+		rc = image_commit(t->img, err);
+	if (rc)
+		return -1;
+	ss->owner = OWNER_DESTINATION;
+	ss->complete = true;
+	return 0;
+}
+
+/* ---- the main thread's part, and the end ---- */
+
+void target_tick(struct session *ss)
+{
+	struct target *t = ss->target;
+	struct error ignored;
+
+	pthread_mutex_lock(&ss->lock);
+	if (t->greet_deadline && stats_now() > t->greet_deadline && ss->main) {
+		t->greet_deadline = 0;
+		transport_abort(ss->main);
+	}
+	pthread_mutex_unlock(&ss->lock);
+	if (t->talking && stats_now() > t->next_keepalive) {
+		uint8_t placed[8];
+
+		t->next_keepalive = stats_now() + 5000;
+		put_be64(placed, stat_get(&ss->stats.travelled));
+		target_say(t, RP_KEEPALIVE, placed, sizeof(placed), &ignored);
+	}
+}
+
+static void tell(struct target *t, const struct error *why)
+{
+	uint8_t msg[6 + WIRE_FAILED_MAX];
+	size_t len;
+
+	if (!t->rp_open || t->told || !t->ss->main)
+		return;
+	if (t->ss->dialect.migtool) {
+		len = wire_failed_pack(why, msg + 6);
+		put_be16(msg, RP_FAILED);
+		put_be32(msg + 2, (uint32_t)len);
+		link_last_words(t->ss, msg, 6 + len);
+	} else {
+		put_be16(msg, RP_SHUT);
+		put_be16(msg + 2, 4);
+		put_be32(msg + 4, 1);
+		link_last_words(t->ss, msg, 8);
+	}
+}
+
+void target_end(struct session *ss, const struct error *why)
+{
+	struct target *t = ss->target;
+	bool keep;
+
+	if (!t)
+		return;
+	/* READY was said: the source may have given the guest up, so this copy stays */
+	keep = why && ss->owner != OWNER_SOURCE;
+	if (why && !keep)
+		tell(t, why);
+	multifd_recv_close(t->multifd, why ? 0 : 5000);
+	placer_close(t->placer);
+	blob_free(t->blob);
+	image_close(t->img, keep);
+	greet_free(&t->greeting);
+	free(t->page);
+	free(t->delta);
+	pthread_mutex_destroy(&t->rp_lock);
+	free(t);
+	ss->target = NULL;
+}

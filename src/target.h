@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What the target's files share: target.c (stages), target-greet.c, load.c, pageload.c, ... */
+#ifndef MIGTOOL_TARGET_H
+#define MIGTOOL_TARGET_H
+
+#include "batch.h"
+#include "placer.h"
+#include "session.h"
+#include "wire.h"
+
+struct multifd_recv;
+struct blob;
+
+struct target {
+	struct session *ss;
+	struct image *img;	  /* NULL until the blocks are known */
+	struct greeting greeting; /* of a migtool */
+	struct wire_config config;
+	struct placer *placer;
+	struct multifd_recv *multifd; /* NULL: off */
+	struct blob *blob;	      /* a QEMU's device state while it comes */
+
+	pthread_mutex_t rp_lock; /* writing to ss->stream: messages go out whole */
+	bool rp_open;		 /* the source reads what we say */
+	atomic_bool talking;	 /* keepalives may be sent */
+
+	/* parser */
+	bool have_ram, ram_ended, footers, start_done;
+	uint32_t ram_id;
+	bool flush_word;	 /* the barrier is RAM_MULTIFD_FLUSH */
+	struct block *block;	 /* main channel's "same block" state */
+	struct page_batch *fill; /* being filled, or NULL */
+	bool fill_zlib;		 /* with zlib streams */
+	struct {
+		struct block *block;
+		uint64_t offset, len;
+	} zeros;	       /* a run being gathered */
+	bool in_order;	       /* a delta came: this section's pages are placed one by one */
+	uint8_t *page, *delta; /* XBZRLE's */
+	bool have_digest;
+	struct wire_digest digest; /* what the source says */
+	bool committed;		   /* COMMIT came */
+	bool told;		   /* the source said why it fails, and needs no reason of ours */
+
+	uint64_t next_keepalive; /* ms; the main thread's */
+	uint64_t greet_deadline; /* ms; guarded by ss->lock; 0: none */
+};
+
+/* Placing threads and channels; once the image exists, which for a QEMU is inside START. */
+int target_start_workers(struct target *t, struct error *err);
+
+/* ---- target-greet.c ---- */
+
+/* Reads and judges a migtool's greeting, answers. 0: taken, 1: wait for another peer, -1. */
+int target_greet_migtool(struct target *t, struct error *err);
+/* The image for the blocks of a QEMU's list. */
+int target_create_image(struct target *t, const struct image_layout *layout, struct error *err);
+
+/* ---- load.c: the stream's elements ---- */
+
+struct ram_block_info;
+
+int load_head(struct target *t, struct error *err);
+/* Everything to the end of the stream. */
+int load_stream(struct target *t, struct error *err);
+/* The one element that may follow READY: COMMIT. */
+int load_commit(struct target *t, struct error *err);
+
+/* The block list of START. */
+int load_blocks(struct target *t, const struct ram_block_info *list, unsigned n, struct error *err);
+
+/* ---- pageload.c: one RAM section ---- */
+
+int pageload_section(struct target *t, enum wire_type type, struct error *err);
+/* Places all that is on its way. */
+int pageload_drain(struct target *t, struct error *err);
+
+/* ---- the backward channel ---- */
+
+int target_say(struct target *t, uint16_t type, const void *payload, uint32_t len,
+	       struct error *err);
+
+#endif
