@@ -33,12 +33,18 @@ static int run(const struct config *cfg, struct error *err)
 	return commands[cfg->command](cfg, err);
 }
 
-/* What was printed but did not get out: a full disk behind > is no success. */
+/*
+ * What was printed but did not get out: a full disk behind > is no success. A reader that went away
+ * has heard what it wanted (migtool caps | head): then there is a status and no message.
+ */
 static int flush_stdout(struct error *err)
 {
-	if (fflush(stdout) || ferror(stdout))
-		return err_sys(err, ST_FILE, errno, "cannot write to stdout");
-	return 0;
+	if (!fflush(stdout) && !ferror(stdout))
+		return 0;
+	err_sys(err, ST_FILE, errno, "cannot write to stdout");
+	if (errno == EPIPE)
+		err->msg[0] = '\0';
+	return -1;
 }
 
 int main(int argc, char **argv)
@@ -53,7 +59,7 @@ int main(int argc, char **argv)
 		r = run(&cfg, &err);
 	if (r >= 0)
 		r = flush_stdout(&err);
-	if (r < 0) {
+	if (r < 0 && err.msg[0]) {
 		log_error("%s", err.msg);
 		if (err.hint[0])
 			fprintf(stderr, "  hint: %s\n", err.hint);

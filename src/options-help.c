@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "options-table.h"
 #include "text.h"
+#include "uri.h"
 
 #include <ctype.h>
 #include <stdio.h>
@@ -135,8 +136,8 @@ void answer_version(const struct option_row *row, int command)
 }
 
 /*
- * Listings: a line each, fields apart by tabs. Options: flag, letter, value ("=X": has one, "[=X]":
- * may have one), commands, help.
+ * Listings: a line each, fields apart by tabs, "-" for an empty one. Options: flag, letter, value
+ * ("=X": has one, "[=X]": may have one), commands, help.
  */
 void answer_list_options(const struct option_row *row, int command)
 {
@@ -144,9 +145,11 @@ void answer_list_options(const struct option_row *row, int command)
 	for (const struct option_row *r = option_table; r->flag || r->letter; r++) {
 		if (r->group == GROUP_HIDDEN || !concerns(r->commands, command))
 			continue;
-		printf("%s\t%s\t", r->flag ? r->flag : "", r->letter ? r->letter : "");
+		printf("%s\t%s\t", r->flag ? r->flag : "-", r->letter ? r->letter : "-");
 		if (r->arg)
 			printf(r->arg == ARG_OPTIONAL ? "[=%s]" : "=%s", r->metavar);
+		else
+			printf("-");
 		for (int i = 0, n = 0; i < CMD__MAX; i++)
 			if (command_table[i].built && r->commands >> i & 1)
 				printf("%c%s", n++ ? ',' : '\t', command_table[i].name);
@@ -161,7 +164,8 @@ void answer_list_commands(const struct option_row *row, int command)
 	(void)command;
 	for (int i = 0; i < CMD__MAX; i++)
 		if (command_table[i].built)
-			printf("%s\t%s\t%s\n", command_table[i].name, command_table[i].operands,
+			printf("%s\t%s\t%s\n", command_table[i].name,
+			       command_table[i].operands[0] ? command_table[i].operands : "-",
 			       command_table[i].help);
 }
 
@@ -184,11 +188,22 @@ void answer_list_params(const struct option_row *row, int command)
 		const struct param_info *p = &param_table[i];
 
 		printf("%s\t%s\t%s", p->name, effect_name(p->effect),
-		       p->type == PT_BOOL ? "on,off" : "");
+		       p->type == PT_BOOL ? "on,off"
+		       : p->values	  ? ""
+					  : "-");
 		for (int v = 0; p->values && p->values[v]; v++)
 			printf("%s%s", v ? "," : "", p->values[v]);
 		printf("\t%s\n", p->what);
 	}
+}
+
+/* How URIs begin, the colon too; what is known and not built is left out. */
+void answer_list_schemes(const struct option_row *row, int command)
+{
+	(void)row;
+	(void)command;
+	for (int i = 0; i < SCHEME_IMAGE; i++)
+		printf("%s:\n", uri_scheme_name((enum scheme)i));
 }
 
 /* Number, the JSON's error-code, what it means. */

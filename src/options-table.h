@@ -67,6 +67,7 @@ void answer_list_options(const struct option_row *row, int command);
 void answer_list_commands(const struct option_row *row, int command);
 void answer_list_caps(const struct option_row *row, int command);
 void answer_list_params(const struct option_row *row, int command);
+void answer_list_schemes(const struct option_row *row, int command);
 void answer_list_statuses(const struct option_row *row, int command);
 
 #endif

@@ -48,7 +48,7 @@ void suggest_offer(struct suggest *s, const char *name)
 	size_t n = strlen(s->word);
 
 	/* What was cut short ("postcopy") is as near as one typing error. */
-	if (n >= 3 && !strncmp(name, s->word, n))
+	if (n >= 2 && !strncmp(name, s->word, n))
 		d = min2(d, 1);
 	if (d < s->distance) {
 		s->distance = d;
