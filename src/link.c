@@ -25,6 +25,8 @@ int link_open_stream(struct session *ss, struct error *err)
 {
 	struct stream *s = &ss->stream;
 
+	if (ss->cfg->one_way)
+		ss->main->two_way = false;
 	if (stream_open(s, ss->main, LINK_STREAM_BUFFER, LINK_STREAM_BUFFER, err))
 		return -1;
 	s->pacer = ss->role == ROLE_SOURCE && ss->pacer.rate ? &ss->pacer : NULL;

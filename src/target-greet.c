@@ -155,8 +155,9 @@ static int create_for_greeting(struct target *t, struct error *err)
 	rc = target_create_image(t, &layout, err);
 	free(blocks);
 	stat_set(&t->ss->stats.total, total);
-	/* holes travel as zero runs, so all of it counts */
 	stat_set(&t->ss->stats.to_travel, g->data_bytes);
+	if (g->data_bytes <= total)
+		stat_set(&t->ss->stats.holes, total - g->data_bytes);
 	return rc;
 }
 

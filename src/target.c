@@ -169,8 +169,8 @@ int target_greet(struct session *ss, struct error *err)
 			return -1;
 	}
 	ss->watched = true;
-	/* the greeting of a migtool stands before the stream's own header */
-	return ss->dialect.migtool && !ss->dry_run_done ? load_head(t, err) : 0;
+	stat_set(&ss->stats.t_start, stats_now());
+	return 0;
 }
 
 /* ---- channels ---- */
@@ -211,6 +211,9 @@ int target_setup(struct session *ss, struct error *err)
 {
 	struct target *t = ss->target;
 
+	/* a migtool's stream proper begins behind its greeting, a QEMU's was recognised by it */
+	if (ss->dialect.migtool && load_head(t, err))
+		return -1;
 	t->talking = ss->dialect.migtool && t->rp_open;
 	return t->img ? target_start_workers(t, err) : 0;
 }
