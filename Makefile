@@ -131,6 +131,26 @@ fuzz: deps
 fuzz-run: $(FUZZ:%=$(B)/target/fuzz_%)
 	$(Q)B=$(B) FUZZ_TIME=$(FUZZ_TIME) tests/fuzz/run $(FUZZ)
 
+AARCH64_DEPS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
+AARCH64_LIBS := libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev
+AARCH64_ROOT := build/aarch64-libs
+# What qemu-user cannot do: map hugetlbfs (it asks for addresses that are not aligned enough).
+AARCH64_NOT := test_image_host
+AARCH64_TESTS := $(filter-out $(AARCH64_NOT),$(notdir $(UNIT)) $(FUZZ:%=fuzz_%))
+
+## deps-aarch64: installs the cross compiler and qemu-user, unpacks the libraries for arm64
+deps-aarch64:
+	$(Q)tests/deps $(AARCH64_DEPS)
+	$(Q)tests/deps-aarch64 $(AARCH64_ROOT) $(AARCH64_LIBS)
+
+## check-aarch64: cross-builds program and tests, runs the unit tests under qemu-user
+check-aarch64: deps-aarch64
+	+$(Q)$(MAKE) --no-print-directory B=build/aarch64 CC=aarch64-linux-gnu-gcc \
+		AR=aarch64-linux-gnu-ar CPPFLAGS='-isystem $(AARCH64_ROOT)/usr/include' \
+		LDFLAGS=-L$(AARCH64_ROOT)/usr/lib/aarch64-linux-gnu all unit
+	$(Q)B=build/aarch64 RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu' \
+		tests/run $(or $(TESTS),$(AARCH64_TESTS))
+
 LINT_DEPS := shellcheck mandoc clang-format python3 git
 ANALYZE_DEPS := clang-tidy cppcheck
 
@@ -193,7 +213,7 @@ help:
 	@sed -n '/^# Variables:/,/^$$/s/^# \{0,1\}//p' Makefile
 
 FORCE:
-.PHONY: all unit check check-asan check-ubsan check-tsan demo fuzz fuzz-run lint analyze format install \
-	uninstall clean deps help FORCE
+.PHONY: all unit check check-asan check-ubsan check-tsan demo fuzz fuzz-run deps-aarch64 \
+	check-aarch64 lint analyze format install uninstall clean deps help FORCE
 -include $(LIBOBJ:.o=.d) $(B)/main.d $(UNIT:=.d) $(REPLAY:=.d) \
 	$(FUZZ:%=$(B)/target/fuzz_%.d)

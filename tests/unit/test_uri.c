@@ -3,9 +3,10 @@
 
 #include "uri.h"
 
-#include <linux/vm_sockets.h>
 #include <stdlib.h>
 #include <sys/socket.h>
+/* older versions of it rely on the one above */
+#include <linux/vm_sockets.h>
 
 static void tcp_is_a_host_and_a_port(void)
 {
