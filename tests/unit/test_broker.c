@@ -140,7 +140,10 @@ static void a_child_has_default_signals(void)
 	sigemptyset(&set);
 	sigaddset(&set, SIGUSR1);
 	sigprocmask(SIG_BLOCK, &set, &old);
-	out = shell_output("exec grep -cE 'Sig(Blk|Ign):.0{16}' /proc/self/status", SPAWN_GROUP);
+	/* Signals 32 and 33 are libc's own: whoever was started by posix_spawn, as by make, ignores
+	 * them. */
+	out = shell_output("exec grep -cE 'Sig(Blk|Ign):.0{7}[01][08]0{7}' /proc/self/status",
+			   SPAWN_GROUP);
 	CHECK_STR(out, "2\n");
 	sigprocmask(SIG_SETMASK, &old, &set);
 	CHECK(sigismember(&set, SIGUSR1)); /* ours are as they were */

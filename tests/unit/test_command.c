@@ -57,8 +57,10 @@ static void it_has_our_stdio_and_its_own_session(void)
 
 static void its_signals_are_as_new(void)
 {
-	/* SIGPIPE ignored and SIGTERM blocked here must not be so there. */
-	static const char script[] = "grep -E '^Sig(Blk|Ign)' /proc/self/status";
+	/* SIGPIPE ignored and SIGTERM blocked here must not be so there. Signals 32 and 33 are
+	 * libc's own: whoever was started by posix_spawn, as by make, ignores them. */
+	static const char script[] = "grep -E '^Sig(Blk|Ign)' /proc/self/status |"
+				     " sed -E 's/[01][08]0{7}$/000000000/'";
 	sigset_t set, old;
 	pid_t pid;
 	char *out;
