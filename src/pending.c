@@ -11,6 +11,7 @@
 #include <string.h>
 
 #define SILENCE_MS    10000
+#define GRACE_MS      1000
 #define MAGIC_QEVM    0x5145564dU
 #define MAGIC_MULTIFD 0x11223344U
 
@@ -31,6 +32,7 @@ struct pending *pending_new(struct listener *l, struct cancel *cancel, struct er
 	p->l = l;
 	p->cancel = cancel;
 	p->silence_ms = SILENCE_MS;
+	p->grace_ms = GRACE_MS;
 	return p;
 }
 
@@ -71,7 +73,11 @@ static int accept_one(struct pending *p, struct error *err)
 			 p->one[0].t->name, PENDING_MAX);
 		drop(p, 0);
 	}
-	p->one[p->n++] = (struct pending_one){ .t = t, .deadline = io_deadline(p->silence_ms) };
+	p->one[p->n++] = (struct pending_one){
+		.t = t,
+		.since = io_now_ms(),
+		.deadline = io_deadline(p->silence_ms),
+	};
 	return 1;
 }
 
@@ -106,11 +112,19 @@ static int examine(struct pending *p, int i, short revents, uint8_t first[8])
 	return -1;
 }
 
+/* How long no further connection may be accepted. */
+static int full_ms(const struct pending *p)
+{
+	return p->n < PENDING_MAX ? 0 : io_left_ms(p->one[0].since + p->grace_ms);
+}
+
 /* Until when nothing has to be looked at unless a descriptor is ready. */
 static int wait_ms(const struct pending *p, int64_t deadline)
 {
-	int ms = io_left_ms(deadline);
+	int ms = io_left_ms(deadline), full = full_ms(p);
 
+	if (full && (ms < 0 || full < ms))
+		ms = full;
 	for (int i = 0; i < p->n; i++) {
 		int left = io_left_ms(p->one[i].deadline);
 
@@ -128,7 +142,7 @@ static int wait_all(struct pending *p, int64_t deadline, struct pollfd *pfd, str
 	int rc;
 
 	pfd[0] = (struct pollfd){ .fd = p->cancel->fd, .events = POLLIN };
-	pfd[1] = (struct pollfd){ .fd = listener_fd(p->l), .events = POLLIN };
+	pfd[1] = (struct pollfd){ .fd = full_ms(p) ? -1 : listener_fd(p->l), .events = POLLIN };
 	for (int i = 0; i < p->n; i++)
 		pfd[2 + i] = (struct pollfd){
 			.fd = p->one[i].t->rfd,

@@ -3,24 +3,30 @@
  * Accepted connections of which it is not known yet what they are. Several wait side by side for
  * their first bytes, so a port scanner or a silent peer does not keep the real one out. One that
  * stays silent or closes is dropped with one warning. One thread uses it.
+ *
+ * A QEMU with many channels opens all of them before the first one speaks. So when all places are
+ * taken the oldest is dropped only after it had a second to speak; until then others stay in the
+ * listener's queue.
  */
 #ifndef MIGTOOL_PENDING_H
 #define MIGTOOL_PENDING_H
 
 #include "transport.h"
 
-#define PENDING_MAX 16 /* when more come, the oldest is dropped */
+#define PENDING_MAX 16 /* places */
 
 struct pending {
 	struct listener *l;    /* not owned */
 	struct cancel *cancel; /* not owned */
 	int silence_ms;	       /* how long a connection may say nothing: 10 s */
+	int grace_ms;	       /* how long it has its place for certain: 1 s */
 	int n;
 	struct pending_one {
 		struct transport *t;
-		int64_t deadline; /* monotonic ms */
-		bool partial;	  /* it said something, not enough to judge by */
-	} one[PENDING_MAX];	  /* the oldest first */
+		int64_t since; /* monotonic ms, as the next */
+		int64_t deadline;
+		bool partial; /* it said something, not enough to judge by */
+	} one[PENDING_MAX];   /* the oldest first */
 };
 
 /* NULL: out of memory. Listener and token have to outlive it. */

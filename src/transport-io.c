@@ -101,7 +101,9 @@ int io_failed(struct transport *t, bool reading, int errnum, struct error *err)
 	if (kind == IO_FILE)
 		return err_sys(err, ST_FILE, errnum, "cannot %s %s", reading ? "read" : "write",
 			       t->name);
-	if (errnum == EPIPE || errnum == ECONNRESET)
+	/* the last two: keepalive or the network gave up */
+	if (errnum == EPIPE || errnum == ECONNRESET || errnum == ETIMEDOUT ||
+	    errnum == EHOSTUNREACH)
 		return err_sys(err, ST_SOCKET, errnum, "the connection to %s ended", t->name);
 	return err_sys(err, ST_SOCKET, errnum, "cannot %s %s", reading ? "read from" : "write to",
 		       t->name);

@@ -120,7 +120,8 @@ int tcp_listen(const struct uri *uri, char *text, size_t len, struct error *err)
 	int n = resolve(uri, true, addrs, ST_SOCKET, err);
 
 	for (int i = 0; i < n; i++) {
-		int fd = broker_socket_listen((struct sockaddr *)&addrs[i].sa, addrs[i].len, 64);
+		int fd = broker_socket_listen((struct sockaddr *)&addrs[i].sa, addrs[i].len,
+					      SOMAXCONN);
 
 		if (fd >= 0) {
 			snprintf(text, len, v6 ? "tcp:[%s]:%u" : "tcp:%s:%u", uri->host,

@@ -76,10 +76,10 @@ int unix_listen(const struct uri *uri, char *text, size_t len, struct error *err
 
 	if (unix_address(uri->path, &addr, err))
 		return -1;
-	fd = broker_socket_listen(sa, addr.len, 64);
+	fd = broker_socket_listen(sa, addr.len, SOMAXCONN);
 	if (fd < 0 && errno == EADDRINUSE) {
 		if (remove_stale(uri->path, &addr))
-			fd = broker_socket_listen(sa, addr.len, 64);
+			fd = broker_socket_listen(sa, addr.len, SOMAXCONN);
 		else
 			errno = EADDRINUSE;
 	}

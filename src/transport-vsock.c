@@ -70,7 +70,7 @@ int vsock_listen(const struct uri *uri, char *text, size_t len, struct error *er
 	int fd;
 
 	vsock_address(uri->cid, uri->port ? uri->port : VMADDR_PORT_ANY, &addr);
-	fd = broker_socket_listen((struct sockaddr *)&addr.sa, addr.len, 64);
+	fd = broker_socket_listen((struct sockaddr *)&addr.sa, addr.len, SOMAXCONN);
 	if (fd < 0) {
 		err_sys(err, ST_SOCKET, errno, "cannot listen on %s", uri->text);
 		explain(err);

@@ -85,8 +85,10 @@ static void listening_anywhere_takes_both_families(void)
 	REQUIRE(broker_resolve("", 0, true, a, 4) == 2);
 	REQUIRE(a[0].sa.ss_family == AF_INET6 && a[1].sa.ss_family == AF_INET);
 	l = broker_socket_listen((struct sockaddr *)&a[0].sa, a[0].len, 8);
+	if (l < 0 && errno == EAFNOSUPPORT) /* a machine without IPv6 takes the next */
+		l = broker_socket_listen((struct sockaddr *)&a[1].sa, a[1].len, 8);
 	REQUIRE(l >= 0);
-	REQUIRE(getsockname(l, (struct sockaddr *)&v6, &len) == 0);
+	REQUIRE(getsockname(l, (struct sockaddr *)&v6, &len) == 0); /* the port is in one place */
 	v4.sin_port = v6.sin6_port;
 	v4.sin_addr.s_addr = htonl(INADDR_LOOPBACK);
 	CHECK(broker_accept(l, &from, &len) == -1 && errno == EAGAIN);

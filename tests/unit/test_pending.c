@@ -178,17 +178,43 @@ static void a_silent_one_is_dropped_in_time(void)
 	transport_close(slow, &e);
 }
 
+static void many_that_speak_late_are_all_taken(void)
+{
+	enum { N = 3 * PENDING_MAX };
+	struct transport *many[N], *t;
+	struct iovec hello = { (void *)"\x11\x22\x33\x44", 4 };
+	uint8_t first[8];
+
+	p->grace_ms = 1000000; /* a slow machine must not make a difference */
+	for (int i = 0; i < N; i++)
+		REQUIRE((many[i] = connect_and_say("", 0)) != NULL);
+	CHECK(next(50, first, &t) == 0 && p->n == PENDING_MAX);
+	for (int i = 0; i < N; i++)
+		CHECK(transport_writev(many[i], &hello, 1, &e) == 4);
+	for (int i = 0; i < N; i++) {
+		CHECK(next(5000, first, &t) == 1 && !memcmp(first, hello.iov_base, 4));
+		transport_close(t, &e);
+	}
+	for (int i = 0; i < N; i++)
+		transport_close(many[i], &e);
+	CHECK(p->n == 0);
+	CHECK_STR(logged(), "");
+	p->grace_ms = 1000;
+}
+
 static void of_too_many_the_oldest_is_dropped(void)
 {
 	struct transport *many[PENDING_MAX + 1], *real, *t;
 	const char *log;
 	uint8_t first[8];
 
+	p->grace_ms = 300;
 	for (int i = 0; i <= PENDING_MAX; i++) {
 		many[i] = connect_and_say("", 0);
-		REQUIRE(many[i] && next(20, first, &t) == 0);
+		REQUIRE(many[i] != NULL);
 	}
-	CHECK(p->n == PENDING_MAX);
+	CHECK(next(600, first, &t) == 0 && p->n == PENDING_MAX);
+	p->grace_ms = 0;
 	log = logged();
 	CHECK(lines(log) == 1 && strstr(log, "16 others wait"));
 	CHECK(transport_read(many[0], first, 1, &e) <= 0);
@@ -200,6 +226,7 @@ static void of_too_many_the_oldest_is_dropped(void)
 		transport_close(many[i], &e);
 	CHECK(next(200, first, &t) == 0 && p->n == 0);
 	logged();
+	p->grace_ms = 1000;
 }
 
 static void *fire_soon(void *arg)
@@ -242,7 +269,7 @@ static void setup(void)
 	uri_free(&u);
 	REQUIRE(l != NULL);
 	p = pending_new(l, &token, &e);
-	REQUIRE(p && p->silence_ms == 10000);
+	REQUIRE(p && p->silence_ms == 10000 && p->grace_ms == 1000);
 }
 
 static void teardown(void)
@@ -264,6 +291,7 @@ static const struct test_case cases[] = {
 	{ "one that closes is dropped with one warning",
 	  one_that_closes_is_dropped_with_one_warning },
 	{ "a silent one is dropped in time", a_silent_one_is_dropped_in_time },
+	{ "many that speak late are all taken", many_that_speak_late_are_all_taken },
 	{ "of too many the oldest is dropped", of_too_many_the_oldest_is_dropped },
 	{ "a cancel ends the wait", a_cancel_ends_the_wait },
 	{ "the listener is closed with what waited", teardown },
