@@ -18,58 +18,94 @@
 static const char *const members[] = { "device-state", "device-state.part", "manifest.json",
 				       "manifest.json.part" };
 
-/* Calls each(entry, arg) for all entries but . and ..; ends at its first non-zero result. */
-static int for_each(const char *dir, int (*each)(const char *name, bool is_dir, void *arg),
-		    void *arg)
+/* Goes through the entries of a directory but . and .. */
+struct walk {
+	DIR *d;
+	const char *name; /* of the entry */
+	bool is_dir;
+};
+
+/* 0, or -1 with errno. */
+static int walk_open(struct walk *w, const char *dir)
 {
-	int fd = broker_open(dir, O_RDONLY | O_DIRECTORY, 0), r = 0, saved;
-	DIR *d = fd < 0 ? NULL : fdopendir(fd);
+	int fd = broker_open(dir, O_RDONLY | O_DIRECTORY, 0), saved;
+
+	memset(w, 0, sizeof(*w));
+	if (fd < 0)
+		return -1;
+	w->d = fdopendir(fd);
+	if (w->d)
+		return 0;
+	saved = errno;
+	close(fd);
+	errno = saved;
+	return -1;
+}
+
+/* 1: an entry, 0: no more, -1: errno. */
+static int walk_next(struct walk *w)
+{
 	struct dirent *e;
 	struct stat st;
 
-	if (!d) {
-		saved = errno;
-		if (fd >= 0)
-			close(fd);
-		errno = saved;
+	do {
+		errno = 0;
+		e = readdir(w->d);
+		if (!e)
+			return errno ? -1 : 0;
+	} while (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."));
+	if (fstatat(dirfd(w->d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
 		return -1;
-	}
-	for (errno = 0; !r && (e = readdir(d)); errno = 0) {
-		if (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."))
-			continue;
-		r = fstatat(fd, e->d_name, &st, AT_SYMLINK_NOFOLLOW);
-		if (!r)
-			r = each(e->d_name, S_ISDIR(st.st_mode), arg);
-	}
-	saved = errno;
-	closedir(d);
-	errno = saved;
-	return r ? r : saved ? -1 : 0;
+	w->name = e->d_name;
+	w->is_dir = S_ISDIR(st.st_mode);
+	return 1;
 }
 
-struct listing {
-	struct image_dir_list *list;
-	const char *dir;
-	struct error *err;
-};
-
-static int list_one(const char *file, bool is_dir, void *arg)
+/* Leaves errno alone. */
+static void walk_close(struct walk *w)
 {
-	char name[BLOCK_NAME_MAX + 1], **more;
-	struct listing *l = arg;
+	int saved = errno;
 
-	if (is_dir || manifest_block_name(file, name, sizeof(name)) < 0) {
-		err_set(l->err, ST_UNSUPPORTED, "%s/ram/%s is no block's memory", l->dir, file);
-		return err_hint(l->err, "ram/ holds a file a block, named as the block with all "
-					"but letters, digits, - . _ ~ (and a leading dot) as %%XX");
-	}
-	more = realloc(l->list->names, (l->list->n + 1) * sizeof(*more));
-	if (more)
-		l->list->names = more;
-	if (!more || !(more[l->list->n] = strdup(name)))
-		return err_set(l->err, ST_NOMEM, "out of memory");
-	l->list->n++;
+	closedir(w->d);
+	errno = saved;
+}
+
+static bool is_block_file(const struct walk *w, char name[BLOCK_NAME_MAX + 1])
+{
+	return !w->is_dir && manifest_block_name(w->name, name, BLOCK_NAME_MAX + 1) == 0;
+}
+
+static int list_add(struct image_dir_list *list, const char *name, struct error *err)
+{
+	char **more = realloc(list->names, (list->n + 1) * sizeof(*more));
+
+	if (!more)
+		return err_set(err, ST_NOMEM, "out of memory");
+	list->names = more;
+	more[list->n] = strdup(name);
+	if (!more[list->n])
+		return err_set(err, ST_NOMEM, "out of memory");
+	list->n++;
 	return 0;
+}
+
+static int list_all(struct walk *w, const char *dir, struct image_dir_list *list, struct error *err)
+{
+	char name[BLOCK_NAME_MAX + 1];
+	int r;
+
+	while ((r = walk_next(w)) > 0) {
+		if (!is_block_file(w, name)) {
+			err_set(err, ST_UNSUPPORTED, "%s/ram/%s is no block's memory", dir,
+				w->name);
+			return err_hint(err,
+					"ram/ holds a file a block, named as the block with all "
+					"but letters, digits, - . _ ~ (and a leading dot) as %%XX");
+		}
+		if (list_add(list, name, err) < 0)
+			return -1;
+	}
+	return r < 0 ? err_sys(err, ST_FILE, errno, "cannot list %s/ram", dir) : 0;
 }
 
 static int by_name(const void *a, const void *b)
@@ -79,19 +115,19 @@ static int by_name(const void *a, const void *b)
 
 int image_dir_list(const char *dir, struct image_dir_list *list, struct error *err)
 {
-	struct listing l = { .list = list, .dir = dir, .err = err };
 	char *ram = image_format(err, "%s/ram", dir);
+	struct walk w;
 	int r;
 
 	memset(list, 0, sizeof(*list));
 	if (!ram)
 		return -1;
-	err_clear(err);
-	r = for_each(ram, list_one, &l);
-	if (r < 0 && err->status == ST_OK && errno == ENOENT)
-		r = 0;
-	else if (r < 0 && err->status == ST_OK)
-		err_sys(err, ST_FILE, errno, "cannot list %s", ram);
+	if (walk_open(&w, ram) == 0) {
+		r = list_all(&w, dir, list, err);
+		walk_close(&w);
+	} else {
+		r = errno == ENOENT ? 0 : err_sys(err, ST_FILE, errno, "cannot list %s", ram);
+	}
 	free(ram);
 	if (r < 0)
 		image_dir_list_free(list);
@@ -187,20 +223,17 @@ int image_dir_manifest(const char *dir, struct manifest **out, struct error *err
 	return r;
 }
 
-static int count_one(const char *name, bool is_dir, void *arg)
-{
-	(void)name;
-	(void)is_dir;
-	*(bool *)arg = false;
-	return 1;
-}
-
 int image_dir_empty(const char *dir, bool *empty, struct error *err)
 {
-	*empty = true;
-	if (for_each(dir, count_one, empty) < 0)
-		return err_sys(err, ST_FILE, errno, "cannot list %s", dir);
-	return 0;
+	struct walk w;
+	int r = walk_open(&w, dir);
+
+	if (!r) {
+		r = walk_next(&w);
+		walk_close(&w);
+	}
+	*empty = r == 0;
+	return r < 0 ? err_sys(err, ST_FILE, errno, "cannot list %s", dir) : 0;
 }
 
 static bool is_member(const char *name)
@@ -211,56 +244,50 @@ static bool is_member(const char *name)
 	return false;
 }
 
-struct foreign {
-	bool in_ram;
-	char name[NAME_MAX + 1];
-};
-
-static int find_foreign(const char *name, bool is_dir, void *arg)
+/* Looks for what is no part of an image in `dir` itself, or in its ram/. */
+static int only_image(const char *dir, bool in_ram, struct error *err)
 {
+	char *path = image_format(err, in_ram ? "%s/ram" : "%s", dir);
 	char block[BLOCK_NAME_MAX + 1];
-	struct foreign *f = arg;
+	struct walk w;
+	int r;
 
-	if (f->in_ram ? !is_dir && !manifest_block_name(name, block, sizeof(block))
-		      : (is_dir && !strcmp(name, "ram")) || (!is_dir && is_member(name)))
-		return 0;
-	strncpy(f->name, name, sizeof(f->name) - 1);
-	return 1;
+	if (!path)
+		return -1;
+	r = walk_open(&w, path);
+	if (r < 0 && !(in_ram && errno == ENOENT))
+		err_sys(err, ST_FILE, errno, "cannot list %s", path);
+	else if (r < 0)
+		r = 0;
+	else {
+		while ((r = walk_next(&w)) > 0)
+			if (in_ram     ? !is_block_file(&w, block)
+			    : w.is_dir ? strcmp(w.name, "ram") != 0
+				       : !is_member(w.name))
+				break;
+		if (r > 0)
+			r = err_set(err, ST_FILE, "%s holds %s%s, which is no part of an image",
+				    dir, in_ram ? "ram/" : "", w.name);
+		else if (r < 0)
+			err_sys(err, ST_FILE, errno, "cannot list %s", path);
+		walk_close(&w);
+	}
+	free(path);
+	return r;
 }
 
 int image_dir_only_image(const char *dir, struct error *err)
 {
-	struct foreign f = { 0 };
-	char *ram = image_format(err, "%s/ram", dir);
-	int r;
-
-	if (!ram)
-		return -1;
-	r = for_each(dir, find_foreign, &f);
-	if (!r) {
-		f.in_ram = true;
-		r = for_each(ram, find_foreign, &f);
-		if (r < 0 && errno == ENOENT)
-			r = 0;
-	}
-	if (r < 0)
-		err_sys(err, ST_FILE, errno, "cannot list %s", dir);
-	else if (r > 0)
-		r = err_set(err, ST_FILE, "%s holds %s%s, which is no part of an image", dir,
-			    f.in_ram ? "ram/" : "", f.name);
-	free(ram);
-	return r;
+	return only_image(dir, false, err) < 0 || only_image(dir, true, err) < 0 ? -1 : 0;
 }
 
-static int remove_block(const char *name, bool is_dir, void *arg)
+/* 0, or -1 with errno. */
+static int unlink_in(const char *dir, const char *name)
 {
-	char block[BLOCK_NAME_MAX + 1], *path;
 	struct error err;
+	char *path = image_format(&err, "%s/%s", dir, name);
 	int r;
 
-	if (is_dir || manifest_block_name(name, block, sizeof(block)) < 0)
-		return 0;
-	path = image_format(&err, "%s/%s", (const char *)arg, name);
 	if (!path) {
 		errno = ENOMEM;
 		return -1;
@@ -270,31 +297,39 @@ static int remove_block(const char *name, bool is_dir, void *arg)
 	return r;
 }
 
+static int remove_blocks(const char *ram)
+{
+	char block[BLOCK_NAME_MAX + 1];
+	struct walk w;
+	int r;
+
+	if (walk_open(&w, ram) < 0)
+		return -1;
+	while ((r = walk_next(&w)) > 0)
+		if (is_block_file(&w, block) && unlink_in(ram, w.name) < 0) {
+			r = -1;
+			break;
+		}
+	walk_close(&w);
+	return r < 0 ? -1 : broker_rmdir(ram);
+}
+
 int image_dir_remove(const char *dir)
 {
 	struct error err;
-	char *path = image_format(&err, "%s/ram", dir);
+	char *ram = image_format(&err, "%s/ram", dir);
+	int r;
 
-	if (!path) {
+	if (!ram) {
 		errno = ENOMEM;
 		return -1;
 	}
-	if ((for_each(path, remove_block, path) < 0 || broker_rmdir(path) < 0) && errno != ENOENT) {
-		free(path);
+	r = remove_blocks(ram);
+	free(ram);
+	if (r < 0 && errno != ENOENT)
 		return -1;
-	}
-	free(path);
-	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++) {
-		path = image_format(&err, "%s/%s", dir, members[i]);
-		if (!path) {
-			errno = ENOMEM;
+	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)
+		if (unlink_in(dir, members[i]) < 0 && errno != ENOENT)
 			return -1;
-		}
-		if (broker_unlink(path) < 0 && errno != ENOENT) {
-			free(path);
-			return -1;
-		}
-		free(path);
-	}
 	return broker_rmdir(dir);
 }

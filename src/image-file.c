@@ -100,6 +100,8 @@ static int changed_size(const struct image_file *f, const char *image, uint64_t 
 
 static int size_now(const struct image_file *f, uint64_t *size, struct stat *st, struct error *err)
 {
+	memset(st, 0, sizeof(*st));
+	*size = 0;
 	if (fstat(f->fd, st) < 0)
 		return err_sys(err, ST_FILE, errno, "cannot look at %s", f->path);
 	*size = (uint64_t)st->st_size;

@@ -29,6 +29,7 @@ static int look(const char *path, int flags, struct stat *st, struct error *err)
 {
 	int fd = broker_open(path, O_PATH | flags, 0), r;
 
+	memset(st, 0, sizeof(*st));
 	if (fd < 0 && errno == ENOENT)
 		return 1;
 	r = fd < 0 || fstat(fd, st) < 0 ? err_sys(err, ST_FILE, errno, "cannot look at %s", path)
@@ -153,11 +154,17 @@ static int lock(int fd, const char *path, struct error *err)
 static int replaced(int fd, const char *part, struct error *err)
 {
 	struct stat st, there;
-	int r = look(part, O_NOFOLLOW, &there, err);
 
-	if (!r && fstat(fd, &st) < 0)
-		r = err_sys(err, ST_FILE, errno, "cannot look at %s", part);
-	return r ? r : st.st_dev != there.st_dev || st.st_ino != there.st_ino;
+	if (fstat(fd, &st) < 0)
+		return err_sys(err, ST_FILE, errno, "cannot look at %s", part);
+	switch (look(part, O_NOFOLLOW, &there, err)) {
+	case 0:
+		return st.st_dev != there.st_dev || st.st_ino != there.st_ino;
+	case 1:
+		return 1;
+	default:
+		return -1;
+	}
 }
 
 /* Opens and locks a leftover: its descriptor, -1, or -2: there is none (any more). */
@@ -165,6 +172,7 @@ static int open_leftover(const char *part, struct stat *st, struct error *err)
 {
 	int fd = broker_open(part, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0), r;
 
+	memset(st, 0, sizeof(*st));
 	if (fd < 0)
 		return errno == ENOENT ? -2 : err_sys(err, ST_FILE, errno, "cannot open %s", part);
 	r = fstat(fd, st) < 0 ? err_sys(err, ST_FILE, errno, "cannot look at %s", part)

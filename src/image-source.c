@@ -242,7 +242,7 @@ static int open_dir(struct image *img, const struct image_source_opts *opts, str
 struct image *image_open(const char *path, const struct image_source_opts *opts, struct error *err)
 {
 	struct image *img = image_new(path, err);
-	struct stat st;
+	struct stat st = { 0 };
 	int fd, r;
 
 	if (!img)

@@ -277,28 +277,21 @@ static int make_directory(struct image *img, struct error *err)
 
 /* ---- image_create ---- */
 
-static struct target *target_new(const struct existing *ex, const struct image_layout *layout,
-				 struct error *err)
+static int plan(struct image *img, const struct existing *ex, const struct image_layout *layout,
+		struct error *err)
 {
 	struct target *t = calloc(1, sizeof(*t));
 
-	if (!t) {
-		err_set(err, ST_NOMEM, "out of memory");
-		return NULL;
-	}
+	image_priv(img)->target = t;
+	if (!t)
+		return err_set(err, ST_NOMEM, "out of memory");
 	t->lock = t->parent = t->state_lock = -1;
 	t->force = layout->force;
 	t->in_place = layout->in_place;
 	t->existed = ex->kind != EXISTS_NOT;
 	t->final = image_format(err, "%s", ex->path);
 	t->part = image_format(err, layout->in_place ? "%s" : "%s.part", ex->path);
-	if (!t->final || !t->part) {
-		free(t->final);
-		free(t->part);
-		free(t);
-		return NULL;
-	}
-	return t;
+	return t->final && t->part ? 0 : -1;
 }
 
 /* A raw image's device state goes to a file of its own. */
@@ -340,19 +333,20 @@ static int claim(struct image *img, const struct existing *ex, struct error *err
 static int create(struct image *img, const struct image_layout *layout, const struct existing *ex,
 		  struct error *err)
 {
-	struct target *t;
+	struct image_priv *p = image_priv(img);
 
 	if (part_allowed(ex, layout->force, layout->in_place, err) < 0 ||
 	    take_blocks(img, layout, err) < 0 || choose_form(img, layout, ex, err) < 0)
 		return -1;
-	image_priv(img)->target = t = target_new(ex, layout, err);
-	if (!t || (layout->device_state && !img->directory &&
-		   plan_state(t, layout->device_state, err) < 0))
+	if (plan(img, ex, layout, err) < 0)
+		return -1;
+	if (layout->device_state && !img->directory &&
+	    plan_state(p->target, layout->device_state, err) < 0)
 		return -1;
 	if (claim(img, ex, err) < 0)
 		return -1;
 	if (!img->directory)
-		return make_block(img, &img->blocks[0], t->part, 0, err);
+		return make_block(img, &img->blocks[0], p->target->part, 0, err);
 	return start_manifest(img, layout, err) < 0 ? -1 : make_directory(img, err);
 }
 

@@ -45,7 +45,7 @@ static int hex_value(char c)
 	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
 }
 
-int manifest_block_name(const char *file, char *out, size_t len)
+int manifest_block_name(const char *file, char *name, size_t len)
 {
 	char again[MANIFEST_FILE_NAME_MAX + 1];
 	size_t o = 0;
@@ -63,11 +63,11 @@ int manifest_block_name(const char *file, char *out, size_t len)
 			c = (char)(hi << 4 | lo);
 			s += 2;
 		}
-		out[o++] = c;
+		name[o++] = c;
 	}
-	out[o] = '\0';
+	name[o] = '\0';
 	/* one name has one file name: 'a' written as %61 is somebody else's file */
-	return o && !strcmp(manifest_file_name(out, again, sizeof(again)), file) ? 0 : -1;
+	return o && !strcmp(manifest_file_name(name, again, sizeof(again)), file) ? 0 : -1;
 }
 
 /* ---- memory ---- */
@@ -439,16 +439,16 @@ static int put_capabilities(json_t *root, const struct manifest *m)
 
 static int put_state(json_t *root, const struct manifest *m)
 {
-	json_t *old = json_object_get(root, "device-state"), *obj;
+	json_t *state = json_object_get(root, "device-state");
 
 	if (!m->has_device_state) {
 		json_object_del(root, "device-state");
 		return 0;
 	}
-	obj = old ? json_incref(old) : json_object();
-	return put_u64(obj, "size", m->device_state_size) |
-	       put_text(obj, "digest", m->device_state_digest) |
-	       json_object_set_new(root, "device-state", obj);
+	state = state ? json_incref(state) : json_object();
+	return put_u64(state, "size", m->device_state_size) |
+	       put_text(state, "digest", m->device_state_digest) |
+	       json_object_set_new(root, "device-state", state);
 }
 
 char *manifest_format(const struct manifest *m)

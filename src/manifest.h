@@ -54,6 +54,6 @@ void manifest_free(struct manifest *m);
 char *manifest_file_name(const char *block, char *out, size_t len);
 
 /* Back: 0, or -1 if it is not what manifest_file_name gives for any name of at most len - 1. */
-int manifest_block_name(const char *file, char *out, size_t len);
+int manifest_block_name(const char *file, char *name, size_t len);
 
 #endif
