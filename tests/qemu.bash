@@ -13,7 +13,7 @@ case ${B:=build} in
 /*) MIGTOOL=$B/migtool ;;
 *) MIGTOOL=$BATS_TEST_DIRNAME/../$B/migtool ;;
 esac
-declare -A PEER_PIDS
+declare -gA PEER_PIDS # bats sources this file inside a function
 
 # Makes the boot-sector guest in the file's directory. Arguments: what make-boot takes.
 qemu_build_guest() {
