@@ -9,11 +9,8 @@
 #include <stdio.h>
 
 static int (*const commands[CMD__MAX])(const struct config *cfg, struct error *err) = {
-	[CMD_SEND] = cmd_send,
-	[CMD_RECV] = cmd_recv,
-	[CMD_CHECK] = cmd_check,
-	[CMD_CAPS] = cmd_caps,
-	[CMD_PARAMS] = cmd_params,
+	[CMD_SEND] = cmd_send, [CMD_RECV] = cmd_recv,	  [CMD_CHECK] = cmd_check,
+	[CMD_CAPS] = cmd_caps, [CMD_PARAMS] = cmd_params,
 };
 
 static enum log_level level(int verbosity)
