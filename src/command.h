@@ -9,8 +9,8 @@
 
 /*
  * Starts argv (NULL-terminated; PATH is searched) in a session of its own with our stdin, stdout,
- * stderr and no other descriptor; it survives us and nobody waits for it. Called after the rename:
- * a command that cannot be started is ST_COMMAND, and `image` stays where it is.
+ * stderr and no other descriptor; it survives us and nobody waits for it. `pid` may be NULL. Called
+ * after the rename: a command that cannot be started is ST_COMMAND, and `image` stays where it is.
  */
 int command_start(char *const argv[], const char *image, pid_t *pid, struct error *err);
 

@@ -100,14 +100,25 @@ static void what_cannot_start_leaves_the_image(void)
 	CHECK(command_start(none, "x.img", &pid, &e) == -1 && e.status == ST_COMMAND);
 	CHECK_STR(e.msg, "cannot start the command '/nonexistent/vmm': No such file or directory");
 	CHECK(strstr(e.hint, "x.img") != NULL);
-	CHECK(command_start(data, "x.img", &pid, &e) == -1);
+	CHECK(command_start(data, "x.img", NULL, &e) == -1);
 	CHECK(strstr(e.msg, "Permission denied") != NULL);
+}
+
+static void who_does_not_ask_gets_no_pid(void)
+{
+	char name[] = "true";
+	char *const argv[] = { name, NULL };
+	struct error e;
+
+	CHECK(command_start(argv, "x.img", NULL, &e) == 0);
+	CHECK(wait(NULL) > 0);
 }
 
 static const struct test_case cases[] = {
 	{ "it has our stdio and a session of its own", it_has_our_stdio_and_its_own_session },
 	{ "its signals are as new", its_signals_are_as_new },
 	{ "other descriptors stay here", other_descriptors_stay_here },
+	{ "who does not ask gets no pid", who_does_not_ask_gets_no_pid },
 	{ "what cannot start is told, and the image stays", what_cannot_start_leaves_the_image },
 };
 TEST_MAIN(cases)
