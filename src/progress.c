@@ -194,7 +194,8 @@ void progress_tick(struct progress *p, const struct stats_snapshot *s, const cha
 	}
 }
 
-void progress_end(struct progress *p, const struct stats_snapshot *s, const char *phase)
+void progress_end(struct progress *p, const struct stats_snapshot *s, const char *phase,
+		  bool complete)
 {
 	struct progress_view v;
 
@@ -202,6 +203,11 @@ void progress_end(struct progress *p, const struct stats_snapshot *s, const char
 		log_status_line(NULL);
 	if (p->mode == PROGRESS_JSON && s->t_start) {
 		progress_look(p, s, &v);
+		if (complete) {
+			v.done = v.total;
+			v.permille = 1000;
+			v.eta = 0;
+		}
 		write_line(p, &v, phase);
 	}
 	p->mode = PROGRESS_NONE;

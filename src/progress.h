@@ -41,8 +41,13 @@ void progress_init(struct progress *p, enum progress_mode mode, bool quiet, int 
 /* Called about every 250 ms from the start of the transfer on; shows what is due to be shown. */
 void progress_tick(struct progress *p, const struct stats_snapshot *s, const char *phase);
 
-/* The end: takes the terminal's line away, or writes the last JSON line. */
-void progress_end(struct progress *p, const struct stats_snapshot *s, const char *phase);
+/*
+ * The end: takes the terminal's line away, or writes the last JSON line. `complete`: all has
+ * arrived; a destination cannot tell zero pages among the data from holes, so its own count may be
+ * short.
+ */
+void progress_end(struct progress *p, const struct stats_snapshot *s, const char *phase,
+		  bool complete);
 
 /* Pure but for the samples, of which a new one is kept at most every 200 ms. */
 void progress_look(struct progress *p, const struct stats_snapshot *s, struct progress_view *v);

@@ -74,17 +74,23 @@ static void add_codecs(struct text *t, const struct report *r)
 		    s->zero_copy_sent, s->zero_copy_missed);
 }
 
-/* "512.00 MiB on the wire for 2.00 GiB of memory: 1.50 GiB of holes, 12 zero pages" */
+/* "512.00 MiB on the wire for 2.00 GiB of memory, of which 1.50 GiB are holes and 4.00 KiB zero" */
 static void add_wire(struct text *t, const struct report *r)
 {
 	const struct stats_snapshot *s = r->stats;
+	uint64_t zero = s->duplicate * r->page_size;
 
 	add_size(t, s->transferred);
 	add(t, " on the wire for ");
 	add_size(t, s->total);
-	add(t, " of memory: ");
-	add_size(t, s->holes);
-	add(t, " of holes, %" PRIu64 " zero page%s", s->duplicate, s->duplicate == 1 ? "" : "s");
+	add(t, " of memory, of which ");
+	if (s->holes) {
+		add_size(t, s->holes);
+		add(t, " are holes and ");
+	}
+	/* Holes are announced as zero pages, too. */
+	add_size(t, zero > s->holes ? zero - s->holes : 0);
+	add(t, s->holes ? " zero pages" : " are zero pages");
 	add_codecs(t, r);
 }
 
@@ -146,9 +152,6 @@ static void summary_of_failure(const struct report *r)
 	const struct stats_snapshot *s = r->stats;
 	struct text t = { .len = 0 };
 
-	/* What never began has nothing to tell. */
-	if (!s->travelled && !s->transferred)
-		return;
 	add(&t, "%s after ", migration_status_name(r->status));
 	add_time(&t, stats_elapsed(s));
 	add(&t, ": ");
@@ -167,11 +170,14 @@ void report_summary(const struct report *r)
 {
 	struct text digest = { .len = 0 }, where = { .len = 0 };
 
+	/* What never began has nothing to tell but its error. */
+	if (!r->complete && r->owner != OWNER_UNKNOWN && !r->stats->travelled)
+		return;
 	if (r->complete)
 		summary_of_success(r);
 	else
 		summary_of_failure(r);
-	if (r->complete || r->digest) {
+	if (r->complete) {
 		add_digest(&digest, r);
 		log_info("%s", digest.s);
 	}

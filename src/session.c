@@ -182,7 +182,7 @@ static void take_signal(struct session *ss, enum signal_request req)
 	} else if (req == SIGNAL_STATS) {
 		print_statistics(ss);
 	} else if (req == SIGNAL_STEP) {
-		log_info("SIGUSR2: no step is pending");
+		log_answer("SIGUSR2: no step is pending");
 	}
 }
 
@@ -258,7 +258,7 @@ static int run_threads(struct session *ss, struct run *r, struct error *err)
 	attend(ss, r, &progress);
 	pthread_join(thread, NULL);
 	stats_snapshot(&ss->stats, &snap);
-	progress_end(&progress, &snap, atomic_load(&ss->phase));
+	progress_end(&progress, &snap, atomic_load(&ss->phase), ss->complete);
 	if (!ss->dry_run_done)
 		events_status(&ss->events, final_status(r));
 	return 0;
@@ -344,7 +344,7 @@ static int say_result(struct session *ss, const struct run *r, struct error *err
 	fill_report(ss, r, &snap, &rep);
 	if (ss->dry_run_done)
 		log_info("dry run: the destination would take it; nothing was moved");
-	else if (!r->rc)
+	else
 		report_summary(&rep);
 	if (!ss->cfg->json || !report_json(&rep, ss->out_fd, &why))
 		return 0;

@@ -157,8 +157,8 @@ static void scripts_get_a_line_a_second(void)
 	CHECK(json_integer_value(json_object_get(d, "eta")) == 1);
 	CHECK(json_real_value(json_object_get(d, "percent")) == 50.0);
 	json_decref(j);
-	s.travelled = 1000;
-	progress_end(&p, &s, "completed");
+	s.travelled = 990;
+	progress_end(&p, &s, "completed", true);
 	j = line_from(fd[0]);
 	d = json_object_get(j, "data");
 	CHECK(json_real_value(json_object_get(d, "percent")) == 100.0);
@@ -166,6 +166,12 @@ static void scripts_get_a_line_a_second(void)
 	json_decref(j);
 	progress_tick(&p, &s, "completed");
 	CHECK(line_from(fd[0]) == NULL);
+	progress_init(&p, PROGRESS_JSON, true, fd[1]);
+	progress_end(&p, &s, "failed", false);
+	j = line_from(fd[0]);
+	d = json_object_get(j, "data");
+	CHECK(json_real_value(json_object_get(d, "percent")) == 99.0);
+	json_decref(j);
 	close(fd[0]);
 	close(fd[1]);
 }
