@@ -179,8 +179,8 @@ FISHDIR ?= $(DATADIR)/fish/vendor_completions.d
 ## install: program, manual, completions, below DESTDIR and PREFIX
 install: all
 	install -D -m 755 $(B)/migtool $(DESTDIR)$(BINDIR)/migtool
-	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man1 $(INSTALL_MAN1)
-	install -D -m 644 -t $(DESTDIR)$(MANDIR)/man5 $(INSTALL_MAN5)
+	$(if $(INSTALL_MAN1),install -D -m 644 -t $(DESTDIR)$(MANDIR)/man1 $(INSTALL_MAN1))
+	$(if $(INSTALL_MAN5),install -D -m 644 -t $(DESTDIR)$(MANDIR)/man5 $(INSTALL_MAN5))
 	install -D -m 644 completions/migtool.bash $(DESTDIR)$(BASHDIR)/migtool
 	install -D -m 644 completions/migtool.zsh $(DESTDIR)$(ZSHDIR)/_migtool
 	install -D -m 644 completions/migtool.fish $(DESTDIR)$(FISHDIR)/migtool.fish
@@ -198,7 +198,7 @@ clean:
 	rm -rf build
 
 DEPS := build-essential pkg-config libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev \
-	bats python3 socat qemu-system-x86 busybox-static cpio jq zstd zsh fish mandoc
+	bats python3 socat qemu-system-x86 busybox-static cpio jq zstd zsh fish mandoc shellcheck git
 
 ## deps: installs the Debian packages that building and testing need, if they are missing
 deps:
@@ -208,7 +208,7 @@ deps:
 help:
 	@echo 'make [TARGET]... [VARIABLE=VALUE]...'
 	@echo
-	@sed -n 's/^## \([a-z-]*\): /\1\t/p' Makefile | expand -t 14 | sed 's/^/  /'
+	@sed -n 's/^## \([a-z0-9-]*\): /\1\t/p' Makefile | expand -t 16 | sed 's/^/  /'
 	@echo
 	@sed -n '/^# Variables:/,/^$$/s/^# \{0,1\}//p' Makefile
 
