@@ -24,6 +24,7 @@ struct recv_channel {
 	bool started;
 	struct transport *t;
 	struct stream s;
+	const struct codec_ops *ops; /* NULL: the first packet with pages will tell (a QEMU's) */
 	struct codec *codec;
 	uint8_t *in; /* a payload before decoding */
 	struct page_batch batch;
@@ -33,7 +34,7 @@ struct recv_channel {
 
 struct multifd_recv {
 	struct target *t;
-	const struct codec_ops *ops;
+	const struct codec_ops *ops; /* NULL: nobody said which method it will be */
 	unsigned n;
 	struct recv_channel *channels; /* by number */
 	uint8_t *memory;	       /* the batches' buffers */
@@ -44,16 +45,47 @@ struct multifd_recv {
 
 /* ---- one packet ---- */
 
-/* The method of a packet with pages has to be the configured one; ours may also be sent as it is.
+static int open_codec(struct recv_channel *ch, const struct codec_ops *ops, struct error *err)
+{
+	ch->ops = ops;
+	if (ops->method == METHOD_NONE)
+		return 0;
+	ch->codec = ops->open_decode(!ch->m->t->ss->dialect.multifd2, MULTIFD_PACKET_BYTES, err);
+	return ch->codec ? 0 : -1;
+}
+
+static const struct codec_ops *codec_of_wire(uint32_t wire)
+{
+	for (int i = METHOD_NONE; i <= METHOD_ZSTD; i++)
+		if (codec_find((enum multifd_method)i)->wire_flags == wire)
+			return codec_find((enum multifd_method)i);
+	return NULL;
+}
+
+/*
+ * The method of all packets with pages is one: the agreed one, or where nothing was agreed (a QEMU
+ * announces nothing) the first one's. Ours may also be sent as it is.
  */
-static int check_method(const struct recv_channel *ch, uint32_t flags, struct error *err)
+static int check_method(struct recv_channel *ch, uint32_t flags, struct error *err)
 {
 	uint32_t method = flags & MULTIFD_METHOD_MASK;
 
-	if (method == ch->m->ops->wire_flags || (ch->m->t->ss->dialect.multifd2 && method == 0))
+	if (!ch->ops) {
+		const struct codec_ops *ops = codec_of_wire(method);
+
+		if (ops)
+			return open_codec(ch, ops, err);
+		return err_set(err, ST_UNSUPPORTED,
+			       "a packet is compressed with method 0x%x, which is none of none "
+			       "(0x0), zlib (0x2), zstd (0x4)",
+			       method);
+	}
+	if (method == ch->ops->wire_flags || (ch->m->t->ss->dialect.multifd2 && method == 0))
 		return 0;
 	err_set(err, ST_DATA, "a packet is compressed with method 0x%x, expected 0x%x (%s)", method,
-		ch->m->ops->wire_flags, ch->m->ops->name);
+		ch->ops->wire_flags, ch->ops->name);
+	if (!ch->m->ops)
+		return -1;
 	return err_hint(err, "--param multifd-compression=METHOD has to be the same on both ends");
 }
 
@@ -74,7 +106,7 @@ static int read_payload(struct recv_channel *ch, uint32_t flags, uint32_t payloa
 	}
 	if (stream_read(&ch->s, ch->in, payload, err))
 		return -1;
-	return ch->m->ops->decode(ch->codec, ch->in, payload, iov, n, err);
+	return ch->ops->decode(ch->codec, ch->in, payload, iov, n, err);
 }
 
 static int place(struct recv_channel *ch, struct error *err)
@@ -390,11 +422,9 @@ static int channel_start(struct recv_channel *ch, struct error *err)
 	struct multifd_recv *m = ch->m;
 	int e;
 
-	if (m->ops->method != METHOD_NONE) {
-		ch->codec =
-			m->ops->open_decode(!m->t->ss->dialect.multifd2, MULTIFD_PACKET_BYTES, err);
-		if (!ch->codec)
-			return -1;
+	if (m->ops && open_codec(ch, m->ops, err))
+		return -1;
+	if (!m->ops || ch->codec) {
 		ch->in = malloc(2 * MULTIFD_PACKET_BYTES);
 		if (!ch->in)
 			return err_set(err, ST_NOMEM, "no memory for a multifd channel");
@@ -431,7 +461,8 @@ struct multifd_recv *multifd_recv_open(struct target *t, unsigned n, struct erro
 	}
 	m->t = t;
 	m->n = n;
-	m->ops = codec_find(t->ss->method);
+	if (t->ss->dialect.migtool || t->ss->cfg->params.given[PARAM_MULTIFD_COMPRESSION])
+		m->ops = codec_find(t->ss->method);
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_cond_init(&m->changed, NULL);
 	if (allocate(m, err) ||
@@ -485,7 +516,7 @@ void multifd_recv_close(struct multifd_recv *m, int ms)
 		stream_close(&ch->s);
 		transport_close(ch->t, &ignored);
 		if (ch->codec)
-			m->ops->close(ch->codec);
+			ch->ops->close(ch->codec);
 		free(ch->in);
 	}
 	free(m->channels);
