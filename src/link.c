@@ -83,6 +83,7 @@ int link_put_hello(struct session *ss, struct stream *s, unsigned channel, struc
 
 static int check_hello(struct session *ss, const struct multifd_init *init, struct error *err)
 {
+	static const uint8_t unset[16];
 	uint8_t uuid[16];
 	char text[37], ours[37];
 
@@ -94,8 +95,14 @@ static int check_hello(struct session *ss, const struct multifd_init *init, stru
 			return 0;
 		return err_set(err, ST_REFUSED, "its first packet names another session");
 	}
+	if (init->version != MULTIFD_VERSION)
+		return err_set(err, ST_REFUSED, "its first packet has version %u, expected %u",
+			       init->version, MULTIFD_VERSION);
+	/* a QEMU may say its uuid nowhere else; its channels have to agree */
+	if (!ss->uuid[0] && memcmp(init->id, unset, 16))
+		uuid_format(init->id, ss->uuid);
 	link_uuid(ss, uuid);
-	if (!ss->uuid[0] || !memcmp(init->id, uuid, 16))
+	if (!memcmp(init->id, uuid, 16))
 		return 0;
 	return err_set(err, ST_REFUSED, "its first packet has uuid %s, expected %s",
 		       uuid_format(init->id, text), uuid_format(uuid, ours));
