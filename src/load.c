@@ -153,9 +153,28 @@ static int answer_ping(struct target *t, struct error *err)
 	return target_say(t, RP_PONG, &value, sizeof(value), err);
 }
 
+/* The length of a command that is followed here, -1 for the others. */
+static int command_len(uint16_t cmd)
+{
+	switch (cmd) {
+	case MIG_CMD_PING:
+		return 4;
+	case MIG_CMD_OPEN_RETURN_PATH:
+	case MIG_CMD_SWITCHOVER_START:
+		return 0;
+	default:
+		return -1;
+	}
+}
+
 static int qemu_command(struct target *t, const struct wire_command *c, struct error *err)
 {
-	if (c->cmd == MIG_CMD_OPEN_RETURN_PATH && c->len == 0) {
+	int want = command_len(c->cmd);
+
+	if (want >= 0 && c->len != (uint32_t)want)
+		return err_set(err, ST_DATA, "command %u (%s) of %u bytes, expected %d", c->cmd,
+			       wire_command_name(c->cmd), c->len, want);
+	if (c->cmd == MIG_CMD_OPEN_RETURN_PATH) {
 		if (!t->ss->main->two_way)
 			return err_set(err, ST_UNSUPPORTED,
 				       "the source wants a return path, and %s "
@@ -164,9 +183,9 @@ static int qemu_command(struct target *t, const struct wire_command *c, struct e
 		t->rp_open = true;
 		return 0;
 	}
-	if (c->cmd == MIG_CMD_PING && c->len == 4)
+	if (c->cmd == MIG_CMD_PING)
 		return answer_ping(t, err);
-	if (c->cmd == MIG_CMD_SWITCHOVER_START && c->len == 0)
+	if (c->cmd == MIG_CMD_SWITCHOVER_START)
 		return 0;
 	err_set(err, ST_UNSUPPORTED, "command %u (%s) of %u bytes cannot be followed", c->cmd,
 		wire_command_name(c->cmd), c->len);
@@ -240,6 +259,9 @@ static int check_section(struct target *t, const struct wire_section *sec, struc
 		return err_hint(err, "switch block and dirty-bitmaps off on the source, and unplug "
 				     "devices that migrate live");
 	}
+	if (sec->instance != 0)
+		return err_set(err, ST_DATA, "RAM section instance %u, expected instance 0",
+			       sec->instance);
 	if (sec->version != RAM_VERSION || t->have_ram)
 		return err_set(err, ST_DATA, "RAM section version %u%s, expected one of version %d",
 			       sec->version, t->have_ram ? ", a second one" : "", RAM_VERSION);
@@ -326,8 +348,8 @@ static int take_blob(struct target *t, struct error *err)
 	}
 	free(buf);
 	if (!rc && !blob_complete(t->blob) && !blob_ends_with_eof(t->blob))
-		rc = err_set(err, ST_SOCKET,
-			     "the connection ended in the middle of the device state");
+		rc = err_set(err, t->ss->main->end_status,
+			     "%s ended in the middle of the device state", t->ss->main->name);
 	return rc ? -1 : keep_blob(t, err);
 }
 
