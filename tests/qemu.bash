@@ -68,16 +68,14 @@ qemu_migrate() { # NAME URI [SETTING]...
 }
 
 qemu_wait_status() { # NAME STATUS[,STATUS]
-	qemu_qmp "$1" wait "$2" >"$PEER_DIR/$1.migration" || {
-		cat "$PEER_DIR/$1.migration" "$PEER_DIR/$1.err"
-		return 1
-	}
+	qemu_qmp "$1" wait "$2" >"$PEER_DIR/$1.migration"
 }
 
-# The number in the last complete `tick` line, 0 before the first.
+# The number in the last complete `tick` line, 0 before the first. (Linux ends a line with CR LF.)
 qemu_serial_last_tick() { # NAME
-	awk 'BEGIN { n = 0 } { if (have) n = last } /^tick [0-9]+$/ { last = $2; have = 1 }
-		END { print n }' "$PEER_DIR/$1.serial" 2>/dev/null || echo 0
+	{ cat "$PEER_DIR/$1.serial" 2>/dev/null && echo x; } | tr -d '\r' | awk '
+		/^tick [0-9]+$/ { n = $2 }
+		END { print n + 0 }'
 }
 
 qemu_wait_tick() { # NAME NUMBER
@@ -86,8 +84,8 @@ qemu_wait_tick() { # NAME NUMBER
 		[ "$(qemu_serial_last_tick "$1")" -lt "$2" ] || return 0
 		sleep 0.05
 	done
-	echo "$1: no tick $2 within 30 seconds" >&2
-	cat "$PEER_DIR/$1.serial" "$PEER_DIR/$1.err"
+	echo "$1: no tick $2 within 30 seconds; its last lines:" >&2
+	tail -n 5 "$PEER_DIR/$1.serial"
 	return 1
 }
 
@@ -134,8 +132,17 @@ qemu_stop() { # NAME
 	wait_for_end "$1" || true
 }
 
+# What all said that took part, after a test has failed.
+peer_messages() {
+	local file
+	for file in "$PEER_DIR"/*.err; do
+		[ ! -s "$file" ] || tail -v -n 20 "$file"
+	done
+}
+
 peer_teardown() {
 	local name
+	[ -n "${BATS_TEST_COMPLETED:-}" ] || peer_messages
 	for name in "${!PEER_PIDS[@]}"; do
 		kill -KILL "${PEER_PIDS[$name]}" 2>/dev/null || true
 		wait "${PEER_PIDS[$name]}" 2>/dev/null || true
@@ -143,24 +150,28 @@ peer_teardown() {
 	PEER_PIDS=()
 }
 
-# recv_start NAME URI IMAGE [OPTION]...: `migtool recv` in the background. It listens when this
-# returns, and RECV_URI is where. Its JSON goes to NAME.json, its messages to NAME.err.
+# recv_start NAME URI IMAGE [OPTION]...: `migtool recv` in the background. If the URI is one to listen
+# on, it listens when this returns, and RECV_URI is where. Its JSON goes to NAME.json, its messages
+# to NAME.err.
 recv_start() {
 	local name=$1 uri=$2 image=$3
 	shift 3
+	rm -f "$PEER_DIR/$name.ready"
 	mkfifo "$PEER_DIR/$name.ready"
 	"$MIGTOOL" recv --json --progress=none --ready-fd 9 "$@" "$uri" "$image" \
-		9>"$PEER_DIR/$name.ready" >"$PEER_DIR/$name.json" 2>"$PEER_DIR/$name.err" \
+		9<>"$PEER_DIR/$name.ready" >"$PEER_DIR/$name.json" 2>"$PEER_DIR/$name.err" \
 		</dev/null 3>&- 4>&- &
 	peer_started "$name"
-	RECV_URI= # for the caller
+	# shellcheck disable=SC2034 # for the caller
+	RECV_URI=$uri
+	case $uri in
+	exec:* | fd:* | file:* | stdio:*) return ;;
+	esac
 	# shellcheck disable=SC2034
 	read -r -t 20 RECV_URI <"$PEER_DIR/$name.ready" || {
-		echo "migtool recv does not listen:" >&2
-		cat "$PEER_DIR/$name.err" >&2
+		echo "migtool recv does not listen" >&2
 		return 1
 	}
-	rm "$PEER_DIR/$name.ready"
 }
 
 # recv_wait NAME [STATUS]: until it has ended; its messages are shown if the status is another.
@@ -168,9 +179,25 @@ recv_wait() {
 	local rc=0
 	wait_for_end "$1" || rc=$?
 	[ "$rc" -eq "${2:-0}" ] && return 0
-	echo "migtool $1 ended with $rc instead of ${2:-0}:" >&2
-	cat "$PEER_DIR/$1.err" "$PEER_DIR/$1.json" >&2
+	echo "migtool $1 ended with $rc instead of ${2:-0}" >&2
 	return 1
+}
+
+# How many bytes of a file are no hole. (du counts the file system's own blocks too.)
+data_bytes() { # FILE
+	python3 - "$1" <<-END
+		import os, sys
+		fd, at, total = os.open(sys.argv[1], os.O_RDONLY), 0, 0
+		size = os.fstat(fd).st_size
+		while at < size:
+		    try:
+		        start = os.lseek(fd, at, os.SEEK_DATA)
+		    except OSError:
+		        break
+		    at = os.lseek(fd, start, os.SEEK_HOLE)
+		    total += at - start
+		print(total)
+	END
 }
 
 # Two image directories that must be equal: the blocks, with --devices the devices too.

@@ -7,8 +7,8 @@ bad_streams.py GOLDEN DIR
 GOLDEN is the directory of golden streams. Each case becomes DIR/NAME.stream; DIR/cases lists them,
 a line each: name, exit status (several that may be: with commas), words that the message has to
 contain. Two sorts: a small stream built here with one thing wrong in it, and a golden stream that is
-cut inside the first element or record of each kind. DIR/packets is the same for multifd: names alone,
-each of a DIR/NAME.channel to be played instead of multifd-none's channel 0.
+cut inside the first element or record of each kind. DIR/packets is the same for multifd: names and
+statuses; each DIR/NAME.channel is to be played instead of multifd-none's channel 0.
 """
 
 import os
@@ -119,7 +119,7 @@ def framing():
     yield "framing-magic", 2, "", header(magic=b"QEVN") + configuration()
     yield "framing-version", 2, "", header(version=2) + configuration()
     yield "framing-machine-length", 12, "", header() + configuration(length=1 << 31)
-    yield "framing-configuration-subsection", 12, "", header() + configuration(
+    yield "framing-configuration-subsection", "4,12", "", header() + configuration(
         rest=b"\5" + counted("configuration/novel") + be(1, 4)) + start() + TAIL
     yield "framing-capability-count", 12, "", header() + configuration(
         rest=b"\5" + counted("configuration/capabilities") + be(1, 4) + be(1 << 31, 4))
@@ -127,13 +127,13 @@ def framing():
         rest=b"\5" + counted("configuration/target-page-bits") + be(1, 4) + be(40, 4)) + start() + TAIL
     yield "framing-element", 12, "", BEGIN + b"\x55"
     yield "framing-element-before-ram", 12, "", HEAD + b"\x55"
-    yield "framing-command", 12, "", HEAD + be(q.COMMAND, 1) + be(999, 2) + be(0, 2) + start() + TAIL
+    yield "framing-command", "4,12", "", HEAD + be(q.COMMAND, 1) + be(999, 2) + be(0, 2) + start() + TAIL
     yield "framing-command-length", 12, "", HEAD + be(q.COMMAND, 1) + be(2, 2) + be(5, 2) + b"\0" * 5
     yield "framing-part-of-unknown-section", 12, "", BEGIN + part(PLAIN, 3) + TAIL
     yield "framing-part-before-start", 12, "", HEAD + part(PLAIN) + TAIL
     yield "framing-other-live-device", "4,12", "block", HEAD + start(idstr="block") + TAIL
-    yield "framing-ram-version", "2,12", "ram", HEAD + start(version=5) + TAIL
-    yield "framing-ram-instance", 12, "ram", HEAD + start(instance=1) + TAIL
+    yield "framing-ram-version", "2,12", "RAM", HEAD + start(version=5) + TAIL
+    yield "framing-ram-instance", 12, "RAM", HEAD + start(instance=1) + TAIL
     yield "framing-second-start", 12, "", BEGIN + start() + TAIL
     yield "framing-footer-id", 12, "", BEGIN + part(PLAIN, end=EOS + footer(3)) + TAIL
     yield "framing-footer-kind", 12, "", BEGIN + part(PLAIN, end=EOS + footer(kind=0x7F)) + TAIL
@@ -197,27 +197,29 @@ def golden(directory, name):
 
 
 def packets(directory):
-    """The golden channel 0 with one field of its first packet with pages changed."""
+    """(name, status, data): the golden channel 0 with one thing wrong. What may be no channel of ours
+    at all is dropped, and the right one is waited for."""
     data = golden(directory, "multifd-none.channel-0")
     at = 64  # behind the channel's first packet
     while data[at + 16:at + 20] == bytes(4):
         at += 1344
-    for name, where, new in (
-            ("first-magic", 0, be(0x11223345, 4)), ("first-version", 4, be(2, 4)),
-            ("first-id", 24, be(2, 1)), ("first-id-of-other", 24, be(1, 1)),
-            ("first-uuid", 8, be(7, 16)),
-            ("magic", at, be(0x11223345, 4)), ("version", at + 4, be(2, 4)),
-            ("method", at + 8, be(0xE, 4)), ("capacity", at + 12, be(129, 4)),
-            ("pages", at + 16, be(129, 4)), ("payload-short", at + 20, be(4095, 4)),
-            ("payload-huge", at + 20, be(0x7FFFFFFF, 4)), ("block", at + 64, b"q"),
-            ("block-endless", at + 64, b"a" * 256), ("offset-unaligned", at + 320, be(1, 8)),
-            ("offset-beyond", at + 320, be(2 << 20, 8)),
-            ("offset-far", at + 320, be((1 << 64) - q.PAGE, 8))):
-        yield name, data[:where] + new + data[where + len(new):]
-    yield "ends-in-first", data[:30]
-    yield "ends-in-header", data[:at + 500]
-    yield "ends-in-payload", data[:at + 1344 + 5000]
-    yield "no-sync", data[:64]
+    for name, status, where, new in (
+            ("first-magic", 30, 0, be(0x11223345, 4)), ("first-version", 30, 4, be(2, 4)),
+            ("first-id", 12, 24, be(2, 1)), ("first-id-of-other", 12, 24, be(1, 1)),
+            ("first-uuid", 30, 8, be(7, 16)),
+            ("magic", 12, at, be(0x11223345, 4)), ("version", 12, at + 4, be(2, 4)),
+            ("method", "4,12", at + 8, be(0xE, 4)), ("capacity", 12, at + 12, be(129, 4)),
+            ("pages", 12, at + 16, be(129, 4)), ("payload-short", 12, at + 20, be(4095, 4)),
+            ("payload-huge", 12, at + 20, be(0x7FFFFFFF, 4)), ("block", 12, at + 64, b"q"),
+            ("block-endless", 12, at + 64, b"a" * 256),
+            ("offset-unaligned", 12, at + 320, be(1, 8)),
+            ("offset-beyond", 12, at + 320, be(2 << 20, 8)),
+            ("offset-far", 12, at + 320, be((1 << 64) - q.PAGE, 8))):
+        yield name, status, data[:where] + new + data[where + len(new):]
+    yield "ends-in-first", 30, data[:30]
+    yield "ends-in-header", 10, data[:at + 500]
+    yield "ends-in-payload", 10, data[:at + 1344 + 5000]
+    yield "ends-without-sync", 10, data[:64]
 
 
 class Tracer(q.Stream):
@@ -278,10 +280,10 @@ def main():
                 f.write(data)
             print(name, status, words, file=index)
     with open(os.path.join(directory, "packets"), "w", encoding="ascii") as index:
-        for name, data in packets(sys.argv[1]):
+        for name, status, data in packets(sys.argv[1]):
             with open(os.path.join(directory, f"{name}.channel"), "wb") as f:
                 f.write(data)
-            print(name, file=index)
+            print(name, status, file=index)
 
 
 if __name__ == "__main__":

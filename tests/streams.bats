@@ -1,0 +1,169 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-or-later
+# `migtool recv` of streams without their QEMU: the golden ones, small odd ones, and such as have
+# exactly one thing wrong in them. Blocks are compared by the digests beside the golden streams.
+
+bats_require_minimum_version 1.5.0
+load qemu
+
+setup_file() {
+	"$BATS_TEST_DIRNAME/tools/bad_streams.py" "$BATS_TEST_DIRNAME/golden" "$BATS_FILE_TMPDIR/cases"
+}
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+	CASES=$BATS_FILE_TMPDIR/cases
+	GOLDEN=$BATS_TEST_DIRNAME/golden
+}
+
+teardown() {
+	peer_teardown
+}
+
+unpack() { # NAME: the golden stream, in a file of that name
+	zstd -dcq "$GOLDEN/$1.stream.zst" >"$1"
+}
+
+# The image's blocks are those that NAME.json describes, and the device state too.
+assert_golden_image() { # IMAGE NAME
+	python3 - "$1" "$GOLDEN/$2.json" <<-'END'
+		import hashlib, json, os, sys, urllib.parse
+		image, wanted = sys.argv[1], json.load(open(sys.argv[2]))
+		sha = lambda path: hashlib.sha256(open(path, "rb").read()).hexdigest()
+		found = {urllib.parse.unquote(f): sha(os.path.join(image, "ram", f))
+		         for f in os.listdir(os.path.join(image, "ram"))}
+		assert found == {b["name"]: b["sha256"] for b in wanted["blocks"]}, found
+		assert sha(os.path.join(image, "device-state")) == wanted["device-state"]["sha256"]
+	END
+}
+
+receive() { # STREAM IMAGE [OPTION]...
+	local stream=$1 image=$2
+	shift 2
+	timeout 30 "$MIGTOOL" recv -q --progress=none "$@" "file:$stream" "$image" \
+		</dev/null >out 2>err 3>&- 4>&-
+}
+
+# try_cases PATTERN: runs each case of that name; says all that is wrong, not only the first.
+try_cases() {
+	local name status words rc tried=0 bad=0
+	while read -r name status words; do
+		# shellcheck disable=SC2053
+		[[ $name == $1 ]] || continue
+		tried=$((tried + 1)) rc=0
+		receive "$CASES/$name.stream" image --cap compress || rc=$?
+		if [[ ,$status, != *,$rc,* ]]; then
+			echo "$name: ended with $rc instead of $status: $(head -c 500 err)"
+			bad=1
+		elif [ "$rc" -ne 0 ] && ! grep -qF -- "error: " err; then
+			echo "$name: no error message: $(head -c 500 err)"
+			bad=1
+		elif [ -n "$words" ] && ! grep -qF -- "$words" err; then
+			echo "$name: '$words' is not in the message: $(head -c 500 err)"
+			bad=1
+		fi
+		if [ "$rc" -ne 0 ] && { [ -e image ] || [ -e image.part ]; }; then
+			echo "$name: something was left behind"
+			bad=1
+		fi
+		rm -rf image image.part
+	done <"$CASES/cases"
+	[ "$tried" -gt 5 ] && [ "$bad" -eq 0 ]
+}
+
+@test "each golden stream of one connection becomes the image that is described beside it" {
+	local name
+	for name in plain uuid compress xbzrle background-snapshot; do
+		unpack $name
+		receive $name "image-$name" --cap compress || {
+			echo "$name: $(cat err)"
+			return 1
+		}
+		assert_golden_image "image-$name" $name
+	done
+	[ "$(jq -r .uuid image-uuid/manifest.json)" = 12345678-9abc-def0-0123-456789abcdef ]
+}
+
+@test "each golden multifd stream becomes the image that is described beside it" {
+	local name
+	for name in multifd-none multifd-zlib multifd-zstd; do
+		unpack $name.main
+		unpack $name.channel-0
+		unpack $name.channel-1
+		recv_start $name unix:socket "image-$name" --cap multifd --param multifd-channels=2
+		"$TOOLS/replay.py" socket $name.main $name.channel-1 $name.channel-0 3>&-
+		recv_wait $name
+		assert_golden_image "image-$name" $name
+		rm -f socket
+	done
+}
+
+@test "odd streams that a QEMU would take are taken" {
+	try_cases "good-*"
+}
+
+@test "streams whose framing is wrong are refused, and nothing is left" {
+	try_cases "framing-*"
+}
+
+@test "streams whose block list is wrong are refused, and nothing is left" {
+	try_cases "blocks-*"
+}
+
+@test "streams with a wrong record are refused, and nothing is left" {
+	try_cases "record-*"
+}
+
+@test "streams whose compressed pages are not one page are refused, and nothing is left" {
+	try_cases "compress-*"
+	try_cases "xbzrle-*"
+}
+
+@test "streams that end in the middle of anything are refused, and nothing is left" {
+	try_cases "cut-*"
+}
+
+@test "a connection that ends in the middle is a socket error, whatever the place" {
+	local name
+	for name in cut-plain-block-list cut-plain-page cut-plain-zero cut-plain-eos cut-plain-between \
+		cut-xbzrle-xbzrle cut-compress-compress cut-plain-device-state; do
+		recv_start recv unix:socket image --cap compress
+		"$TOOLS/replay.py" socket "$CASES/$name.stream" 3>&-
+		recv_wait recv 10
+		[ ! -e image ] && [ ! -e image.part ]
+		rm -f socket
+	done
+}
+
+@test "a connection that stalls in the middle is given up after --timeout" {
+	local name
+	for name in cut-plain-block-list cut-plain-page cut-plain-between; do
+		recv_start recv unix:socket image --timeout 1
+		"$TOOLS/replay.py" --hold 20 socket "$CASES/$name.stream" 3>&- &
+		peer_started replay
+		recv_wait recv 30
+		[ ! -e image ] && [ ! -e image.part ]
+		wait_for_end replay
+		rm -f socket
+	done
+}
+
+@test "multifd packets that are wrong are refused, and nothing is left" {
+	local name status rc bad=0
+	unpack multifd-none.main
+	unpack multifd-none.channel-1
+	while read -r name status; do
+		recv_start recv unix:socket image --cap multifd --param multifd-channels=2 --timeout 1
+		"$TOOLS/replay.py" socket multifd-none.main multifd-none.channel-1 \
+			"$CASES/$name.channel" 3>&- >/dev/null
+		rc=0
+		wait_for_end recv || rc=$?
+		if [[ ,$status, != *,$rc,* || -e image || -e image.part ]] ||
+			! grep -qF "error: " recv.err; then
+			echo "$name: ended with $rc instead of $status: $(head -c 500 recv.err)"
+			bad=1
+		fi
+		rm -rf socket image image.part
+	done <"$CASES/packets"
+	[ "$bad" -eq 0 ]
+}
