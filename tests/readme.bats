@@ -1,0 +1,143 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-or-later
+# README.md's commands, taken from it and run; only host and port are other ones.
+
+bats_require_minimum_version 1.5.0
+load qemu
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+	README=$BATS_TEST_DIRNAME/../README.md
+	ln -s "$(realpath "$MIGTOOL")" migtool
+	PATH=$PWD:$PATH
+	truncate -s 64M guest.mem
+	head -c 1500000 /dev/urandom | dd of=guest.mem bs=4096 seek=100 conv=notrunc status=none
+	printf 'the end' | dd of=guest.mem bs=1 seek=$((64 * 1048576 - 7)) conv=notrunc status=none
+}
+
+teardown() {
+	peer_teardown
+}
+
+# readme PATTERN [NUMBER]: that command of README.md, in one line, without build/ and comment. A
+# pattern that nothing matches fails the test: the text has changed, and so has to be what is run.
+readme() {
+	sed -n '/^    /{:more;/\\$/{N;s/\\\n */ /;bmore};s/^ *\(build\/\)\{0,1\}//;s/  *#.*//;p}' "$README" |
+		grep -e "$1" | sed -n "${2:-1}p" | grep .
+}
+
+# recv_readme NAME PATTERN [NUMBER]: a command that listens, on a port of the kernel's choice, in the
+# directory IN.
+recv_readme() {
+	local command
+	command=$(readme "$2" "${3:-1}")
+	command=$(sed -E -e 's/tcp:[0-9.]*:[0-9]+/tcp:127.0.0.1:0/' -e "${EDIT:-}" \
+		-e 's/ (-- |$)/ --json --progress=none --ready-fd 9 \1/' <<<"$command ")
+	echo "$command"
+	mkfifo "$1.ready"
+	{ cd "${IN:-.}" && eval "$command"; } 9>"$1.ready" >"$1.json" 2>"$1.err" </dev/null 3>&- 4>&- &
+	peer_started "$1"
+	read -r -t 20 RECV_URI <"$1.ready"
+	[ -n "$RECV_URI" ]
+}
+
+# send_readme PATTERN [NUMBER]: a command that sends there.
+send_readme() {
+	local command
+	command=$(readme "$1" "${2:-1}")
+	command=$(sed -E "s/tcp:[a-z0-9.]+:4444/${RECV_URI//\//\\/}/" <<<"$command")
+	echo "$command"
+	eval "$command"
+}
+
+@test "the first run by hand" {
+	recv_readme recv 'recv tcp:127.0.0.1:4444'
+	send_readme 'send guest.mem tcp:127.0.0.1:4444'
+	recv_wait recv
+	cmp guest.mem arrived.mem
+	[ "$(stat -c %b arrived.mem)" -le "$(stat -c %b guest.mem)" ]
+	jq -e '.status == "completed" and ."digest-verified"' recv.json
+}
+
+@test "compressed, on four connections" {
+	mkdir there
+	IN=there recv_readme recv 'recv tcp::4444 guest.mem$'
+	send_readme 'multifd-compression=zstd'
+	recv_wait recv
+	cmp guest.mem there/guest.mem
+}
+
+@test "through a command whose stdin and stdout reach the other end" {
+	mkdir there
+	# ssh HOST COMMAND..., where the host is a directory
+	cat >ssh <<'END'
+#!/bin/sh
+cd there && shift && exec "$@"
+END
+	chmod +x ssh
+	send_readme 'exec:ssh host'
+	cmp guest.mem there/guest.mem
+}
+
+@test "only what changed" {
+	mkdir there
+	cp --sparse=always guest.mem old.mem
+	cp --sparse=always guest.mem there/guest.mem
+	printf 'changed' | dd of=guest.mem bs=1 seek=500000 conv=notrunc status=none
+	IN=there recv_readme recv 'recv --delta'
+	send_readme 'send --cap xbzrle --base'
+	recv_wait recv
+	cmp guest.mem there/guest.mem
+	[ "$(jq .ram.transferred recv.json)" -lt 100000 ]
+}
+
+@test "will it work: a dry run leaves recv listening" {
+	mkdir there
+	IN=there recv_readme recv 'recv tcp::4444 guest.mem$'
+	send_readme 'send -n'
+	[ ! -e there/guest.mem ]
+	send_readme 'send guest.mem tcp'
+	recv_wait recv
+	cmp guest.mem there/guest.mem
+	eval "$(readme 'check --cap multifd')"
+}
+
+@test "into a file, and back" {
+	eval "$(readme 'send guest.mem file:')"
+	mv guest.mem sent.mem
+	eval "$(readme 'recv file:')"
+	cmp sent.mem guest.mem
+}
+
+@test "from a script" {
+	local script
+	script=$(sed -n '/^    mkfifo ready/,/^$/p' "$README" | sed 's/^    //')
+	[ "$(wc -l <<<"$script")" -eq 4 ]
+	mkdir there
+	cp --sparse=always guest.mem sent.mem
+	script=${script/send -q guest.mem/send -q sent.mem}
+	rm guest.mem
+	run -0 timeout 60 bash -c "$script" 3>&- 4>&-
+	echo "$output"
+	cmp sent.mem guest.mem
+	[[ ${lines[-1]} =~ ^[0-9a-f]{32}$ ]]
+}
+
+@test "start what uses the memory" {
+	cat >my-vmm <<'END'
+#!/bin/sh
+cmp "$2" sent.mem >vmm.saw 2>&1
+echo $? >>vmm.saw
+END
+	chmod +x my-vmm
+	mv guest.mem sent.mem
+	[[ $(readme my-vmm) == *"/dev/shm/guest.mem -- my-vmm --memory /dev/shm/guest.mem" ]]
+	EDIT="s|/dev/shm/|$PWD/|g" recv_readme recv my-vmm
+	"$MIGTOOL" send -q sent.mem "$RECV_URI"
+	recv_wait recv
+	for _ in {1..100}; do
+		[ ! -s vmm.saw ] || break
+		sleep 0.05
+	done
+	[ "$(cat vmm.saw)" = 0 ]
+}
