@@ -198,7 +198,7 @@ clean:
 	rm -rf build
 
 DEPS := build-essential pkg-config libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev \
-	bats python3 socat qemu-system-x86 busybox-static cpio jq zstd zsh fish mandoc shellcheck git
+	bats python3 socat qemu-system-x86 busybox-static cpio jq btrfs-progs zstd zsh fish mandoc shellcheck git
 
 ## deps: installs the Debian packages that building and testing need, if they are missing
 deps:

@@ -28,7 +28,7 @@ struct block_priv {
 struct target {
 	char *final; /* IMAGE, symbolic links resolved */
 	char *part;  /* where it is written: IMAGE.part, or IMAGE itself when in place */
-	bool force, in_place;
+	bool force, in_place, keep_content;
 	bool existed; /* IMAGE was there */
 	bool ours;    /* `part` was made by us: it is removed unless committed */
 	bool committed;
@@ -80,6 +80,8 @@ char *image_format(struct error *err, const char *fmt, ...) __attribute__((forma
 /* Bitmaps, mapping and sum of a destination's block whose file is open. */
 int place_open(struct image *img, struct block *b, bool stale, struct error *err);
 void place_close(struct block *b);
+/* Takes what the file holds already into sum and present. */
+int place_scan(const struct image *img, struct block *b, struct error *err);
 /* Zeroes what is left of the old content of a device. */
 int place_settle(struct image *img, struct block *b, struct error *err);
 

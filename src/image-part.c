@@ -12,10 +12,12 @@
 #include "broker.h"
 #include "image-dir.h"
 #include "image-internal.h"
+#include "log.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <libgen.h>
+#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
@@ -276,4 +278,59 @@ int part_open_parent(const char *path, struct error *err)
 		err_sys(err, ST_FILE, errno, "cannot open the directory %s", dir);
 	free(copy);
 	return fd;
+}
+
+/* ---- the rename ---- */
+
+static int rename_failed(const char *part, const char *final, const char *why, int errnum,
+			 struct error *err)
+{
+	if (why)
+		err_set(err, ST_FILE, "cannot rename %s to %s: %s", part, final, why);
+	else
+		err_sys(err, ST_FILE, errnum, "cannot rename %s to %s", part, final);
+	return err_hint(err, "it is complete as %s", part);
+}
+
+/* The name was free when we began; whoever took it since then keeps it. */
+static int rename_new(const char *part, const char *final, struct error *err)
+{
+	if (!broker_rename(part, final, RENAME_NOREPLACE))
+		return 0;
+	if (errno == EINVAL || errno == ENOSYS) { /* a file system that cannot */
+		int fd = broker_open(final, O_PATH | O_NOFOLLOW, 0);
+
+		if (fd < 0 && errno == ENOENT && !broker_rename(part, final, 0))
+			return 0;
+		if (fd >= 0) {
+			close(fd);
+			errno = EEXIST;
+		}
+	}
+	return rename_failed(part, final, errno == EEXIST ? "somebody made that meanwhile" : NULL,
+			     errno, err);
+}
+
+static int rename_over(const char *part, const char *final, bool force, struct error *err)
+{
+	struct existing now;
+	bool exchange;
+
+	if (part_examine(final, &now, err) < 0)
+		return -1;
+	exchange = now.kind == EXISTS_DIRECTORY && !now.empty;
+	free(now.path);
+	if (!force && !now.empty)
+		return rename_failed(part, final, "somebody wrote to that meanwhile", 0, err);
+	if (broker_rename(part, final, exchange ? RENAME_EXCHANGE : 0) < 0)
+		return rename_failed(part, final, NULL, errno, err);
+	if (exchange && image_dir_remove(part) < 0)
+		log_warn("what %s was is now %s and could not be removed: %s", final, part,
+			 strerror(errno));
+	return 0;
+}
+
+int part_rename(const char *part, const char *final, bool existed, bool force, struct error *err)
+{
+	return existed ? rename_over(part, final, force, err) : rename_new(part, final, err);
 }

@@ -40,4 +40,11 @@ int part_lock_in_place(const char *path, enum existing_kind kind, int *lock, str
 /* The directory that `path` is in, opened. -1: ST_FILE. */
 int part_open_parent(const char *path, struct error *err);
 
+/*
+ * Gives `part` its final name, which `existed` (or not) when we began. ST_FILE if somebody made or
+ * filled that meanwhile; force: it is replaced, a directory by an exchange of the two and removal
+ * of the old one.
+ */
+int part_rename(const char *part, const char *final, bool existed, bool force, struct error *err);
+
 #endif

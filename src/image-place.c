@@ -29,10 +29,15 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <linux/fs.h>
+#include <stdlib.h>
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
+
+#define COPY_MAX (512u << 10)
 
 /* What one call does to the sum. */
 struct change {
@@ -292,6 +297,76 @@ int image_place_zero(struct image *img, struct block *b, uint64_t offset, uint64
 		return -1;
 	account(b, &c);
 	return 0;
+}
+
+/* ---- content that is there already ---- */
+
+int place_scan(const struct image *img, struct block *b, struct error *err)
+{
+	struct block_priv *p = block_priv(b);
+	struct change c = { 0 };
+	uint64_t start, end = 0;
+	uint8_t buf[16 * UNIT];
+
+	for (;;) {
+		if (image_file_next_data(&p->file, img->path, end, &start, &end, err) < 0)
+			return -1;
+		/* a device is larger than its block */
+		if (start >= b->size)
+			break;
+		start -= start % UNIT;
+		end = end < b->size ? (end + UNIT - 1) / UNIT * UNIT : b->size;
+		for (size_t n; start < end; start += n) {
+			n = end - start < sizeof(buf) ? (size_t)(end - start) : sizeof(buf);
+			if (image_file_read(&p->file, img->path, start, buf, n, err) < 0)
+				return -1;
+			for (size_t i = 0; i < n; i += UNIT) {
+				if (zero_is(buf + i, UNIT))
+					continue;
+				digest_add(&c.in,
+					   digest_page(&b->digest, start + i, buf + i, UNIT));
+				bitmap_set_atomic(&p->present, (size_t)((start + i) / UNIT), 1);
+			}
+		}
+	}
+	account(b, &c);
+	return 0;
+}
+
+static int copy_data(struct image *img, struct block *b, const struct image *old,
+		     const struct block *from, struct error *err)
+{
+	struct extent e = { 0, 0 };
+	uint8_t *buf = malloc(COPY_MAX);
+	int r = buf ? 0 : err_set(err, ST_NOMEM, "out of memory");
+
+	while (!r) {
+		size_t n;
+
+		r = image_next_data(old, from, e.offset + e.len, &e, err);
+		if (r || !e.len)
+			break;
+		for (uint64_t at = e.offset; !r && at < e.offset + e.len; at += n) {
+			n = e.offset + e.len - at < COPY_MAX ? (size_t)(e.offset + e.len - at)
+							     : COPY_MAX;
+			r = image_read(old, from, at, buf, n, err);
+			if (!r)
+				r = image_place(img, b, at, buf, n, err);
+		}
+	}
+	free(buf);
+	return r;
+}
+
+int image_adopt(struct image *img, struct block *b, const struct image *old,
+		const struct block *from, struct error *err)
+{
+	/* whatever keeps it from sharing, copying finds out what is really wrong */
+	if (block_priv(b)->file.kind == FILE_REGULAR &&
+	    block_priv(from)->file.kind == FILE_REGULAR && b->size == from->size &&
+	    ioctl(b->fd, FICLONE, from->fd) == 0)
+		return place_scan(img, b, err);
+	return copy_data(img, b, old, from, err);
 }
 
 int image_get_page(const struct image *img, const struct block *b, uint64_t offset, void *buf,

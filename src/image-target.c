@@ -17,7 +17,6 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -173,11 +172,12 @@ static int set_size(struct image_file *f, const struct block *b, struct error *e
 	return 0;
 }
 
-/* Opens a block's file, makes it large and empty. */
+/* Opens a block's file, makes it large and empty (or keeps its content). */
 static int make_block(struct image *img, struct block *b, const char *path, int flags,
 		      struct error *err)
 {
 	struct image_file *f = &block_priv(b)->file;
+	bool keep = image_priv(img)->target->keep_content;
 	bool stale = false;
 
 	if (image_file_open(f, path, O_RDWR | flags, 0600, err) < 0)
@@ -187,17 +187,19 @@ static int make_block(struct image *img, struct block *b, const char *path, int 
 	if (f->kind == FILE_DEVICE) {
 		if (f->size < b->size)
 			return wrong_size(f, b, err);
-		stale = true;
+		stale = !keep;
 	} else if (f->size == 0) {
 		if (set_size(f, b, err) < 0)
 			return -1;
 	} else {
 		if (f->size != b->size)
 			return wrong_size(f, b, err);
-		if (empty_file(f, err) < 0)
+		if (!keep && empty_file(f, err) < 0)
 			return -1;
 	}
-	return place_open(img, b, stale, err);
+	if (place_open(img, b, stale, err) < 0)
+		return -1;
+	return keep ? place_scan(img, b, err) : 0;
 }
 
 /* In place: files that are no block of this guest would be taken for one later. */
@@ -288,6 +290,7 @@ static int plan(struct image *img, const struct existing *ex, const struct image
 	t->lock = t->parent = t->state_lock = -1;
 	t->force = layout->force;
 	t->in_place = layout->in_place;
+	t->keep_content = layout->in_place && layout->keep;
 	t->existed = ex->kind != EXISTS_NOT;
 	t->final = image_format(err, "%s", ex->path);
 	t->part = image_format(err, layout->in_place ? "%s" : "%s.part", ex->path);
@@ -512,60 +515,6 @@ int image_sync(struct image *img, struct error *err)
 
 /* ---- the rename ---- */
 
-static int rename_failed(const char *part, const char *final, const char *why, int errnum,
-			 struct error *err)
-{
-	if (why)
-		err_set(err, ST_FILE, "cannot rename %s to %s: %s", part, final, why);
-	else
-		err_sys(err, ST_FILE, errnum, "cannot rename %s to %s", part, final);
-	return err_hint(err, "it is complete as %s", part);
-}
-
-/* The name was free when we began; whoever took it since then keeps it. */
-static int rename_new(const char *part, const char *final, struct error *err)
-{
-	if (!broker_rename(part, final, RENAME_NOREPLACE))
-		return 0;
-	if (errno == EINVAL || errno == ENOSYS) { /* a file system that cannot */
-		int fd = broker_open(final, O_PATH | O_NOFOLLOW, 0);
-
-		if (fd < 0 && errno == ENOENT && !broker_rename(part, final, 0))
-			return 0;
-		if (fd >= 0) {
-			close(fd);
-			errno = EEXIST;
-		}
-	}
-	return rename_failed(part, final, errno == EEXIST ? "somebody made that meanwhile" : NULL,
-			     errno, err);
-}
-
-static int rename_over(const char *part, const char *final, bool force, struct error *err)
-{
-	struct existing now;
-	bool exchange;
-
-	if (part_examine(final, &now, err) < 0)
-		return -1;
-	exchange = now.kind == EXISTS_DIRECTORY && !now.empty;
-	free(now.path);
-	if (!force && !now.empty)
-		return rename_failed(part, final, "somebody wrote to that meanwhile", 0, err);
-	if (broker_rename(part, final, exchange ? RENAME_EXCHANGE : 0) < 0)
-		return rename_failed(part, final, NULL, errno, err);
-	if (exchange && image_dir_remove(part) < 0)
-		log_warn("what %s was is now %s and could not be removed: %s", final, part,
-			 strerror(errno));
-	return 0;
-}
-
-static int rename_into(const char *part, const char *final, bool existed, bool force,
-		       struct error *err)
-{
-	return existed ? rename_over(part, final, force, err) : rename_new(part, final, err);
-}
-
 static int commit_state(struct image *img, struct error *err)
 {
 	struct target *t = image_priv(img)->target;
@@ -576,7 +525,7 @@ static int commit_state(struct image *img, struct error *err)
 	parent = part_open_parent(t->state_final, err);
 	if (parent < 0)
 		return -1;
-	r = rename_into(t->state_part, t->state_final, t->state_existed, t->force, err);
+	r = part_rename(t->state_part, t->state_final, t->state_existed, t->force, err);
 	if (!r) {
 		free(t->state_part);
 		t->state_part = NULL;
@@ -591,7 +540,7 @@ int image_commit(struct image *img, struct error *err)
 	struct target *t = image_priv(img)->target;
 
 	if (commit_state(img, err) < 0 ||
-	    (!t->in_place && rename_into(t->part, t->final, t->existed, t->force, err) < 0)) {
+	    (!t->in_place && part_rename(t->part, t->final, t->existed, t->force, err) < 0)) {
 		t->keep = true;
 		return -1;
 	}

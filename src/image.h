@@ -102,6 +102,7 @@ struct image_layout {
 	bool from_qemu;	      /* always a directory */
 	uint32_t target_page; /* 0: 4096 */
 	bool force, in_place;
+	bool keep; /* in place: what the files hold stays, and is in the digest from the start */
 	const char *device_state; /* path, for a raw file; NULL: a device state is refused */
 };
 
@@ -116,7 +117,8 @@ struct image_layout {
  * - IMAGE.part of another live migtool: ST_FILE. One that nobody has locked is a leftover and is
  *   removed.
  * - in_place: IMAGE itself is written. Blocks keep their files, which have to have the right size
- *   (a device: at least that), and are emptied first (a device: by image_sync, where nothing came).
+ *   (a device: at least that), and are emptied first (a device: by image_sync, where nothing came)
+ *   unless `keep` is set.
  * - Block names or sizes that cannot be: ST_DATA.
  *
  * Memory has mode 0600, directories 0700. In a block of the result page_size is the file's own.
@@ -137,6 +139,14 @@ int image_place(struct image *img, struct block *b, uint64_t offset, const void 
 /* Makes a run of any length zero: nothing where nothing was placed, else a hole. Any thread. */
 int image_place_zero(struct image *img, struct block *b, uint64_t offset, uint64_t len,
 		     struct error *err);
+
+/*
+ * Fills a block of a new destination, in which nothing was placed yet, with an old copy's block of
+ * the same size: shares its extents where the file system can (FICLONE), else copies its data.
+ * Digest and holes are the old copy's then. ST_FILE, ST_UNSUPPORTED (it changed), ST_NOMEM.
+ */
+int image_adopt(struct image *img, struct block *b, const struct image *old,
+		const struct block *from, struct error *err);
 
 /* What a destination holds now; alignment and bounds as for image_place. Any thread. */
 int image_get_page(const struct image *img, const struct block *b, uint64_t offset, void *buf,

@@ -6,6 +6,7 @@
 #include "image_fixture.h"
 
 #include <sched.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/statvfs.h>
 
@@ -69,47 +70,51 @@ static void finish(struct image *img)
 
 /* ---- huge pages ---- */
 
-static int read_pool(void)
+static int read_pool(int fd)
 {
-	FILE *f = fopen("/proc/sys/vm/nr_hugepages", "r");
-	int n = -1;
+	char text[32] = { 0 };
 
-	if (f) {
-		if (fscanf(f, "%d", &n) != 1)
-			n = -1;
-		fclose(f);
-	}
-	return n;
+	return pread(fd, text, sizeof(text) - 1, 0) > 0 ? atoi(text) : -1;
 }
 
-static void write_pool(int n)
+static void write_pool(int fd, int n)
 {
-	FILE *f = fopen("/proc/sys/vm/nr_hugepages", "w");
+	char text[32];
+	int len = snprintf(text, sizeof(text), "%d\n", n);
 
-	if (f) {
-		fprintf(f, "%d\n", n);
-		fclose(f);
+	/* at 0: the kernel ignores what is written further on */
+	CHECK(pwrite(fd, text, (size_t)len, 0) == len);
+}
+
+static void in_pool(int fd, void (*fn)(void))
+{
+	char options[64];
+	int pool = read_pool(fd);
+
+	write_pool(fd, pool + HUGE_PAGES);
+	if (read_pool(fd) < pool + HUGE_PAGES) {
+		write_pool(fd, pool);
+		SKIP("no memory for huge pages");
 	}
+	snprintf(options, sizeof(options), "pagesize=2M,size=%u", (unsigned)(HUGE_PAGES * HUGE));
+	in_mount("hugetlbfs", options, fn);
+	write_pool(fd, pool);
 }
 
 /* With a few more huge pages in the pool, of which the mount may have HUGE_PAGES. */
 static void with_huge_pages(void (*fn)(void))
 {
-	char options[64];
-	int pool = read_pool();
+	int fd;
 
 	if (geteuid() != 0)
 		SKIP("only root can mount");
-	if (pool < 0)
+	fd = open("/proc/sys/vm/nr_hugepages", O_RDWR);
+	if (fd < 0)
 		SKIP("this kernel has no huge pages");
-	write_pool(pool + HUGE_PAGES);
-	if (read_pool() < pool + HUGE_PAGES) {
-		write_pool(pool);
-		SKIP("no memory for huge pages");
-	}
-	snprintf(options, sizeof(options), "pagesize=2M,size=%u", (unsigned)(HUGE_PAGES * HUGE));
-	in_mount("hugetlbfs", options, fn);
-	write_pool(pool);
+	/* the pool is the machine's: another run of this test waits its turn */
+	CHECK(flock(fd, LOCK_EX) == 0);
+	in_pool(fd, fn);
+	close(fd);
 }
 
 static void huge_model(void)
@@ -262,6 +267,13 @@ static void huge_in_place(void)
 		CHECK(!memcmp(got, model, b.size));
 		image_close(img, false);
 	}
+	l.keep = true;
+	img = image_create(at("img"), &l, &e);
+	REQUIRE(img);
+	place_randomly(img, &img->blocks[0], model, PG, 5);
+	image_digest(img, &d);
+	CHECK(digest_equal(d, model_digest("pc.ram", model, b.size)));
+	finish(img);
 	l.force = false;
 	CHECK(!image_create(at("img"), &l, &e));
 	CHECK_ERR(e, ST_FILE, "img exists and is not empty");
@@ -420,6 +432,70 @@ static void zero_pages_are_written_where_none_can_be_punched(void)
 	need_mounts(on_ramfs);
 }
 
+/* ---- a file system that can share extents ---- */
+
+static void shared_extents(void)
+{
+	uint64_t size = 32 << 20, before;
+	uint8_t *mem = calloc(1, size);
+	struct image_source_opts o = { 0 };
+	struct image *img, *old;
+	struct digest d;
+	struct error e;
+
+	fill_random(mem, size / 2);
+	img = create_one(at("img"), size, false, &e);
+	REQUIRE(img);
+	CHECK(!image_place(img, &img->blocks[0], 0, mem, size, &e));
+	finish(img);
+	sync();
+	before = used_bytes();
+	old = image_open(at("img"), &o, &e);
+	img = create_one(at("img"), size, true, &e);
+	REQUIRE(img && old);
+	CHECK(!image_adopt(img, &img->blocks[0], old, &old->blocks[0], &e));
+	image_digest(img, &d);
+	CHECK(digest_equal(d, model_digest("pc.ram", mem, size)));
+	CHECK(image_placed_bytes(img) == size / 2);
+	CHECK(fsync(img->blocks[0].fd) == 0);
+	CHECK(used_bytes() < before + (1 << 20));
+	/* the old copy does not see what is written to the new one */
+	memset(mem, 7, PG);
+	CHECK(!image_place(img, &img->blocks[0], 0, mem, PG, &e));
+	CHECK(!image_read(old, &old->blocks[0], 0, mem + PG, PG, &e) && mem[PG] != 7);
+	CHECK(!image_get_page(img, &img->blocks[0], PG, mem + PG, PG, &e));
+	image_close(old, false);
+	finish(img);
+	CHECK(file_is(at("img"), mem, size));
+	free(mem);
+}
+
+static void on_btrfs(void)
+{
+	char dir[64];
+
+	snprintf(dir, sizeof(dir), "%s/fs", work_dir);
+	CHECK(run("truncate -s 256M '%s' && mkfs.btrfs -q '%s' >/dev/null", at("disk"),
+		  at("disk")) == 0);
+	CHECK(mkdir(dir, 0700) == 0);
+	if (run("mount -o loop -t btrfs '%s' '%s' 2>/dev/null", at("disk"), dir) != 0)
+		SKIP("this kernel has no btrfs");
+	work_dir = dir;
+	shared_extents();
+	work_dir = mount_dir;
+	CHECK(run("umount '%s'", dir) == 0);
+}
+
+static void in_btrfs_mount(void)
+{
+	in_mount("tmpfs", "size=512m", on_btrfs);
+}
+
+static void an_old_copy_shares_its_extents(void)
+{
+	need_mounts(in_btrfs_mount);
+}
+
 /* ---- block devices ---- */
 
 static char device[64];
@@ -487,6 +563,18 @@ static void on_device(void)
 	CHECK(!image_data_bytes(img, &bytes, &e) && bytes == b.size);
 	CHECK(!image_check_at_rest(img, &e));
 	image_close(img, false);
+
+	/* as an old copy, it counts from the start, and nothing of it is zeroed */
+	l.keep = true;
+	img = image_create(device, &l, &e);
+	REQUIRE(img);
+	image_digest(img, &d);
+	CHECK(digest_equal(d, model_digest("pc.ram", model, b.size)));
+	place_randomly(img, &img->blocks[0], model, PG, 3);
+	image_digest(img, &d);
+	CHECK(digest_equal(d, model_digest("pc.ram", model, b.size)));
+	finish(img);
+	CHECK(file_is(device, model, b.size));
 	free(model);
 }
 
@@ -521,6 +609,7 @@ static const struct test_case cases[] = {
 	{ "a read-only destination is a clear error", a_read_only_destination_is_a_clear_error },
 	{ "zero pages are written where none can be punched",
 	  zero_pages_are_written_where_none_can_be_punched },
+	{ "an old copy shares its extents with the new one", an_old_copy_shares_its_extents },
 	{ "a block device is written in place", a_block_device_is_written_in_place },
 };
 

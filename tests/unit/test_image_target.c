@@ -525,6 +525,59 @@ static void in_place_writes_the_file_itself(void)
 	on_each_fs(in_place);
 }
 
+/* ---- an old copy ---- */
+
+static void old_copy(void)
+{
+	struct block b = block_of("pc.ram", PAGES * PG);
+	struct image_layout l = { .blocks = &b, .nblocks = 1, .target_page = 4 * PG };
+	struct image_source_opts o = { 0 };
+	uint8_t *model = calloc(PAGES, PG);
+	struct image *img, *old;
+	struct digest d;
+	struct error e;
+
+	img = image_create(at("old"), &l, &e);
+	REQUIRE(img);
+	place_randomly(img, &img->blocks[0], model, 4 * PG, 10);
+	finish(img);
+	o.page_size = 4 * PG;
+	old = image_open(at("old"), &o, &e);
+	l.force = true;
+	img = image_create(at("old"), &l, &e);
+	REQUIRE(img && old);
+	CHECK(!image_adopt(img, &img->blocks[0], old, &old->blocks[0], &e));
+	image_digest(img, &d);
+	CHECK(digest_equal(d, model_digest("pc.ram", model, PAGES * PG)));
+	CHECK(image_placed_bytes(img) == model_data(model, PAGES * PG));
+	CHECK(blocks_of(at("old.part")) <= blocks_of(at("old")) + 8);
+	place_randomly(img, &img->blocks[0], model, 4 * PG, 10);
+	image_digest(img, &d);
+	CHECK(digest_equal(d, model_digest("pc.ram", model, PAGES * PG)));
+	CHECK(!image_check_at_rest(old, &e));
+	image_close(old, false);
+	finish(img);
+	CHECK(file_is(at("old"), model, PAGES * PG));
+
+	/* in place, what is there counts from the start */
+	l.in_place = l.keep = true;
+	img = image_create(at("old"), &l, &e);
+	REQUIRE(img);
+	image_digest(img, &d);
+	CHECK(digest_equal(d, model_digest("pc.ram", model, PAGES * PG)));
+	place_randomly(img, &img->blocks[0], model, 4 * PG, 10);
+	image_digest(img, &d);
+	CHECK(digest_equal(d, model_digest("pc.ram", model, PAGES * PG)));
+	finish(img);
+	CHECK(file_is(at("old"), model, PAGES * PG));
+	free(model);
+}
+
+static void an_old_copy_can_be_the_start(void)
+{
+	on_each_fs(old_copy);
+}
+
 /* ---- device state of a raw image ---- */
 
 static void raw_state(void)
@@ -604,6 +657,7 @@ static const struct test_case cases[] = {
 	{ "a symbolic link stays one", a_symbolic_link_stays_one },
 	{ "what cannot be is refused and leaves nothing behind", what_cannot_be_is_refused },
 	{ "in place writes the file itself", in_place_writes_the_file_itself },
+	{ "an old copy can be what a destination starts from", an_old_copy_can_be_the_start },
 	{ "a raw image has its device state beside it",
 	  a_raw_image_has_its_device_state_beside_it },
 };
