@@ -189,6 +189,14 @@ int link_source_identity(struct session *ss, const struct image *img, struct err
 			img->path);
 		return err_hint(err, "--machine with the class name, as pc-i440fx-7.2");
 	}
+	for (unsigned i = 0;
+	     cfg->peer == PEER_QEMU && cfg->caps.on[CAP_X_IGNORE_SHARED] && i < img->nblocks; i++)
+		if (!img->blocks[i].has_gpa)
+			return err_set(
+				err, ST_UNSUPPORTED,
+				"x-ignore-shared towards a QEMU needs the address of block %s, "
+				"which the manifest of %s does not say (gpa)",
+				img->blocks[i].name, img->path);
 	return 0;
 }
 

@@ -278,6 +278,7 @@ int multifd_recv_sync(struct multifd_recv *m, struct error *err)
 static int channel_loop(struct recv_channel *ch, struct error *err)
 {
 	bool v2 = ch->m->t->ss->dialect.multifd2;
+	uint64_t before;
 
 	for (;;) {
 		bool eof, sync;
@@ -286,8 +287,10 @@ static int channel_loop(struct recv_channel *ch, struct error *err)
 			return -1;
 		if (eof)
 			return 0;
+		before = ch->s.bytes_in;
 		if (v2 ? packet_v2(ch, &sync, err) : packet_v1(ch, &sync, err))
 			return -1;
+		stat_add(&ch->m->t->ss->stats.multifd_bytes, ch->s.bytes_in - before);
 		if (sync && arrive(ch, err))
 			return -1;
 	}
@@ -300,7 +303,6 @@ static void *channel_main(void *arg)
 	struct error err;
 	int rc = channel_loop(ch, &err);
 
-	stat_add(&m->t->ss->stats.multifd_bytes, ch->s.bytes_in);
 	if (rc && !m->t->ss->stream_over) {
 		err_prefix(&err, "multifd channel %u", ch->id);
 		session_fail(m->t->ss, &err);

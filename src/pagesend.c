@@ -106,7 +106,7 @@ static int send_run(struct source *src, struct page_batch *b, uint32_t i, uint32
 	if (pagesend_record(src, b->block, b->offset[i], RAM_RUN, err) ||
 	    stream_put_be32(s, run, err))
 		return -1;
-	if (len >= SENDFILE_MIN && transport_raw_wfd(s->t) >= 0)
+	if (len >= SENDFILE_MIN && s->t->ops->sendfile)
 		return stream_sendfile(s, b->block->fd, b->offset[i], len, err);
 	return stream_writev(s, &iov, 1, err);
 }

@@ -20,8 +20,8 @@
 #define TICK_MS 250
 
 /*
- * A dry run ends after `greet`: `last` says so. `device` is QEMU's word for the switchover, when
- * the guest is stopped for good.
+ * A dry run ends after `greet`, towards a QEMU before it connects. `device` is QEMU's word for the
+ * switchover, when the guest is stopped for good.
  */
 static const struct stage {
 	const char *name;
@@ -31,7 +31,7 @@ static const struct stage {
 	bool last_of_dry_run;
 } stages[] = {
 	{ "open", MIG_NONE, source_open, target_open, false },
-	{ "connect", MIG_SETUP, source_connect, target_accept, false },
+	{ "connect", MIG_SETUP, source_connect, target_accept, true },
 	{ "greet", MIG_SETUP, source_greet, target_greet, true },
 	{ "channels", MIG_SETUP, source_channels, target_channels, false },
 	{ "setup", MIG_ACTIVE, source_setup, target_setup, false },
@@ -123,10 +123,6 @@ static void *migrate(void *arg)
 	stat_set(&ss->stats.t_start, stats_now());
 	r->rc = run_stages(ss, &r->err);
 	stat_set(&ss->stats.t_end, stats_now());
-	if (r->rc)
-		source_explain(ss, &r->err);
-	source_end(ss, r->rc ? &r->err : NULL);
-	target_end(ss, r->rc ? &r->err : NULL);
 	while (write(r->done, &one, sizeof(one)) < 0 && errno == EINTR)
 		;
 	return NULL;
@@ -146,11 +142,13 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 	rep->params = &ss->cfg->params;
 	rep->err = r && r->rc ? &r->err : NULL;
 	rep->blocked = rep->err && snap->t_setup_done == 0 && rep->err->status == ST_UNSUPPORTED;
-	rep->owner = ss->owner;
-	rep->complete = ss->complete;
-	rep->digest = ss->digest_known ? &ss->digest : NULL;
-	rep->digest_verified = ss->digest_verified;
-	if (ss->complete && !ss->digest_verified)
+	if (r) { /* the migration thread was joined: its result can be read */
+		rep->owner = ss->owner;
+		rep->complete = ss->complete;
+		rep->digest = ss->digest_known ? &ss->digest : NULL;
+		rep->digest_verified = ss->digest_verified;
+	}
+	if (rep->complete && !ss->digest_verified)
 		rep->digest_why = ss->dialect.migtool ? "a one-way transport"
 						      : "a QEMU knows no digest";
 	rep->socket_address = ss->socket_address[0] ? ss->socket_address : NULL;
@@ -159,11 +157,19 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 	rep->page_size = ss->page_size;
 }
 
+/* Bytes on the wire, all channels. */
+static void count_transferred(struct session *ss)
+{
+	stat_set(&ss->stats.transferred,
+		 ss->stream.bytes_in + ss->stream.bytes_out + stat_get(&ss->stats.multifd_bytes));
+}
+
 static void print_statistics(struct session *ss)
 {
 	struct stats_snapshot snap;
 	struct report rep;
 
+	count_transferred(ss);
 	fill_report(ss, NULL, &snap, &rep);
 	report_statistics(&rep);
 }
@@ -257,6 +263,12 @@ static int run_threads(struct session *ss, struct run *r, struct error *err)
 		return err_sys(err, ST_NOMEM, e, "cannot start the migration thread");
 	attend(ss, r, &progress);
 	pthread_join(thread, NULL);
+	/* here and not in the thread: tick() looks at the roles until now */
+	if (r->rc)
+		source_explain(ss, &r->err);
+	source_end(ss, r->rc ? &r->err : NULL);
+	target_end(ss, r->rc ? &r->err : NULL);
+	count_transferred(ss);
 	stats_snapshot(&ss->stats, &snap);
 	progress_end(&progress, &snap, atomic_load(&ss->phase), ss->complete);
 	if (!ss->dry_run_done)
@@ -343,7 +355,11 @@ static int say_result(struct session *ss, const struct run *r, struct error *err
 
 	fill_report(ss, r, &snap, &rep);
 	if (ss->dry_run_done)
-		log_info("dry run: the destination would take it; nothing was moved");
+		log_info(ss->cfg->peer == PEER_QEMU
+				 ? "dry run: this side could send it; a QEMU cannot be asked "
+				   "without "
+				   "using it up"
+				 : "dry run: the destination would take it; nothing was moved");
 	else
 		report_summary(&rep);
 	if (!ss->cfg->json || !report_json(&rep, ss->out_fd, &why))
@@ -367,8 +383,6 @@ static int finish_run(struct session *ss, struct run *r)
 	if (!r->rc && ss->main) {
 		struct transport *t = ss->main;
 
-		stat_set(&ss->stats.transferred, ss->stream.bytes_in + ss->stream.bytes_out +
-							 stat_get(&ss->stats.multifd_bytes));
 		stream_close(&ss->stream);
 		ss->main = NULL;
 		r->rc = transport_close(t, &r->err);

@@ -63,8 +63,8 @@ struct session {
 	bool failed;
 	struct error why;
 
-	struct source *source;
-	struct target *target;
+	struct source *_Atomic source; /* made by the migration thread, freed by the main one */
+	struct target *_Atomic target;
 
 	/* the result; written by the migration thread, read after it was joined */
 	enum owner owner;
@@ -101,7 +101,7 @@ int source_switchover(struct session *ss, struct error *err);
 int source_finish(struct session *ss, struct error *err);
 /* After a failure, before source_end: a digest that differs may mean that our image changed. */
 void source_explain(struct session *ss, struct error *err);
-/* Joins and frees everything; why is NULL after success. */
+/* By the main thread, the migration thread being joined: frees all. why: NULL after success. */
 void source_end(struct session *ss, const struct error *why);
 
 int target_open(struct session *ss, struct error *err);

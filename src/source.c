@@ -109,6 +109,11 @@ int source_connect(struct session *ss, struct error *err)
 	struct error ignored;
 	uint8_t first[8];
 
+	/* a QEMU that is connected to is used up */
+	if (ss->cfg->dry_run && ss->cfg->peer == PEER_QEMU) {
+		ss->dry_run_done = true;
+		return dialect_for_qemu(&ss->dialect, ss->machine, ss->cfg->peer_version, err);
+	}
 	if (!ss->listener) {
 		int limit = (int)link_timeout_ms(ss);
 
@@ -632,11 +637,24 @@ static int finish_qemu(struct source *src, struct error *err)
 	return 0;
 }
 
+static void judge_zero_copy(struct session *ss)
+{
+	uint64_t missed = stat_get(&ss->stats.zero_copy_missed);
+
+	if (missed)
+		log_warn(
+			"zero-copy-send: the kernel copied %llu of %llu sends anyway (as it always "
+			"does on loopback)",
+			(unsigned long long)missed,
+			(unsigned long long)stat_get(&ss->stats.zero_copy_sent));
+}
+
 int source_finish(struct session *ss, struct error *err)
 {
 	struct source *src = ss->source;
 	int rc;
 
+	judge_zero_copy(ss);
 	if (!ss->main->two_way) {
 		ss->owner = OWNER_DESTINATION;
 		rc = transport_shutdown_write(ss->main, err);

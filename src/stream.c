@@ -20,7 +20,7 @@ int stream_open(struct stream *s, struct transport *t, size_t rcap, size_t wcap,
 {
 	memset(s, 0, sizeof(*s));
 	s->t = t;
-	s->rcap = rcap;
+	s->rcap = s->readahead = rcap;
 	s->wcap = wcap;
 	s->rbuf = rcap ? malloc(rcap) : NULL;
 	s->wbuf = wcap ? malloc(wcap) : NULL;
@@ -78,7 +78,8 @@ static int fill(struct stream *s, size_t n, struct error *err)
 		s->rpos = 0;
 	}
 	while (s->rend - s->rpos < n) {
-		ssize_t got = read_counted(s, s->rbuf + s->rend, s->rcap - s->rend, err);
+		size_t room = s->rcap - s->rend, most = n + s->readahead;
+		ssize_t got = read_counted(s, s->rbuf + s->rend, room < most ? room : most, err);
 
 		if (got <= 0)
 			return (int)got;

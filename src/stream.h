@@ -12,6 +12,7 @@
 struct stream {
 	struct transport *t; /* not owned */
 	struct pacer *pacer; /* not owned; NULL: none. It counts what is written */
+	size_t readahead;    /* how much more than asked one read may buffer: rcap by default */
 	uint8_t *rbuf, *wbuf;
 	size_t rpos, rend, rcap;	      /* the reader's */
 	size_t wlen, wcap;		      /* the writer's */

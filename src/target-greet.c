@@ -233,6 +233,9 @@ static void set_dialect(struct target *t)
 	d->flush_word = t->flush_word = true;
 	d->runs = t->greeting.features & FEATURE_RUNS;
 	d->multifd2 = t->greeting.features & FEATURE_MULTIFD2;
+	/* what is read ahead of a run's pages has to be copied out of the buffer again */
+	if (d->runs)
+		t->ss->stream.readahead = 32 << 10;
 	memcpy(t->ss->id, t->greeting.session, sizeof(t->ss->id));
 	t->rp_open = t->ss->main->two_way && !t->greeting.one_way;
 }
