@@ -13,7 +13,7 @@
 #include <stdatomic.h>
 
 struct cancel {
-	int fd;		     /* eventfd: readable once fired, never drained */
+	int fd; /* eventfd: readable once fired, never drained */
 	atomic_bool fired;
 	pthread_mutex_t lock; /* guards why */
 	struct error why;

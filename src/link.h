@@ -11,8 +11,9 @@
 
 #define LINK_SILENCE_MS	   10000 /* a peer that says nothing at all, before it is known */
 #define LINK_STREAM_BUFFER (256u << 10)
-#define LINK_MAIN_CHANNEL  0xff /* the channel number of a dialling destination's main connection \
-				 */
+#define LINK_MAIN_CHANNEL                                                      \
+	0xff /* the channel number of a dialling destination's main connection \
+	      */
 
 /* --timeout in milliseconds, -1: never. 60 s when it was not given. */
 int64_t link_timeout_ms(const struct session *ss);

@@ -89,7 +89,8 @@ static size_t utf8_len(const unsigned char *s, size_t left)
 	for (size_t i = 1; i < n; i++)
 		if ((s[i] & 0xc0) != 0x80)
 			return 0;
-	/* U+0080 to U+009F are control characters too; overlong forms and surrogates are no UTF-8 */
+	/* U+0080 to U+009F are control characters too; overlong forms and surrogates are no UTF-8
+	 */
 	if ((s[0] == 0xc2 && s[1] < 0xa0) || (s[0] == 0xe0 && s[1] < 0xa0) ||
 	    (s[0] == 0xed && s[1] > 0x9f) || (s[0] == 0xf0 && s[1] < 0x90) ||
 	    (s[0] == 0xf4 && s[1] > 0x8f))

@@ -18,53 +18,53 @@ struct test_case {
 static int test_bad;
 static const char *test_skipped;
 
-#define CHECK(cond)                                                                                \
-	do {                                                                                       \
-		if (!(cond)) {                                                                     \
-			test_bad++;                                                                \
-			printf("# %s:%d: CHECK(%s)\n", __FILE__, __LINE__, #cond);                 \
-		}                                                                                  \
+#define CHECK(cond)                                                                \
+	do {                                                                       \
+		if (!(cond)) {                                                     \
+			test_bad++;                                                \
+			printf("# %s:%d: CHECK(%s)\n", __FILE__, __LINE__, #cond); \
+		}                                                                  \
 	} while (0)
 
-#define REQUIRE(cond)                                                                              \
-	do {                                                                                       \
-		if (!(cond)) {                                                                     \
-			test_bad++;                                                                \
-			printf("# %s:%d: REQUIRE(%s)\n", __FILE__, __LINE__, #cond);               \
-			return;                                                                    \
-		}                                                                                  \
+#define REQUIRE(cond)                                                                \
+	do {                                                                         \
+		if (!(cond)) {                                                       \
+			test_bad++;                                                  \
+			printf("# %s:%d: REQUIRE(%s)\n", __FILE__, __LINE__, #cond); \
+			return;                                                      \
+		}                                                                    \
 	} while (0)
 
-#define SKIP(why)                                                                                  \
-	do {                                                                                       \
-		test_skipped = (why);                                                              \
-		return;                                                                            \
+#define SKIP(why)                     \
+	do {                          \
+		test_skipped = (why); \
+		return;               \
 	} while (0)
 
-#define CHECK_STR(got, want)                                                                       \
-	do {                                                                                       \
-		const char *g_ = (got), *w_ = (want);                                              \
-		if (strcmp(g_, w_)) {                                                              \
-			test_bad++;                                                                \
-			printf("# %s:%d: %s is \"%s\", expected \"%s\"\n", __FILE__, __LINE__,     \
-			       #got, g_, w_);                                                      \
-		}                                                                                  \
+#define CHECK_STR(got, want)                                                                   \
+	do {                                                                                   \
+		const char *g_ = (got), *w_ = (want);                                          \
+		if (strcmp(g_, w_)) {                                                          \
+			test_bad++;                                                            \
+			printf("# %s:%d: %s is \"%s\", expected \"%s\"\n", __FILE__, __LINE__, \
+			       #got, g_, w_);                                                  \
+		}                                                                              \
 	} while (0)
 
-#define TEST_MAIN(cases)                                                                           \
-	int main(void)                                                                             \
-	{                                                                                          \
-		int passed = 0, failed = 0;                                                        \
-		for (size_t i_ = 0; i_ < sizeof(cases) / sizeof(cases[0]); i_++) {                 \
-			test_bad = 0;                                                              \
-			test_skipped = NULL;                                                       \
-			cases[i_].run();                                                           \
-			printf("%s %s%s%s\n", test_bad ? "not ok" : "ok", cases[i_].name,          \
-			       test_skipped ? " # skip " : "", test_skipped ? test_skipped : "");  \
-			test_bad ? failed++ : passed++;                                            \
-		}                                                                                  \
-		printf("%d passed, %d failed\n", passed, failed);                                  \
-		return failed != 0;                                                                \
+#define TEST_MAIN(cases)                                                                          \
+	int main(void)                                                                            \
+	{                                                                                         \
+		int passed = 0, failed = 0;                                                       \
+		for (size_t i_ = 0; i_ < sizeof(cases) / sizeof(cases[0]); i_++) {                \
+			test_bad = 0;                                                             \
+			test_skipped = NULL;                                                      \
+			cases[i_].run();                                                          \
+			printf("%s %s%s%s\n", test_bad ? "not ok" : "ok", cases[i_].name,         \
+			       test_skipped ? " # skip " : "", test_skipped ? test_skipped : ""); \
+			test_bad ? failed++ : passed++;                                           \
+		}                                                                                 \
+		printf("%d passed, %d failed\n", passed, failed);                                 \
+		return failed != 0;                                                               \
 	}
 
 #endif

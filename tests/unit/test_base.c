@@ -73,7 +73,8 @@ static void peers_words_are_escaped(void)
 {
 	char out[600], big[600];
 
-	CHECK_STR(log_escape(out, sizeof(out), "a\x1b[31m\n\xc3\xa9\xff", 10), "a\\x1b[31m\\x0a\xc3\xa9\\xff");
+	CHECK_STR(log_escape(out, sizeof(out), "a\x1b[31m\n\xc3\xa9\xff", 10),
+		  "a\\x1b[31m\\x0a\xc3\xa9\\xff");
 	memset(big, 'y', sizeof(big));
 	CHECK(strlen(log_escape(out, sizeof(out), big, sizeof(big))) == 512);
 	CHECK_STR(log_escape(out, 4, "abcdef", 6), "abc");
