@@ -47,8 +47,11 @@ static int take(struct returnpath *rp, const struct rp_message *m, struct error 
 	return rc;
 }
 
-/* The destination closed. 0 if that is its right. */
-static int take_end(struct returnpath *rp, struct error *err)
+/*
+ * Nothing more can be read: the destination closed (rc 0), or the transport failed or was aborted
+ * by ourselves (-1, err). 0 if that no longer matters, because its last word was heard.
+ */
+static int take_end(struct returnpath *rp, int rc, struct error *err)
 {
 	bool fine;
 
@@ -59,6 +62,8 @@ static int take_end(struct returnpath *rp, struct error *err)
 	pthread_mutex_unlock(&rp->lock);
 	if (fine)
 		return 0;
+	if (rc < 0)
+		return -1;
 	return err_set(err, ST_SOCKET, "the destination closed the connection (%s) without a word",
 		       rp->ss->main->name);
 }
@@ -82,15 +87,8 @@ static void *run(void *arg)
 			return NULL;
 		}
 	}
-	if (rc == 0)
-		rc = take_end(rp, &err);
-	if (rc < 0) {
-		pthread_mutex_lock(&rp->lock);
-		rp->ended = true;
-		pthread_cond_broadcast(&rp->changed);
-		pthread_mutex_unlock(&rp->lock);
+	if (take_end(rp, rc, &err))
 		session_fail(ss, &err);
-	}
 	return NULL;
 }
 
