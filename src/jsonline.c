@@ -55,7 +55,7 @@ static int write_all(int fd, const char *buf, size_t len)
 
 int jsonline_write(int fd, json_t *object, struct error *err)
 {
-	char *text = object ? json_dumps(object, JSON_COMPACT) : NULL;
+	char *text = object ? json_dumps(object, JSON_COMPACT | JSON_REAL_PRECISION(9)) : NULL;
 	char *line = text ? realloc(text, strlen(text) + 2) : NULL;
 	int r = 0;
 

@@ -194,6 +194,15 @@ void progress_tick(struct progress *p, const struct stats_snapshot *s, const cha
 	}
 }
 
+/* What is said of a transfer that has reached its end: its rate is that of the whole of it. */
+static void look_back(struct progress_view *v, uint64_t ms)
+{
+	v->done = v->total;
+	v->permille = 1000;
+	v->rate = (int64_t)((double)v->total * 1000 / (double)(ms ? ms : 1));
+	v->eta = 0;
+}
+
 void progress_end(struct progress *p, const struct stats_snapshot *s, const char *phase,
 		  bool complete)
 {
@@ -203,11 +212,8 @@ void progress_end(struct progress *p, const struct stats_snapshot *s, const char
 		log_status_line(NULL);
 	if (p->mode == PROGRESS_JSON && s->t_start) {
 		progress_look(p, s, &v);
-		if (complete) {
-			v.done = v.total;
-			v.permille = 1000;
-			v.eta = 0;
-		}
+		if (complete)
+			look_back(&v, stats_moving(s));
 		write_line(p, &v, phase);
 	}
 	p->mode = PROGRESS_NONE;
