@@ -1,118 +1,174 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The end is EOF (00), 06, be32 length and a JSON object of just that length; the same bytes can
+ * stand anywhere inside a device's data. So each 00 06 .... 7b begins a candidate, which lives as
+ * long as it reads like JSON. No control character does: the 00 of the next candidate ends all that
+ * began before it, up to those whose heads overlap. The heads are two control characters each, six
+ * bytes before the JSON, so no more than three can live at a time.
+ */
 #include "blob.h"
 
-#include "byteorder.h"
+#include "wire.h"
 
-#include <jansson.h>
-#include <stdlib.h>
 #include <string.h>
 
 #define DESCRIPTION_MAX (32u << 20)
+#define DEPTH_MAX	64
 
-struct blob {
-	uint8_t *data;
-	size_t len, cap;
-};
+/* idstr, instance 0, version 1; be32 size and the name, NUL-padded to 100 bytes, stand behind it */
+static const char state_head[] = "\x0bglobalstate\0\0\0\0\0\0\0\1";
 
-struct blob *blob_new(struct error *err)
+#define STATE_HEAD (sizeof(state_head) - 1)
+#define STATE_LEN  (STATE_HEAD + 4 + 100)
+
+_Static_assert(sizeof(((struct blob *)0)->carry) == STATE_LEN - 1,
+	       "what may have begun a run state is kept");
+
+/* ---- the description ---- */
+
+static bool open_level(struct blob_description *d, bool array)
 {
-	struct blob *b = calloc(1, sizeof(*b));
-
-	if (!b)
-		err_set(err, ST_NOMEM, "no memory for the device state");
-	return b;
+	if (d->depth == DEPTH_MAX)
+		return false;
+	d->kinds = d->kinds << 1 | array;
+	d->depth++;
+	return true;
 }
 
-void blob_free(struct blob *b)
+static bool close_level(struct blob_description *d, bool array)
 {
-	if (!b)
-		return;
-	free(b->data);
-	free(b);
+	bool right = (d->kinds & 1) == array;
+
+	d->kinds >>= 1;
+	d->depth--;
+	return right;
 }
 
-int blob_feed(struct blob *b, const void *buf, size_t len, struct error *err)
+/* One more byte of the JSON; false if it cannot be any. */
+static bool description_takes(struct blob_description *d, uint8_t c)
 {
-	if (len > BLOB_MAX - b->len)
-		return err_set(err, ST_DATA, "more than %u MiB of device state", BLOB_MAX >> 20);
-	if (b->len + len > b->cap) {
-		size_t cap = b->cap ? b->cap : 1 << 20;
-		uint8_t *more;
-
-		while (cap < b->len + len)
-			cap *= 2;
-		more = realloc(b->data, cap);
-		if (!more)
-			return err_set(err, ST_NOMEM, "no memory for %zu bytes of device state",
-				       cap);
-		b->data = more;
-		b->cap = cap;
+	if (d->depth == 0 || (c < 0x20 && c != '\t' && c != '\n' && c != '\r'))
+		return false;
+	if (d->escape) {
+		d->escape = false;
+		return true;
 	}
-	memcpy(b->data + b->len, buf, len);
-	b->len += len;
-	return 0;
+	if (d->string) {
+		d->escape = c == '\\';
+		d->string = c != '"';
+		return true;
+	}
+	switch (c) {
+	case '"':
+		d->string = true;
+		return true;
+	case '{':
+	case '[':
+		return open_level(d, c == '[');
+	case '}':
+	case ']':
+		return close_level(d, c == ']');
+	}
+	return true;
 }
 
-/* 00 06 be32 L at p, and L bytes that reach exactly to the end: a JSON object, or nothing at all */
-static bool description_at(const struct blob *b, size_t p)
+static void take_candidates(struct blob *b, uint8_t c)
 {
-	size_t len = get_be32(b->data + p + 2);
-	json_t *j;
-	bool object;
+	unsigned kept = 0;
 
-	if (len > DESCRIPTION_MAX || p + 6 + len != b->len)
-		return false;
-	/* without a description the 00 has to follow a footer, or six zero-ish bytes would do */
-	if (len == 0)
-		return p >= 5 && b->data[p - 5] == 0x7e;
-	if (b->data[p + 6] != '{')
-		return false;
-	j = json_loadb((const char *)b->data + p + 6, len, 0, NULL);
-	object = json_is_object(j);
-	json_decref(j);
-	return object;
+	for (unsigned i = 0; i < b->n; i++)
+		if (b->len <= b->one[i].end && description_takes(&b->one[i], c))
+			b->one[kept++] = b->one[i];
+	b->n = kept;
+}
+
+static void begin_candidate(struct blob *b)
+{
+	uint32_t len = (uint32_t)(b->last >> 8);
+
+	if (len > DESCRIPTION_MAX || b->n == sizeof(b->one) / sizeof(b->one[0]))
+		return;
+	b->one[b->n++] = (struct blob_description){ .end = b->len - 1 + len, .depth = 1 };
+}
+
+static void take_byte(struct blob *b, uint8_t c)
+{
+	b->last = b->last << 8 | c;
+	b->len++;
+	if (b->n)
+		take_candidates(b, c);
+	/* 00 06, the length, an opening brace */
+	if (c == '{' && (b->last >> 40 & 0xffff) == WIRE_VMDESCRIPTION && b->len >= 7)
+		begin_candidate(b);
+	if (c == WIRE_EOF && (b->last >> 40 & 0xff) == WIRE_FOOTER)
+		b->eof_at = b->len;
 }
 
 bool blob_complete(const struct blob *b)
 {
-	const uint8_t *at = b->data, *end = b->data + b->len;
-
-	while (at + 6 <= end) {
-		at = memchr(at, 0x06, (size_t)(end - at));
-		if (!at)
-			break;
-		if (at > b->data && at[-1] == 0x00 && at + 5 <= end &&
-		    description_at(b, (size_t)(at - 1 - b->data)))
+	for (unsigned i = 0; i < b->n; i++)
+		if (b->one[i].end == b->len && b->one[i].depth == 0)
 			return true;
-		at++;
-	}
-	return false;
+	/* an empty one counts only behind a footer, or six zero-ish bytes would do */
+	return b->eof_at && b->eof_at + 5 == b->len &&
+	       (b->last & UINT64_C(0xffffffffff)) == UINT64_C(0x0600000000);
 }
 
 bool blob_ends_with_eof(const struct blob *b)
 {
-	return b->len >= 6 && b->data[b->len - 1] == 0x00 && b->data[b->len - 6] == 0x7e;
+	return b->eof_at && b->eof_at == b->len;
+}
+
+/* ---- the run state ---- */
+
+static void keep_run_state(struct blob *b, const uint8_t *name)
+{
+	memcpy(b->run_state, name, 100);
+	b->run_state[100] = '\0';
+	for (const char *c = b->run_state; *c; c++) {
+		if ((*c < 'a' || *c > 'z') && *c != '-') {
+			b->run_state[0] = '\0';
+			return;
+		}
+	}
+}
+
+/* Looks for it in the next bytes, together with those before them. */
+static void find_run_state(struct blob *b, const uint8_t *p, size_t len)
+{
+	uint8_t joined[sizeof(b->carry) + 4096];
+
+	while (len > 0 && !b->run_state[0]) {
+		size_t n = len < 4096 ? len : 4096, all = b->ncarry + n;
+		const uint8_t *at;
+
+		memcpy(joined, b->carry, b->ncarry);
+		memcpy(joined + b->ncarry, p, n);
+		at = memmem(joined, all, state_head, STATE_HEAD);
+		if (at && (size_t)(joined + all - at) >= STATE_LEN)
+			keep_run_state(b, at + STATE_HEAD + 4);
+		b->ncarry = all < sizeof(b->carry) ? all : sizeof(b->carry);
+		memcpy(b->carry, joined + all - b->ncarry, b->ncarry);
+		p += n;
+		len -= n;
+	}
 }
 
 void blob_run_state(const struct blob *b, char out[104])
 {
-	/* idstr, instance 0, version 1, be32 size, name NUL-padded to 100 bytes */
-	static const char head[] = "\x0bglobalstate\0\0\0\0\0\0\0\1";
-	size_t n = sizeof(head) - 1;
-	const uint8_t *p = b->len ? memmem(b->data, b->len, head, n) : NULL;
-
-	out[0] = '\0';
-	if (!p || (size_t)(b->data + b->len - p) < n + 4 + 100)
-		return;
-	memcpy(out, p + n + 4, 100);
-	out[100] = '\0';
-	for (char *c = out; *c; c++)
-		if ((*c < 'a' || *c > 'z') && *c != '-')
-			out[0] = '\0';
+	memcpy(out, b->run_state, sizeof(b->run_state));
 }
 
-const void *blob_data(const struct blob *b, size_t *len)
+/* ---- all ---- */
+
+int blob_feed(struct blob *b, const void *buf, size_t len, struct error *err)
 {
-	*len = b->len;
-	return b->data;
+	const uint8_t *p = buf;
+
+	if (len > BLOB_MAX - b->len)
+		return err_set(err, ST_DATA, "more than %u MiB of device state", BLOB_MAX >> 20);
+	for (size_t i = 0; i < len; i++)
+		take_byte(b, p[i]);
+	find_run_state(b, p, len);
+	return 0;
 }

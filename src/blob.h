@@ -3,6 +3,9 @@
  * Where a QEMU's device state ends. Its sections carry no length, so only two things tell: the
  * source closes (no return path), or the last bytes are EOF and the machine's description, a JSON
  * object whose length stands before it. qemu-wire 1.6.
+ *
+ * Looks at the bytes as they pass, keeps none of them, and costs the same for each byte whatever
+ * they are.
  */
 #ifndef MIGTOOL_BLOB_H
 #define MIGTOOL_BLOB_H
@@ -11,12 +14,29 @@
 
 #include <stdint.h>
 
-struct blob;
+#define BLOB_MAX (256u << 20)
 
-struct blob *blob_new(struct error *err);
-void blob_free(struct blob *b);
+/* A description that has begun: JSON read so far. */
+struct blob_description {
+	uint64_t end;	     /* of the blob, if it is one */
+	uint64_t kinds;	     /* a bit a level: 1 in an array, 0 in an object */
+	unsigned depth;	     /* 0: the object is closed */
+	bool string, escape; /* inside "...", behind a backslash */
+};
 
-/* Looks at the next bytes. ST_DATA: more than BLOB_MAX of device state, ST_NOMEM. */
+/* All zero: nothing came yet. */
+struct blob {
+	uint64_t len;
+	uint64_t last;	 /* the last eight bytes */
+	uint64_t eof_at; /* where a section's footer and EOF ended last */
+	struct blob_description one[4];
+	unsigned n;
+	uint8_t carry[123]; /* the last bytes, where a run state may have begun */
+	size_t ncarry;
+	char run_state[104];
+};
+
+/* Looks at the next bytes. ST_DATA: more than BLOB_MAX of device state. */
 int blob_feed(struct blob *b, const void *buf, size_t len, struct error *err);
 
 /* Are the bytes fed so far a device state that has ended with a description? */
@@ -27,9 +47,5 @@ bool blob_ends_with_eof(const struct blob *b);
 
 /* The guest's run state out of the globalstate section, "" if there is none. */
 void blob_run_state(const struct blob *b, char out[104]);
-
-const void *blob_data(const struct blob *b, size_t *len);
-
-#define BLOB_MAX (256u << 20)
 
 #endif

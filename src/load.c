@@ -300,57 +300,59 @@ static int take_section(struct target *t, enum wire_type type, struct error *err
 
 /* ---- a QEMU's device state ---- */
 
-static int keep_blob(struct target *t, struct error *err)
-{
-	size_t len;
-	const void *data = blob_data(t->blob, &len);
-
-	if (image_put_device_state(t->img, data, len, err))
-		return -1;
-	blob_run_state(t->blob, t->img->manifest->run_state);
-	return 0;
-}
-
 /* More bytes are coming? Not when the last ones may be the end and nothing follows for a while. */
-static int more_comes(struct target *t, struct error *err)
+static int more_comes(struct target *t, const struct blob *b, struct error *err)
 {
 	int fd = t->ss->main->rfd;
 
 	if (!t->rp_open || stream_buffered(&t->ss->stream))
 		return 1;
-	if (blob_complete(t->blob))
+	if (blob_complete(b))
 		return 0;
-	if (!blob_ends_with_eof(t->blob))
+	if (!blob_ends_with_eof(b))
 		return 1;
 	/* a machine that suppresses the description: only silence tells (qemu-wire 1.6) */
 	return cancel_wait(&t->ss->cancel, fd, POLLIN, 2000, err);
 }
 
+static int keep_piece(struct target *t, struct blob *b, const void *buf, size_t len,
+		      struct error *err)
+{
+	return blob_feed(b, buf, len, err) ? -1 : image_put_device_state(t->img, buf, len, err);
+}
+
+/* From its first byte, which has been read, to where it ends. */
+static int keep_blob(struct target *t, struct blob *b, uint8_t *buf, struct error *err)
+{
+	static const uint8_t full = WIRE_SECTION_FULL;
+	ssize_t n = keep_piece(t, b, &full, 1, err) ? -1 : 1;
+	int more = 1;
+
+	while (n > 0 && (more = more_comes(t, b, err)) > 0) {
+		n = stream_read_some(&t->ss->stream, buf, LINK_STREAM_BUFFER, err);
+		if (n > 0 && keep_piece(t, b, buf, (size_t)n, err))
+			return -1;
+	}
+	if (n < 0 || more < 0)
+		return -1;
+	if (!blob_complete(b) && !blob_ends_with_eof(b))
+		return err_set(err, t->ss->main->end_status,
+			       "%s ended in the middle of the device state", t->ss->main->name);
+	return 0;
+}
+
 static int take_blob(struct target *t, struct error *err)
 {
-	uint8_t *buf = malloc(LINK_STREAM_BUFFER), full = WIRE_SECTION_FULL;
-	ssize_t n = 1;
+	uint8_t *buf = malloc(LINK_STREAM_BUFFER);
+	struct blob b = { 0 };
 	int rc;
 
-	t->blob = blob_new(err);
-	rc = t->blob && buf ? blob_feed(t->blob, &full, 1, err) : -1;
 	if (!buf)
-		rc = err_set(err, ST_NOMEM, "no memory for the device state");
-	while (!rc && n > 0) {
-		int more = more_comes(t, err);
-
-		if (more <= 0) {
-			rc = more;
-			break;
-		}
-		n = stream_read_some(&t->ss->stream, buf, LINK_STREAM_BUFFER, err);
-		rc = n < 0 ? -1 : blob_feed(t->blob, buf, (size_t)n, err);
-	}
+		return err_set(err, ST_NOMEM, "no memory for the device state");
+	rc = keep_blob(t, &b, buf, err);
 	free(buf);
-	if (!rc && !blob_complete(t->blob) && !blob_ends_with_eof(t->blob))
-		rc = err_set(err, t->ss->main->end_status,
-			     "%s ended in the middle of the device state", t->ss->main->name);
-	return rc ? -1 : keep_blob(t, err);
+	blob_run_state(&b, t->img->manifest->run_state);
+	return rc;
 }
 
 /* ---- the end ---- */

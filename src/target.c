@@ -6,7 +6,6 @@
  */
 #include "target.h"
 
-#include "blob.h"
 #include "byteorder.h"
 #include "link.h"
 #include "log.h"
@@ -397,7 +396,6 @@ void target_end(struct session *ss, const struct error *why)
 		tell(t, why);
 	multifd_recv_close(t->multifd, why ? 0 : 5000);
 	placer_close(t->placer);
-	blob_free(t->blob);
 	image_close(t->img, keep);
 	greet_free(&t->greeting);
 	free(t->page);

@@ -9,7 +9,6 @@
 #include "wire.h"
 
 struct multifd_recv;
-struct blob;
 
 struct target {
 	struct session *ss;
@@ -18,7 +17,6 @@ struct target {
 	struct wire_config config;
 	struct placer *placer;
 	struct multifd_recv *multifd; /* NULL: off */
-	struct blob *blob;	      /* a QEMU's device state while it comes */
 
 	pthread_mutex_t rp_lock; /* writing to ss->stream: messages go out whole */
 	bool rp_open;		 /* the source reads what we say */
