@@ -1,0 +1,175 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash
+#
+# What the .bats files share: processes in the background, migtool's two ends, images.
+#
+# A process has a NAME; what belongs to it is in $PEER_DIR (by default the test's own directory):
+# NAME.err its messages, NAME.json what it prints, NAME.pid. peer_teardown ends all that is left.
+
+PEER_DIR=${BATS_TEST_TMPDIR:-}
+TOOLS=$BATS_TEST_DIRNAME/tools
+case ${B:=build} in
+/*) MIGTOOL=$B/migtool ;;
+*) MIGTOOL=$BATS_TEST_DIRNAME/../$B/migtool ;;
+esac
+declare -gA PEER_PIDS # load is a function: without -g it would be local
+
+# peer_started NAME: the last background process has that name.
+peer_started() {
+	PEER_PIDS[$1]=$!
+	echo $! >"$PEER_DIR/$1.pid"
+}
+
+# wait_for_end NAME [SECONDS]: waits for a background process; its exit status is the result.
+wait_for_end() {
+	local pid=${PEER_PIDS[$1]} i
+	for ((i = 0; i < ${2:-30} * 50; i++)); do
+		kill -0 "$pid" 2>/dev/null || break
+		sleep 0.02
+	done
+	if kill -0 "$pid" 2>/dev/null; then
+		echo "$1 has not ended after ${2:-30} seconds" >&2
+		return 255
+	fi
+	unset "PEER_PIDS[$1]"
+	wait "$pid"
+}
+
+# What all said that took part, after a test has failed.
+peer_messages() {
+	local file
+	for file in "$PEER_DIR"/*.err; do
+		[ ! -s "$file" ] || tail -v -n 20 "$file"
+	done
+}
+
+peer_teardown() {
+	local name
+	[ -n "${BATS_TEST_COMPLETED:-}" ] || peer_messages
+	for name in "${!PEER_PIDS[@]}"; do
+		kill -KILL "${PEER_PIDS[$name]}" 2>/dev/null || true
+		wait "${PEER_PIDS[$name]}" 2>/dev/null || true
+	done
+	PEER_PIDS=()
+}
+
+# A process in the background must not hold bats' own descriptors: bats would wait for it.
+# migtool_start NAME COMMAND [ARG]...: a migtool in the background, for instance `send`.
+migtool_start() {
+	local name=$1 command=$2
+	shift 2
+	"$MIGTOOL" "$command" --json --progress=none "$@" >"$PEER_DIR/$name.json" \
+		2>"$PEER_DIR/$name.err" </dev/null 3>&- 4>&- 9>"${READY:-/dev/null}" &
+	peer_started "$name"
+}
+
+# listener_start NAME COMMAND [ARG]...: the same, and it listens when this returns. RECV_URI is where.
+listener_start() {
+	local name=$1 command=$2
+	shift 2
+	rm -f "$PEER_DIR/$name.ready"
+	mkfifo "$PEER_DIR/$name.ready"
+	READY=$PEER_DIR/$name.ready migtool_start "$name" "$command" --ready-fd 9 "$@"
+	# shellcheck disable=SC2034 # for the caller
+	read -r -t 20 RECV_URI <"$PEER_DIR/$name.ready" || {
+		echo "migtool $command does not listen" >&2
+		return 1
+	}
+}
+
+# recv_start NAME URI IMAGE [OPTION]...: `migtool recv` in the background. If the URI is one to listen
+# on, it listens when this returns, and RECV_URI is where.
+recv_start() {
+	local name=$1 uri=$2 image=$3
+	shift 3
+	# shellcheck disable=SC2034 # for the caller
+	RECV_URI=$uri
+	case $uri in
+	exec:* | fd:* | file:* | stdio:*) migtool_start "$name" recv "$@" "$uri" "$image" ;;
+	*) listener_start "$name" recv "$@" "$uri" "$image" ;;
+	esac
+}
+
+# migtool_wait NAME [STATUS]: until it has ended.
+migtool_wait() {
+	local rc=0
+	wait_for_end "$1" || rc=$?
+	[ "$rc" -eq "${2:-0}" ] && return 0
+	echo "migtool $1 ended with $rc instead of ${2:-0}" >&2
+	return 1
+}
+
+recv_wait() { # NAME [STATUS]
+	migtool_wait "$@"
+}
+
+# run_pair URI IMAGE COPY [SEND-OPTION]... [-- RECV-OPTION...]: one whole transfer, `recv` listening
+# on URI, as the processes `recv` and `send`. SEND_STATUS and RECV_STATUS are what they have to end
+# with (0).
+run_pair() {
+	local uri=$1 image=$2 copy=$3 send=()
+	shift 3
+	while [ $# -gt 0 ] && [ "$1" != -- ]; do
+		send+=("$1")
+		shift
+	done
+	[ $# -eq 0 ] || shift
+	recv_start recv "$uri" "$copy" "$@"
+	migtool_start send send "${send[@]}" "$image" "$RECV_URI"
+	migtool_wait send "${SEND_STATUS:-0}"
+	migtool_wait recv "${RECV_STATUS:-0}"
+}
+
+# assert_json NAME FILTER...: what it printed makes all these jq filters true.
+assert_json() {
+	local name=$1 filter
+	shift
+	for filter; do
+		tail -n 1 "$PEER_DIR/$name.json" | jq -e "$filter" >/dev/null || {
+			echo "$name: not true: $filter"
+			tail -n 1 "$PEER_DIR/$name.json" | jq -c .
+			return 1
+		}
+	done
+}
+
+# Both ends say the same of one transfer between them, and that it is verified.
+assert_agreed() {
+	local what one other
+	for what in .digest '."digest-verified"' .ram.normal .ram.duplicate .owner .complete .status; do
+		one=$(jq -r "$what" "$PEER_DIR/send.json")
+		other=$(jq -r "$what" "$PEER_DIR/recv.json")
+		[ "$one" = "$other" ] || {
+			echo "send says $what is $one, recv $other"
+			return 1
+		}
+	done
+	assert_json recv '."digest-verified"' .complete '.owner == "destination"'
+}
+
+# How many bytes of a file are no hole. (du counts the file system's own blocks too.)
+data_bytes() { # FILE
+	"$TOOLS/sparse.py" --data "$1"
+}
+
+make_image() { # [--seed N] [--size MIB] KIND OUT
+	"$TOOLS/make_image.py" "$@"
+}
+
+# Two images that must be equal. Directories: the blocks, with --devices the devices too. Files: all.
+assert_same_image() { # IMAGE IMAGE [--devices] [--except BLOCK-OR-DEVICE]...
+	if [ -f "$1" ] && [ -f "$2" ]; then
+		cmp "$@"
+	else
+		"$TOOLS/compare_images.py" "$@"
+	fi
+}
+
+# No page of zeros has storage in the copy.
+assert_sparse() { # IMAGE
+	if [ -d "$1" ]; then
+		"$TOOLS/sparse.py" "$1"/ram/*
+	else
+		"$TOOLS/sparse.py" "$1"
+	fi
+}
