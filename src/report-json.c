@@ -201,9 +201,18 @@ static int put_digest(json_t *o, const struct report *r)
 	return json_object_set_new(o, "digest-verified", json_boolean(r->digest_verified));
 }
 
+/* What was refused before it began has no status in QEMU's diagrams; it did not work, though. */
+static enum migration_status final_status(const struct report *r)
+{
+	bool bad = r->err && r->err->status != ST_OK;
+
+	return bad && !migration_status_final(r->status) ? MIG_FAILED : r->status;
+}
+
 static int fill(json_t *o, const struct report *r)
 {
-	int bad = json_object_set_new(o, "status", json_string(migration_status_name(r->status)));
+	const char *status = migration_status_name(final_status(r));
+	int bad = json_object_set_new(o, "status", json_string(status));
 
 	bad |= put_times(o, r);
 	bad |= json_object_set_new(o, "postcopy-vcpu-blocktime", json_array());

@@ -147,13 +147,13 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 		rep->complete = ss->complete;
 		rep->digest = ss->digest_known ? &ss->digest : NULL;
 		rep->digest_verified = ss->digest_verified;
+		rep->peer = ss->peer[0] ? ss->peer : NULL;
 	}
 	if (rep->complete && !ss->digest_verified)
 		rep->digest_why = ss->dialect.migtool ? "a one-way transport"
 						      : "a QEMU knows no digest";
 	rep->socket_address = ss->socket_address[0] ? ss->socket_address : NULL;
 	rep->image = ss->cfg->image;
-	rep->peer = ss->peer[0] ? ss->peer : NULL;
 	rep->page_size = ss->page_size;
 }
 

@@ -131,6 +131,7 @@ int source_connect(struct session *ss, struct error *err)
 		link_drop_main(ss);
 		return source_connect(ss, err);
 	}
+	snprintf(ss->peer, sizeof(ss->peer), "%s", ss->main->name);
 	ss->watched = true;
 	return 0;
 }

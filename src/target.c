@@ -167,6 +167,7 @@ int target_greet(struct session *ss, struct error *err)
 		if (target_accept(ss, err))
 			return -1;
 	}
+	snprintf(ss->peer, sizeof(ss->peer), "%s", ss->main->name);
 	ss->watched = true;
 	stat_set(&ss->stats.t_start, stats_now());
 	return 0;

@@ -264,10 +264,13 @@ static void nothing_began_and_all_is_zero(void)
 
 	snap = (struct stats_snapshot){ .now = 5000 };
 	caps.on[CAP_XBZRLE] = caps.on[CAP_COMPRESS] = true;
-	r.status = MIG_FAILED;
+	r.status = MIG_NONE;
 	r.complete = false;
+	err_set(&error, ST_UNSUPPORTED, "no");
+	r.err = &error;
 	o = object_from(&r);
 	REQUIRE(o != NULL);
+	CHECK_STR(string(o, "status"), "failed");
 	m = json_object_get(o, "ram");
 	CHECK(number(o, "total-time") == 0 && number(o, "setup-time") == 0);
 	CHECK(number(m, "pages-per-second") == 0);
