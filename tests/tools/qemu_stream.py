@@ -396,8 +396,23 @@ class Stream:
         self.summary["multifd-methods"] += sorted(channel.methods)
 
 
+def element_at(data, at):
+    """Whether a device's section, or the end of them all, can be what begins there."""
+    if data[at:at + 1] == bytes([SECTION_FULL]):
+        name = data[at + 6:at + 6 + data[at + 5]] if len(data) > at + 5 else b""
+        return name.isascii() and name.decode("ascii", "replace").isprintable() and name != b""
+    if data[at:at + 1] == bytes([SECTION_EOF]):
+        rest = data[at + 1:]  # may be cut off, but not go on behind the description
+        return not rest or (rest[0] == VMDESCRIPTION
+                            and int.from_bytes(rest[1:5], "big") >= len(rest) - 5)
+    return False
+
+
 def devices(r):
-    """(idstr, instance, version, data) of each FULL section; these have to have footers."""
+    """(idstr, instance, version, data) of each FULL section.
+
+    A section has no length: its data ends where its own footer stands before a next element.
+    """
     while r.left() and r.data[r.pos] == SECTION_FULL:
         r.take(1)
         number, name, instance, version = r.be32(), r.counted(), r.be32(), r.be32()
@@ -406,7 +421,7 @@ def devices(r):
             end = r.data.find(footer, end)
             if end < 0:
                 r.fail(f"no footer of {name}")
-            if r.data[end + 5] in (SECTION_FULL, SECTION_EOF):
+            if element_at(r.data, end + 5):
                 break
             end += 1
         r.pos = end + 5
