@@ -74,18 +74,28 @@ int err_sys(struct error *err, enum status status, int errnum, const char *fmt, 
 	return -1;
 }
 
+/* As much of `text` as there is room for. */
+static void append(char *buf, size_t cap, const char *text)
+{
+	size_t used = strlen(buf), n = strlen(text);
+
+	if (n > cap - 1 - used)
+		n = cap - 1 - used;
+	memcpy(buf + used, text, n);
+	buf[used + n] = '\0';
+}
+
 int err_prefix(struct error *err, const char *fmt, ...)
 {
 	char old[sizeof(err->msg)];
 	va_list ap;
-	int n;
 
 	memcpy(old, err->msg, sizeof(old));
 	va_start(ap, fmt);
-	n = vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
+	vsnprintf(err->msg, sizeof(err->msg), fmt, ap);
 	va_end(ap);
-	if (n >= 0 && (size_t)n < sizeof(err->msg))
-		snprintf(err->msg + n, sizeof(err->msg) - (size_t)n, ": %s", old);
+	append(err->msg, sizeof(err->msg), ": ");
+	append(err->msg, sizeof(err->msg), old);
 	return -1;
 }
 
