@@ -21,6 +21,12 @@ int64_t link_timeout_ms(const struct session *ss)
 	return s ? s * 1000 : -1;
 }
 
+bool link_multi_channel(const struct session *ss)
+{
+	/* a listening descriptor too gives as many as are dialled */
+	return uri_multi_channel(&ss->uri) || listener_possible(&ss->uri);
+}
+
 int link_open_stream(struct session *ss, struct error *err)
 {
 	struct stream *s = &ss->stream;
@@ -34,19 +40,25 @@ int link_open_stream(struct session *ss, struct error *err)
 	return 0;
 }
 
-void link_drop_main(struct session *ss)
+int link_end_main(struct session *ss, struct error *err)
 {
 	struct transport *t;
-	struct error ignored;
 
 	pthread_mutex_lock(&ss->lock);
 	t = ss->main;
 	ss->main = NULL;
 	pthread_mutex_unlock(&ss->lock);
-	if (t) {
-		stream_close(&ss->stream);
-		transport_close(t, &ignored);
-	}
+	if (!t)
+		return 0;
+	stream_close(&ss->stream);
+	return transport_close(t, err);
+}
+
+void link_drop_main(struct session *ss)
+{
+	struct error ignored;
+
+	link_end_main(ss, &ignored);
 }
 
 struct transport *link_dial_extra(struct session *ss, struct error *err)

@@ -18,11 +18,20 @@
 /* --timeout in milliseconds, -1: never. 60 s when it was not given. */
 int64_t link_timeout_ms(const struct session *ss);
 
+/* Can there be more than the main connection? */
+bool link_multi_channel(const struct session *ss);
+
 /* Opens ss->stream over ss->main, counting into the session's statistics. */
 int link_open_stream(struct session *ss, struct error *err);
 
 /* Closes main and its stream, for the next one to come. */
 void link_drop_main(struct session *ss);
+
+/*
+ * The same at the end of a transfer, with the transport's last word: what a command exited with.
+ * Where the peer confirms nothing this is asked before anything is called done. main may be gone.
+ */
+int link_end_main(struct session *ss, struct error *err);
 
 /*
  * One more connection: dialled to where the main one goes, or, on the listening side, accepted (its

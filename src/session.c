@@ -300,7 +300,7 @@ static int apply_caps(struct session *ss, struct error *err)
 				  .host = &host,
 				  .role = ss->role,
 				  .peer_qemu = cfg->peer == PEER_QEMU,
-				  .multi_channel = uri_multi_channel(&ss->uri),
+				  .multi_channel = link_multi_channel(ss),
 				  .one_way = cfg->one_way };
 
 	host_probe(&host, cfg->caps.on[CAP_POSTCOPY_RAM]);
@@ -379,14 +379,9 @@ static int finish_run(struct session *ss, struct run *r)
 {
 	struct error err;
 
-	/* an exec: child's or a file's last word */
-	if (!r->rc && ss->main) {
-		struct transport *t = ss->main;
-
-		stream_close(&ss->stream);
-		ss->main = NULL;
-		r->rc = transport_close(t, &r->err);
-	}
+	/* both ends know that it is done: what a command says now changes nothing */
+	if (!r->rc && link_end_main(ss, &err))
+		log_warn("all is done, but %s", err.msg);
 	if (!r->rc && run_command(ss, &err)) {
 		r->rc = -1;
 		r->err = err;

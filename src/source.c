@@ -99,6 +99,7 @@ int source_open(struct session *ss, struct error *err)
 	    open_xbzrle(src, err) || image_data_bytes(src->img, &data, err))
 		return -1;
 	count_memory(src, data);
+	ss->page_size = src->img->target_page;
 	return link_source_identity(ss, src->img, err);
 }
 
@@ -615,23 +616,31 @@ static int finish_migtool(struct source *src, struct error *err)
 	return 0;
 }
 
+/* Nobody answers: what the transport says at its end has to do. */
+static int finish_unconfirmed(struct session *ss, struct error *err)
+{
+	if (transport_shutdown_write(ss->main, err) || link_end_main(ss, err))
+		return -1;
+	ss->owner = OWNER_DESTINATION;
+	return 0;
+}
+
 static int finish_qemu(struct source *src, struct error *err)
 {
 	struct session *ss = src->ss;
 	struct error ignored_err;
 
-	if (src->rp.started) {
-		/* QEMU runs the guest before it says SHUT, so until then nobody knows */
-		ss->committed = true;
-		ss->owner = OWNER_UNKNOWN;
-		if (returnpath_wait(&src->rp, RP_WAIT_SHUT, err)) {
-			if (err->status != ST_REFUSED)
-				err->status = ST_LOST;
-			else
-				ss->owner = OWNER_SOURCE;
-			return err_prefix(err,
-					  "all was sent, and the destination did not confirm it");
-		}
+	if (!src->rp.started)
+		return finish_unconfirmed(ss, err);
+	/* QEMU runs the guest before it says SHUT, so until then nobody knows */
+	ss->committed = true;
+	ss->owner = OWNER_UNKNOWN;
+	if (returnpath_wait(&src->rp, RP_WAIT_SHUT, err)) {
+		if (err->status != ST_REFUSED)
+			err->status = ST_LOST;
+		else
+			ss->owner = OWNER_SOURCE;
+		return err_prefix(err, "all was sent, and the destination did not confirm it");
 	}
 	ss->owner = OWNER_DESTINATION;
 	transport_shutdown_write(ss->main, &ignored_err);
@@ -657,8 +666,7 @@ int source_finish(struct session *ss, struct error *err)
 
 	judge_zero_copy(ss);
 	if (!ss->main->two_way) {
-		ss->owner = OWNER_DESTINATION;
-		rc = transport_shutdown_write(ss->main, err);
+		rc = finish_unconfirmed(ss, err);
 	} else if (ss->dialect.migtool) {
 		rc = finish_migtool(src, err);
 	} else {

@@ -72,7 +72,7 @@ static int judge_caps(struct target *t, struct error *err)
 				  .params = &ss->cfg->params,
 				  .host = &host,
 				  .role = ROLE_DESTINATION,
-				  .multi_channel = uri_multi_channel(&ss->uri) };
+				  .multi_channel = link_multi_channel(ss) };
 
 	/* these act on this side alone, whatever the other says */
 	wanted.on[CAP_EVENTS] = ss->cfg->caps.on[CAP_EVENTS];

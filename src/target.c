@@ -333,8 +333,8 @@ int target_finish(struct session *ss, struct error *err)
 		rc = finish_migtool(t, err);
 	else if (t->rp_open)
 		rc = finish_qemu_rp(t, err);
-	else
-		rc = image_commit(t->img, err);
+	else /* a command that failed may have been cut short: before the rename */
+		rc = link_end_main(ss, err) ? -1 : image_commit(t->img, err);
 	if (rc)
 		return -1;
 	ss->owner = OWNER_DESTINATION;

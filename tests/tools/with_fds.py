@@ -5,6 +5,7 @@
 with_fds.py pair COMMAND... --- COMMAND...     both ends of a socketpair
 with_fds.py pipe COMMAND... --- COMMAND...     the first writes, the second reads
 with_fds.py listen ADDRESS COMMAND...          a socket that listens on a path, or on HOST:PORT
+with_fds.py vsock                              nothing: can this host reach itself by vsock?
 
 The descriptor is 3 in each. With `pair` and `pipe` the exit statuses are printed as "FIRST SECOND"
 behind what the commands say themselves. With `listen` the command takes this process's place, as
@@ -40,11 +41,25 @@ def listen(address, command):
         sock.bind(address)
         sock.listen()
     os.dup2(sock.fileno(), 3)
+    os.set_inheritable(3, True)  # if that was its number already
     os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
     os.execvp(command[0], command)
 
 
+def vsock_loops():
+    try:
+        server, client = (socket.socket(socket.AF_VSOCK) for _ in range(2))
+        server.bind((1, socket.VMADDR_PORT_ANY))
+        server.listen()
+        client.connect(server.getsockname())
+        return True
+    except (AttributeError, OSError):
+        return False
+
+
 def main():
+    if sys.argv[1:] == ["vsock"]:
+        sys.exit(not vsock_loops())
     if len(sys.argv) < 4:
         sys.exit(__doc__)
     how, rest = sys.argv[1], sys.argv[2:]
