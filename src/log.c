@@ -35,36 +35,6 @@ static void put(const char *line, size_t len)
 	}
 }
 
-void log_at(enum log_level level, const char *fmt, ...)
-{
-	static const char *const words[] = {
-		[LOG_ANSWER] = "", [LOG_ERROR] = "error: ", [LOG_WARN] = "warning: "
-	};
-	char line[2400];
-	size_t n = 0;
-	va_list ap;
-	int r;
-
-	if (level > logger.level && level != LOG_ANSWER)
-		return;
-	pthread_mutex_lock(&logger.lock);
-	if (logger.status[0])
-		n += (size_t)snprintf(line, sizeof(line), "\r\033[K");
-	n += (size_t)snprintf(line + n, sizeof(line) - n, "migtool%s%s: %s", logger.role ? " " : "",
-			      logger.role ? logger.role : "",
-			      level <= LOG_WARN ? words[level] : "");
-	va_start(ap, fmt);
-	r = vsnprintf(line + n, sizeof(line) - n - sizeof(logger.status) - 1, fmt, ap);
-	va_end(ap);
-	if (r > 0)
-		n += strlen(line + n);
-	line[n++] = '\n';
-	if (logger.status[0])
-		n += (size_t)snprintf(line + n, sizeof(line) - n, "%s", logger.status);
-	put(line, n);
-	pthread_mutex_unlock(&logger.lock);
-}
-
 void log_status_line(const char *line)
 {
 	char out[300];
@@ -98,10 +68,11 @@ static size_t utf8_len(const unsigned char *s, size_t left)
 	return n;
 }
 
-char *log_escape(char *out, size_t outlen, const void *in, size_t inlen)
+/* Stops where the next character would not fit; returns the length. */
+static size_t escape(char *out, size_t outlen, const void *in, size_t left)
 {
 	const unsigned char *s = in;
-	size_t left = inlen < 512 ? inlen : 512, o = 0;
+	size_t o = 0;
 
 	while (left > 0) {
 		size_t n = utf8_len(s, left);
@@ -120,5 +91,40 @@ char *log_escape(char *out, size_t outlen, const void *in, size_t inlen)
 	}
 	if (outlen)
 		out[o] = '\0';
+	return o;
+}
+
+char *log_escape(char *out, size_t outlen, const void *in, size_t inlen)
+{
+	escape(out, outlen, in, inlen < 512 ? inlen : 512);
 	return out;
+}
+
+void log_at(enum log_level level, const char *fmt, ...)
+{
+	static const char *const words[] = {
+		[LOG_ANSWER] = "", [LOG_ERROR] = "error: ", [LOG_WARN] = "warning: "
+	};
+	char line[2400], text[2000];
+	size_t n = 0;
+	va_list ap;
+
+	if (level > logger.level && level != LOG_ANSWER)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	pthread_mutex_lock(&logger.lock);
+	if (logger.status[0])
+		n += (size_t)snprintf(line, sizeof(line), "\r\033[K");
+	n += (size_t)snprintf(line + n, sizeof(line) - n, "migtool%s%s: %s", logger.role ? " " : "",
+			      logger.role ? logger.role : "",
+			      level <= LOG_WARN ? words[level] : "");
+	/* block names and the like come from peers: no message may steer the terminal */
+	n += escape(line + n, sizeof(line) - n - sizeof(logger.status) - 1, text, strlen(text));
+	line[n++] = '\n';
+	if (logger.status[0])
+		n += (size_t)snprintf(line + n, sizeof(line) - n, "%s", logger.status);
+	put(line, n);
+	pthread_mutex_unlock(&logger.lock);
 }

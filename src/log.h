@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What migtool says to people, on stderr, a line each: "migtool send: ...". Callable from any
- * thread; a line is written whole. A progress line on a terminal is cleared first.
+ * thread; a line is written whole. A progress line on a terminal is cleared first. Control
+ * characters in a message are escaped, whoever they come from.
  */
 #ifndef MIGTOOL_LOG_H
 #define MIGTOOL_LOG_H

@@ -84,6 +84,28 @@ static void peers_words_are_escaped(void)
 	CHECK_STR(log_escape(out, sizeof(out), "\xf4\x90\x80\x80", 4), "\\xf4\\x90\\x80\\x80");
 }
 
+static void messages_do_not_steer_the_terminal(void)
+{
+	char big[3000], got[4096] = "";
+	int fd[2], saved = dup(STDERR_FILENO);
+	ssize_t n;
+
+	REQUIRE(saved >= 0 && !pipe(fd));
+	memset(big, 'y', sizeof(big) - 1);
+	big[sizeof(big) - 1] = '\0';
+	dup2(fd[1], STDERR_FILENO);
+	log_warn("block '%s'", "a\x1b]0;x\a\r\nb\xc3\xa9\x7f");
+	log_warn("%s", big);
+	dup2(saved, STDERR_FILENO);
+	close(saved);
+	close(fd[1]);
+	n = read(fd[0], got, sizeof(got) - 1);
+	close(fd[0]);
+	CHECK(n > 1000 && got[n - 1] == '\n');
+	*strchrnul(got, '\n') = '\0';
+	CHECK_STR(got, "migtool: warning: block 'a\\x1b]0;x\\x07\\x0d\\x0ab\xc3\xa9\\x7f'");
+}
+
 static void integers_are_big_endian(void)
 {
 	unsigned char b[9] = { 0 };
@@ -99,6 +121,7 @@ static const struct test_case cases[] = {
 	{ "every status has a row", every_status_has_a_row },
 	{ "the first cancel wins and ends waits", first_cancel_wins_and_ends_waits },
 	{ "a peer's words are escaped", peers_words_are_escaped },
+	{ "a message does not steer the terminal", messages_do_not_steer_the_terminal },
 	{ "integers are big-endian at any address", integers_are_big_endian },
 };
 TEST_MAIN(cases)
