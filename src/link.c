@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "link.h"
 
+#include "byteorder.h"
 #include "log.h"
 #include "units.h"
 #include "wire-multifd.h"
@@ -99,9 +100,6 @@ static int check_hello(struct session *ss, const struct multifd_init *init, stru
 	uint8_t uuid[16];
 	char text[37], ours[37];
 
-	/* a main connection comes before there is a session */
-	if (init->channel == LINK_MAIN_CHANNEL && init->version == MULTIFD_VERSION_OURS)
-		return 0;
 	if (ss->dialect.migtool) {
 		if (init->version == MULTIFD_VERSION_OURS && !memcmp(init->id, ss->id, 16))
 			return 0;
@@ -120,29 +118,61 @@ static int check_hello(struct session *ss, const struct multifd_init *init, stru
 		       uuid_format(init->id, text), uuid_format(uuid, ours));
 }
 
-int link_take_hello(struct session *ss, struct stream *s, unsigned *channel, struct error *err)
+static int get_hello(struct stream *s, struct multifd_init *init, struct error *err)
 {
 	uint8_t bytes[MULTIFD_INIT_LEN];
+
+	if (stream_read(s, bytes, sizeof(bytes), err))
+		return -1;
+	return multifd_init_unpack(bytes, init, err);
+}
+
+int link_take_main_hello(struct stream *s, struct error *err)
+{
 	struct multifd_init init;
 
-	if (stream_read(s, bytes, sizeof(bytes), err) || multifd_init_unpack(bytes, &init, err) ||
-	    check_hello(ss, &init, err))
+	if (get_hello(s, &init, err))
+		return -1;
+	/* a main connection comes before there is a session whose id it could name */
+	if (init.channel == LINK_MAIN_CHANNEL && init.version == MULTIFD_VERSION_OURS)
+		return 0;
+	return err_set(err, ST_REFUSED, "its first packet is that of a channel");
+}
+
+int link_take_hello(struct session *ss, struct stream *s, unsigned *channel, struct error *err)
+{
+	struct multifd_init init;
+
+	if (get_hello(s, &init, err) || check_hello(ss, &init, err))
 		return -1;
 	if (channel)
 		*channel = init.channel;
 	return 0;
 }
 
-/* Accepts until a channel of this session comes; strangers are dropped with a warning. */
-static struct transport *accept_extra(struct session *ss, struct error *err)
+int link_next_channel(struct session *ss, struct transport **t, struct error *err)
 {
 	uint8_t first[8];
 
 	for (;;) {
+		struct error ignored;
+		int r = pending_next(ss->pending, (int)link_timeout_ms(ss), first, t, err);
+
+		if (r <= 0 || get_be32(first) == MULTIFD_MAGIC)
+			return r;
+		log_warn("dropped %s: it is no multifd channel", (*t)->name);
+		transport_close(*t, &ignored);
+	}
+}
+
+/* Accepts until a channel of this session comes; strangers are dropped with a warning. */
+static struct transport *accept_extra(struct session *ss, struct error *err)
+{
+	for (;;) {
 		struct stream hello;
 		struct transport *t = NULL;
 		struct error why, ignored;
-		int r = pending_next(ss->pending, (int)link_timeout_ms(ss), first, &t, err);
+		int r = link_next_channel(ss, &t, err);
 
 		if (r < 0)
 			return NULL;

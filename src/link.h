@@ -53,6 +53,15 @@ struct transport *link_source_channel(struct session *ss, unsigned id, struct st
 int link_put_hello(struct session *ss, struct stream *s, unsigned channel, struct error *err);
 int link_take_hello(struct session *ss, struct stream *s, unsigned *channel, struct error *err);
 
+/* The first packet of a destination that dials, on its main connection. */
+int link_take_main_hello(struct stream *s, struct error *err);
+
+/*
+ * The next connection that begins like a channel, all of its first packet there to be read; others
+ * are dropped with a warning. 1: *t is the caller's, 0: --timeout is over, -1.
+ */
+int link_next_channel(struct session *ss, struct transport **t, struct error *err);
+
 /* The guest's uuid in binary, zero if it has none. */
 void link_uuid(const struct session *ss, uint8_t out[16]);
 

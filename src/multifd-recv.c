@@ -361,19 +361,17 @@ static int take_connection(struct multifd_recv *m, struct transport *t, struct e
 static int accept_channels(struct multifd_recv *m, struct error *err)
 {
 	struct session *ss = m->t->ss;
-	int ms = (int)link_timeout_ms(ss);
 	unsigned got = 0;
 
 	while (got < m->n) {
 		struct transport *t = session_stashed(ss);
-		uint8_t first[8];
-		int r = t ? 1 : pending_next(ss->pending, ms, first, &t, err);
+		int r = t ? 1 : link_next_channel(ss, &t, err);
 
 		if (r < 0)
 			return -1;
 		if (!r) {
 			err_set(err, ST_TIMEOUT, "%u of %u multifd channels came within %d s", got,
-				m->n, ms / 1000);
+				m->n, (int)(link_timeout_ms(ss) / 1000));
 			return err_hint(err,
 					"both ends need multifd on and the same multifd-channels");
 		}

@@ -14,6 +14,7 @@
 #define GRACE_MS      1000
 #define MAGIC_QEVM    0x5145564dU
 #define MAGIC_MULTIFD 0x11223344U
+#define MULTIFD_FIRST 64 /* a channel's first packet, which is written as a whole */
 
 /*
  * poll() says at once that one byte is there, and says it again and again: a connection that has
@@ -81,23 +82,25 @@ static int accept_one(struct pending *p, struct error *err)
 	return 1;
 }
 
-static bool enough(const uint8_t first[8], ssize_t n)
+static bool enough(const uint8_t *first, ssize_t n)
 {
 	uint32_t magic = get_be32(first);
 
-	return n == 8 || (n >= 4 && (magic == MAGIC_QEVM || magic == MAGIC_MULTIFD));
+	if (n >= 4 && magic == MAGIC_MULTIFD)
+		return n >= MULTIFD_FIRST;
+	return n >= 8 || (n >= 4 && magic == MAGIC_QEVM);
 }
 
 /* What connection i has said. 1: enough, 0: not yet, -1: it was dropped. */
 static int examine(struct pending *p, int i, short revents, uint8_t first[8])
 {
 	struct pending_one *c = &p->one[i];
+	uint8_t said[MULTIFD_FIRST] = { 0 };
 	struct error why;
-	ssize_t n;
+	ssize_t n = transport_peek(c->t, said, sizeof(said), &why);
 
-	memset(first, 0, 8);
-	n = transport_peek(c->t, first, 8, &why);
-	if (n > 0 && enough(first, n))
+	memcpy(first, said, 8);
+	if (n > 0 && enough(said, n))
 		return 1;
 	c->partial = n > 0;
 	if (n < 0 || revents & (POLLHUP | POLLRDHUP | POLLERR))

@@ -35,9 +35,10 @@ struct pending *pending_new(struct listener *l, struct cancel *cancel, struct er
 void pending_free(struct pending *p);
 
 /*
- * Waits for a connection that has shown its first 8 bytes, or the 4 of QEMU's "QEVM" or multifd
- * magic, in which case the rest of `first` may be 0. They are not taken from it. 1: *t is the
- * caller's, 0: timeout_ms (-1: no limit) are over, -1: cancelled, or listening failed (ST_SOCKET).
+ * Waits for a connection that has shown its first 8 bytes, or the 4 of QEMU's "QEVM" (the rest of
+ * `first` may be 0 then); one that begins with multifd's magic, the 64 of a channel's first packet,
+ * so that who reads that need not wait. They are not taken from it. 1: *t is the caller's, 0:
+ * timeout_ms (-1: no limit) are over, -1: cancelled, or listening failed (ST_SOCKET).
  */
 int pending_next(struct pending *p, int timeout_ms, uint8_t first[8], struct transport **t,
 		 struct error *err);

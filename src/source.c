@@ -6,6 +6,7 @@
  */
 #include "source.h"
 
+#include "byteorder.h"
 #include "compress.h"
 #include "link.h"
 #include "log.h"
@@ -105,33 +106,48 @@ int source_open(struct session *ss, struct error *err)
 
 /* ---- connect ---- */
 
+/* Whoever dials a listening source says so first, in a channel's first packet. */
+static int accept_main(struct session *ss, struct error *err)
+{
+	int ms = ss->cfg->timeout >= 0 ? (int)link_timeout_ms(ss) : -1;
+
+	for (;;) {
+		struct error why;
+		uint8_t first[8];
+		int r = pending_next(ss->pending, ms, first, &ss->main, err);
+
+		if (r < 0)
+			return -1;
+		if (!r)
+			return err_set(err, ST_TIMEOUT, "no destination came within %d s",
+				       ms / 1000);
+		if (get_be32(first) != MULTIFD_MAGIC)
+			err_set(&why, ST_PROTOCOL, "it begins with something else");
+		else if (link_open_stream(ss, err))
+			return -1;
+		else if (!link_take_main_hello(&ss->stream, &why))
+			return 0;
+		log_warn("dropped %s: no migtool that waits for an image (%s)", ss->main->name,
+			 why.msg);
+		link_drop_main(ss);
+	}
+}
+
+static int dial_main(struct session *ss, struct error *err)
+{
+	ss->main = transport_dial(&ss->uri, true, (int)link_timeout_ms(ss), &ss->cancel, err);
+	return ss->main ? link_open_stream(ss, err) : -1;
+}
+
 int source_connect(struct session *ss, struct error *err)
 {
-	struct error ignored;
-	uint8_t first[8];
-
 	/* a QEMU that is connected to is used up */
 	if (ss->cfg->dry_run && ss->cfg->peer == PEER_QEMU) {
 		ss->dry_run_done = true;
 		return dialect_for_qemu(&ss->dialect, ss->machine, ss->cfg->peer_version, err);
 	}
-	if (!ss->listener) {
-		int limit = (int)link_timeout_ms(ss);
-
-		ss->main = transport_dial(&ss->uri, true, limit, &ss->cancel, err);
-	} else {
-		/* whoever dials a listening source says hello first, like an extra channel */
-		if (pending_next(ss->pending, -1, first, &ss->main, err) <= 0)
-			return -1;
-	}
-	if (!ss->main || link_open_stream(ss, err))
+	if (ss->listener ? accept_main(ss, err) : dial_main(ss, err))
 		return -1;
-	if (ss->listener && link_take_hello(ss, &ss->stream, NULL, &ignored)) {
-		log_warn("%s is no migtool that waits for an image (%s); listening on",
-			 ss->main->name, ignored.msg);
-		link_drop_main(ss);
-		return source_connect(ss, err);
-	}
 	snprintf(ss->peer, sizeof(ss->peer), "%s", ss->main->name);
 	ss->watched = true;
 	return 0;

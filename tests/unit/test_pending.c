@@ -62,6 +62,8 @@ static int next(int timeout_ms, uint8_t first[8], struct transport **t)
 	return pending_next(p, timeout_ms, first, t, &e);
 }
 
+static const char channel[64] = "\x11\x22\x33\x44\0\0\0\2";
+
 static void the_first_bytes_are_shown_and_stay(void)
 {
 	static const struct {
@@ -70,14 +72,14 @@ static void the_first_bytes_are_shown_and_stay(void)
 	} peers[] = {
 		{ "MIGTOOL\n and more", 17 },
 		{ "QEVM", 4 },
-		{ "\x11\x22\x33\x44", 4 },
+		{ channel, 64 },
 		{ "QEVM\0\0\0\3", 8 },
 	};
 
 	for (size_t i = 0; i < sizeof(peers) / sizeof(peers[0]); i++) {
 		struct transport *mine = connect_and_say(peers[i].say, peers[i].len), *t;
 		size_t show = peers[i].len < 8 ? peers[i].len : 8, got = 0;
-		uint8_t first[8] = { 0 }, all[32];
+		uint8_t first[8] = { 0 }, all[80];
 
 		REQUIRE(mine != NULL);
 		REQUIRE(next(5000, first, &t) == 1 && t);
@@ -141,6 +143,7 @@ static void one_that_closes_is_dropped_with_one_warning(void)
 		{ "", "it ended after 0 bytes", 0 },
 		{ "Q", "it ended after 1 byte\n", 1 },
 		{ "GET /\r\n", "it ended after 7 bytes", 7 },
+		{ channel, "it ended after 63 bytes", 63 },
 	};
 
 	for (size_t i = 0; i < sizeof(peers) / sizeof(peers[0]); i++) {
@@ -182,7 +185,7 @@ static void many_that_speak_late_are_all_taken(void)
 {
 	enum { N = 3 * PENDING_MAX };
 	struct transport *many[N], *t;
-	struct iovec hello = { (void *)"\x11\x22\x33\x44", 4 };
+	struct iovec hello = { (void *)channel, sizeof(channel) };
 	uint8_t first[8];
 
 	p->grace_ms = 1000000; /* a slow machine must not make a difference */
@@ -190,7 +193,7 @@ static void many_that_speak_late_are_all_taken(void)
 		REQUIRE((many[i] = connect_and_say("", 0)) != NULL);
 	CHECK(next(50, first, &t) == 0 && p->n == PENDING_MAX);
 	for (int i = 0; i < N; i++)
-		CHECK(transport_writev(many[i], &hello, 1, &e) == 4);
+		CHECK(transport_writev(many[i], &hello, 1, &e) == 64);
 	for (int i = 0; i < N; i++) {
 		CHECK(next(5000, first, &t) == 1 && !memcmp(first, hello.iov_base, 4));
 		transport_close(t, &e);
