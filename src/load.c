@@ -35,6 +35,9 @@ static int check_config(struct target *t, struct error *err)
 		return err_hint(err, "--machine on recv has to be the class name of the source's");
 	}
 	snprintf(ss->machine, sizeof(ss->machine), "%s", c->machine);
+	if (ss->dialect.migtool && (c->page_bits ? 1u << c->page_bits : 4096) != ss->page_size)
+		return err_set(err, ST_DATA, "pages have %u bytes, the greeting said %u",
+			       c->page_bits ? 1u << c->page_bits : 4096, ss->page_size);
 	if (c->page_bits && ss->cfg->page_size && ss->cfg->page_size != 1u << c->page_bits)
 		return err_set(err, ST_UNSUPPORTED,
 			       "the source's pages have %u bytes, --page-size "
@@ -127,11 +130,6 @@ static int our_command(struct target *t, const struct wire_command *c, struct er
 		return take_digest(t, c->len, err);
 	case MIG_CMD_FAILED:
 		return take_failed(t, c->len, err);
-	case MIG_CMD_COMMIT:
-		if (c->len)
-			break;
-		t->committed = true;
-		return 0;
 	case MIG_CMD_KEEPALIVE:
 		if (c->len)
 			break;
@@ -196,19 +194,42 @@ static int qemu_command(struct target *t, const struct wire_command *c, struct e
 	return -1;
 }
 
+static int get_command(struct target *t, struct wire_command *c, struct error *err)
+{
+	if (wire_get_command(&t->ss->stream, c, err))
+		return -1;
+	log_debug("command %s, %u bytes", wire_command_name(c->cmd), c->len);
+	return 0;
+}
+
 static int take_command(struct target *t, struct error *err)
 {
 	struct wire_command c;
 
-	if (wire_get_command(&t->ss->stream, &c, err))
+	if (get_command(t, &c, err))
 		return -1;
-	log_debug("command %s, %u bytes", wire_command_name(c.cmd), c.len);
 	if (t->ss->dialect.migtool && c.cmd >= WIRE_OURS)
 		return our_command(t, &c, err);
 	return qemu_command(t, &c, err);
 }
 
 /* ---- sections ---- */
+
+/* A migtool's blocks are known from its greeting. */
+static int compare_blocks(const struct target *t, const struct ram_block_info *list, unsigned n,
+			  struct error *err)
+{
+	if (n != t->img->nblocks)
+		return err_set(err, ST_DATA, "%u blocks, the greeting said %u", n, t->img->nblocks);
+	for (unsigned i = 0; i < n; i++)
+		if (strcmp(list[i].name, t->img->blocks[i].name) ||
+		    list[i].length != t->img->blocks[i].size)
+			return err_set(err, ST_DATA,
+				       "block %u is not the one of the greeting (%s, %llu bytes)",
+				       i, t->img->blocks[i].name,
+				       (unsigned long long)t->img->blocks[i].size);
+	return 0;
+}
 
 int load_blocks(struct target *t, const struct ram_block_info *list, unsigned n, struct error *err)
 {
@@ -217,11 +238,8 @@ int load_blocks(struct target *t, const struct ram_block_info *list, unsigned n,
 	uint64_t total = 0;
 	int rc;
 
-	if (t->img) /* a migtool's, known from its greeting */
-		return n == t->img->nblocks
-			       ? 0
-			       : err_set(err, ST_DATA, "%u blocks, the greeting said %u", n,
-					 t->img->nblocks);
+	if (t->img)
+		return compare_blocks(t, list, n, err);
 	blocks = calloc(n, sizeof(*blocks));
 	if (!blocks)
 		return err_set(err, ST_NOMEM, "no memory for %u blocks", n);
@@ -249,6 +267,8 @@ static int check_section(struct target *t, const struct wire_section *sec, struc
 	char shown[520];
 
 	if (sec->type != WIRE_SECTION_START) {
+		if (t->ram_ended)
+			return err_set(err, ST_DATA, "a RAM section behind the last one");
 		if (t->have_ram && sec->id == t->ram_id)
 			return 0;
 		return err_set(err, ST_DATA, "a part of section %u, which has not begun", sec->id);
@@ -442,17 +462,31 @@ int load_stream(struct target *t, struct error *err)
 	return pageload_drain(t, err);
 }
 
+/* 1: it is COMMIT. Nothing may change what READY has vouched for. */
+static int take_last_command(struct target *t, struct error *err)
+{
+	struct wire_command c;
+
+	if (get_command(t, &c, err))
+		return -1;
+	if (c.cmd == MIG_CMD_COMMIT && !c.len)
+		return 1;
+	if (c.cmd == MIG_CMD_FAILED || c.cmd == MIG_CMD_KEEPALIVE)
+		return our_command(t, &c, err);
+	return err_set(err, ST_DATA, "command 0x%x (%s) of %u bytes instead of COMMIT", c.cmd,
+		       wire_command_name(c.cmd), c.len);
+}
+
 int load_commit(struct target *t, struct error *err)
 {
-	while (!t->committed) {
+	int rc = 0;
+
+	while (!rc) {
 		uint8_t type;
 
 		if (stream_get_u8(&t->ss->stream, &type, err))
 			return -1;
-		if (type != WIRE_COMMAND)
-			return unexpected(type, err);
-		if (take_command(t, err))
-			return -1;
+		rc = type == WIRE_COMMAND ? take_last_command(t, err) : unexpected(type, err);
 	}
-	return 0;
+	return rc < 0 ? -1 : 0;
 }

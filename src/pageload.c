@@ -19,8 +19,6 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define TYPE_FLAGS (0xfffu & ~(uint32_t)RAM_CONTINUE)
-
 /* ---- what is gathered ---- */
 
 static int flush_zeros(struct target *t, struct error *err)
@@ -264,7 +262,7 @@ static int take_record(struct target *t, uint64_t offset, uint32_t flags, struct
 {
 	char names[64];
 	bool ours = t->ss->dialect.runs;
-	uint32_t type = flags & TYPE_FLAGS;
+	uint32_t type = flags & ~(uint32_t)RAM_CONTINUE;
 
 	if (!t->img)
 		return err_set(err, ST_DATA, "a page before the list of blocks");

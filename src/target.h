@@ -37,7 +37,6 @@ struct target {
 	uint8_t *page, *delta; /* XBZRLE's */
 	bool have_digest;
 	struct wire_digest digest; /* what the source says */
-	bool committed;		   /* COMMIT came */
 	bool told;		   /* the source said why it fails, and needs no reason of ours */
 
 	uint64_t next_keepalive; /* ms; the main thread's */
