@@ -315,6 +315,8 @@ int stream_write(struct stream *s, const void *buf, size_t n, struct error *err)
 {
 	struct iovec iov = { (void *)buf, n };
 
+	if (!n)
+		return 0; /* buf may be NULL, which memcpy must not see */
 	if (n > s->wcap - s->wlen) {
 		if (n >= s->wcap)
 			return stream_writev(s, &iov, 1, err);
