@@ -221,7 +221,7 @@ ends() {
 	migtool_wait send
 	assert_json send '."digest-verified" == false' .complete
 	local i
-	for i in 1 2; do
+	for _ in 1 2; do
 		rm -rf copy
 		migtool_start recv recv file:stream copy
 		migtool_wait recv
@@ -253,7 +253,7 @@ ends() {
 
 @test "--listen and --connect turn tcp and unix round, with channels too" {
 	local uri caps
-	for uri in tcp:127.0.0.1:0 tcp:[::1]:0 unix:socket; do
+	for uri in tcp:127.0.0.1:0 "tcp:[::1]:0" unix:socket; do
 		for caps in "" "--cap multifd --param multifd-channels=3"; do
 			rm -rf copy
 			# shellcheck disable=SC2086
