@@ -32,7 +32,11 @@ static int open_base(struct source *src, struct error *err)
 	src->base = image_open(cfg->base, &opts, err);
 	if (!src->base)
 		return err_prefix(err, "--base");
-	return 0;
+	if (cfg->peer == PEER_QEMU)
+		return 0;
+	/* now, because a destination that was connected to does not wait long for the greeting */
+	log_info("reading the base %s", src->base->path);
+	return link_image_digest(src->base, &src->base_digest, err);
 }
 
 static int open_xbzrle(struct source *src, struct error *err)
@@ -175,12 +179,6 @@ static int fill_blocks(struct source *src, struct greeting *g, struct error *err
 	return 0;
 }
 
-static int base_digest(struct source *src, struct digest *out, struct error *err)
-{
-	log_info("reading the base %s", src->base->path);
-	return link_image_digest(src->base, out, err);
-}
-
 static int fill_greeting(struct source *src, struct greeting *g, struct error *err)
 {
 	struct session *ss = src->ss;
@@ -207,8 +205,7 @@ static int fill_greeting(struct source *src, struct greeting *g, struct error *e
 	g->has_device_state = image_device_state_fd(src->img, &size) >= 0;
 	g->data_bytes = stat_get(&ss->stats.to_travel);
 	g->has_base = src->base != NULL;
-	if (src->base && base_digest(src, &g->base, err))
-		return -1;
+	g->base = src->base_digest;
 	return fill_blocks(src, g, err);
 }
 
@@ -385,7 +382,8 @@ static int maybe_new_part(struct source *src, struct error *err)
 		return 0;
 	if (src->compressor && compressor_drain(src->compressor, err))
 		return -1;
-	if (pagesend_section_close(src, err))
+	/* memory full of zeros fills no buffer: the destination has to see that we live */
+	if (pagesend_section_close(src, err) || stream_flush(&src->ss->stream, err))
 		return -1;
 	return pagesend_section_open(src, WIRE_SECTION_PART, err);
 }
@@ -510,7 +508,8 @@ static int send_device_state(struct source *src, struct error *err)
 	buf = malloc(WIRE_PIECE);
 	if (!buf)
 		return err_set(err, ST_NOMEM, "no memory for the device state");
-	while (!rc && at < size) {
+	/* an empty one is one, too */
+	do {
 		size_t n = size - at < WIRE_PIECE ? (size_t)(size - at) : WIRE_PIECE;
 
 		if (pread(fd, buf, n, (off_t)at) != (ssize_t)n)
@@ -524,7 +523,7 @@ static int send_device_state(struct source *src, struct error *err)
 							(uint32_t)n, err)
 				     : stream_write(&ss->stream, buf, n, err);
 		at += n;
-	}
+	} while (!rc && at < size);
 	free(buf);
 	return rc;
 }

@@ -24,6 +24,7 @@ struct source {
 	struct greet_answer answer;
 	struct dirty *dirty;	      /* NULL: memory at rest, one round */
 	struct image *base;	      /* --base: an old copy that the destination has */
+	struct digest base_digest;
 	struct multifd_send *multifd; /* NULL: off, likewise below */
 	struct compressor *compressor;
 	struct batch_pool pool;	  /* of the inline path: one batch */

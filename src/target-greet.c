@@ -166,13 +166,16 @@ static int judge_base(struct target *t, struct error *err)
 {
 	struct digest have;
 	char a[33], b[33];
+	int rc;
 
 	if (!t->greeting.has_base)
 		return 0;
 	log_info("reading the old copy %s", t->ss->cfg->image);
 	/* reading it may take longer than a source waits in silence */
-	if ((t->ss->main->two_way && greet_wait_put(&t->ss->stream, err)) ||
-	    delta_adopt(t->img, t->ss->cfg->image, err))
+	t->adopting = t->ss->main->two_way && !t->greeting.one_way;
+	rc = delta_adopt(t->img, t->ss->cfg->image, err);
+	target_stop_talking(t);
+	if (rc)
 		return -1;
 	image_digest(t->img, &have);
 	if (digest_equal(have, t->greeting.base))
@@ -208,6 +211,12 @@ static int judge(struct target *t, struct error *err)
 		return image_check_target(cfg->image, cfg->force || cfg->delta, cfg->in_place, err);
 	if (create_for_greeting(t, err))
 		return -1;
+	if (g->has_device_state && !t->img->directory && !cfg->device_state) {
+		err_set(err, ST_UNSUPPORTED,
+			"the source sends a device state, and %s is a file for one block",
+			cfg->image);
+		return err_hint(err, "say where it goes: --device-state FILE");
+	}
 	return judge_base(t, err);
 }
 
@@ -262,6 +271,7 @@ int target_greet_migtool(struct target *t, struct error *err)
 			answer(t, &why, &ignored);
 		goto refused;
 	}
+	target_no_deadline(t);
 	taken = !judge(t, &why);
 	if (ss->main->two_way && !t->greeting.one_way)
 		answered = !answer(t, taken ? NULL : &why, taken ? &why : &ignored);

@@ -20,6 +20,22 @@
 /* Two workers keep up with one connection; more only help on machines that have the cores. */
 #define PLACERS_MAX 4
 
+#define KEEPALIVE_MS 5000
+
+/* Before each peer: what an earlier one said, who was dropped, does not count. */
+static void know_nothing(struct session *ss)
+{
+	const struct config *cfg = ss->cfg;
+
+	snprintf(ss->machine, sizeof(ss->machine), "%s", cfg->machine ? cfg->machine : "");
+	snprintf(ss->uuid, sizeof(ss->uuid), "%s", cfg->uuid ? cfg->uuid : "");
+	ss->page_size = cfg->page_size ? cfg->page_size : 4096;
+	ss->caps = cfg->caps;
+	stat_set(&ss->stats.total, 0);
+	stat_set(&ss->stats.to_travel, 0);
+	stat_set(&ss->stats.holes, 0);
+}
+
 int target_open(struct session *ss, struct error *err)
 {
 	const struct config *cfg = ss->cfg;
@@ -30,9 +46,7 @@ int target_open(struct session *ss, struct error *err)
 	ss->target = t;
 	t->ss = ss;
 	pthread_mutex_init(&t->rp_lock, NULL);
-	snprintf(ss->machine, sizeof(ss->machine), "%s", cfg->machine ? cfg->machine : "");
-	snprintf(ss->uuid, sizeof(ss->uuid), "%s", cfg->uuid ? cfg->uuid : "");
-	ss->page_size = cfg->page_size ? cfg->page_size : 4096;
+	know_nothing(ss);
 	return image_check_target(cfg->image, cfg->force || cfg->delta, cfg->in_place, err);
 }
 
@@ -116,7 +130,7 @@ int target_accept(struct session *ss, struct error *err)
 
 /* ---- greet ---- */
 
-static void no_deadline(struct target *t)
+void target_no_deadline(struct target *t)
 {
 	pthread_mutex_lock(&t->ss->lock);
 	t->greet_deadline = 0;
@@ -130,6 +144,7 @@ static int recognise(struct target *t, struct error *err)
 	const uint8_t *first;
 	char shown[64];
 
+	know_nothing(ss);
 	if (stream_peek(&ss->stream, 4, &first, err))
 		return -1;
 	if (get_be32(first) == WIRE_MAGIC) {
@@ -153,7 +168,7 @@ int target_greet(struct session *ss, struct error *err)
 	for (;;) {
 		int rc = recognise(t, err);
 
-		no_deadline(t);
+		target_no_deadline(t);
 		if (!rc)
 			break;
 		if (!ss->listener || cancel_fired(&ss->cancel))
@@ -264,6 +279,13 @@ int target_switchover(struct session *ss, struct error *err)
 
 /* ---- finish ---- */
 
+void target_stop_talking(struct target *t)
+{
+	pthread_mutex_lock(&t->rp_lock);
+	t->talking = t->adopting = false;
+	pthread_mutex_unlock(&t->rp_lock);
+}
+
 int target_say(struct target *t, uint16_t type, const void *payload, uint32_t len,
 	       struct error *err)
 {
@@ -296,7 +318,7 @@ static int finish_migtool(struct target *t, struct error *err)
 	ss->owner = OWNER_DESTINATION;
 	if (image_commit(t->img, err))
 		return -1;
-	t->talking = false;
+	target_stop_talking(t);
 	/* the image is ours now, whether or not the source hears of it */
 	if (target_say(t, RP_DONE, NULL, 0, err))
 		log_warn("the source may not know that the image arrived: %s", err->msg);
@@ -344,10 +366,33 @@ int target_finish(struct session *ss, struct error *err)
 
 /* ---- the main thread's part, and the end ---- */
 
+/*
+ * Says that this end lives, where a source may wait long for us. What we say ourselves is no sign
+ * of life of the source's, so the watchdog must not see it. Skipped if it would have to wait: the
+ * main thread has signals to answer.
+ */
+static void say_alive(struct target *t)
+{
+	struct session *ss = t->ss;
+	struct pollfd p = { .fd = ss->main->wfd, .events = POLLOUT };
+	uint64_t before = ss->stream.bytes_out;
+	struct error ignored;
+	uint8_t placed[8];
+
+	if (poll(&p, 1, 0) <= 0 || pthread_mutex_trylock(&t->rp_lock))
+		return;
+	put_be64(placed, stat_get(&ss->stats.travelled));
+	if (t->adopting)
+		greet_wait_put(&ss->stream, &ignored);
+	else if (t->talking)
+		rp_put(&ss->stream, RP_KEEPALIVE, placed, sizeof(placed), &ignored);
+	stat_add(&ss->stats.activity, before - ss->stream.bytes_out);
+	pthread_mutex_unlock(&t->rp_lock);
+}
+
 void target_tick(struct session *ss)
 {
 	struct target *t = ss->target;
-	struct error ignored;
 
 	pthread_mutex_lock(&ss->lock);
 	if (t->greet_deadline && stats_now() > t->greet_deadline && ss->main) {
@@ -355,12 +400,9 @@ void target_tick(struct session *ss)
 		transport_abort(ss->main);
 	}
 	pthread_mutex_unlock(&ss->lock);
-	if (t->talking && stats_now() > t->next_keepalive) {
-		uint8_t placed[8];
-
-		t->next_keepalive = stats_now() + 5000;
-		put_be64(placed, stat_get(&ss->stats.travelled));
-		target_say(t, RP_KEEPALIVE, placed, sizeof(placed), &ignored);
+	if ((t->talking || t->adopting) && stats_now() > t->next_keepalive) {
+		t->next_keepalive = stats_now() + KEEPALIVE_MS;
+		say_alive(t);
 	}
 }
 

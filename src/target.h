@@ -21,6 +21,7 @@ struct target {
 	pthread_mutex_t rp_lock; /* writing to ss->stream: messages go out whole */
 	bool rp_open;		 /* the source reads what we say */
 	atomic_bool talking;	 /* keepalives may be sent */
+	atomic_bool adopting;	 /* likewise the greeting's waits */
 
 	/* parser */
 	bool have_ram, ram_ended, footers, start_done;
@@ -50,6 +51,8 @@ int target_start_workers(struct target *t, struct error *err);
 
 /* Reads and judges a migtool's greeting, answers. 0: taken, 1: wait for another peer, -1. */
 int target_greet_migtool(struct target *t, struct error *err);
+/* The source has said who it is. */
+void target_no_deadline(struct target *t);
 /* The image for the blocks of a QEMU's list. */
 int target_create_image(struct target *t, const struct image_layout *layout, struct error *err);
 
@@ -73,6 +76,9 @@ int pageload_section(struct target *t, enum wire_type type, struct error *err);
 int pageload_drain(struct target *t, struct error *err);
 
 /* ---- the backward channel ---- */
+
+/* Behind it no keepalive and no wait is said. */
+void target_stop_talking(struct target *t);
 
 int target_say(struct target *t, uint16_t type, const void *payload, uint32_t len,
 	       struct error *err);
