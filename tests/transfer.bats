@@ -220,7 +220,6 @@ ends() {
 	migtool_start send send "$IMAGES/directory" file:stream
 	migtool_wait send
 	assert_json send '."digest-verified" == false' .complete
-	local i
 	for _ in 1 2; do
 		rm -rf copy
 		migtool_start recv recv file:stream copy
