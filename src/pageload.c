@@ -150,6 +150,7 @@ static int take_page(struct target *t, uint64_t offset, struct error *err)
 	if (!t->in_order)
 		return take_pages(t, offset, 1, err);
 	stat_add(&t->ss->stats.normal, 1);
+	stat_add(&t->ss->stats.travelled, t->img->target_page);
 	if (stream_read(&t->ss->stream, t->page, t->img->target_page, err))
 		return -1;
 	return image_place(t->img, t->block, offset, t->page, t->img->target_page, err);
@@ -200,6 +201,7 @@ static int take_xbzrle(struct target *t, uint64_t offset, struct error *err)
 	if (xbzrle_decode(t->delta, len, t->page, page) < 0)
 		return err_set(err, ST_DATA, "block %s, offset 0x%llx: malformed xbzrle data",
 			       t->block->name, (unsigned long long)offset);
+	stat_add(&t->ss->stats.travelled, page);
 	stat_add(&t->ss->stats.xbzrle_pages, 1);
 	stat_add(&t->ss->stats.xbzrle_bytes, len);
 	return image_place(t->img, t->block, offset, t->page, page, err);

@@ -597,7 +597,8 @@ static void explain_mismatch(struct source *src, struct error *err)
 	struct digest now;
 	struct error why;
 
-	if (src->dirty)
+	/* a base that differs is found before anything was sent */
+	if (src->dirty || !src->ss->digest_known)
 		return;
 	if (!image_check_at_rest(src->img, &why) && !link_image_digest(src->img, &now, &why) &&
 	    digest_equal(now, src->digest.sum))

@@ -455,9 +455,9 @@ static void parse_refusal(const json_t *o, struct greet_answer *a)
 	err_set(&a->why, ST_REFUSED, "the destination refused: %.900s",
 		log_escape(shown, sizeof(shown), reason ? reason : "no reason given",
 			   reason ? strlen(reason) : 15));
-	for (const struct status_info *s = status_table; s->code; s++)
-		if (s->status != ST_OK && s->status == (enum status)status)
-			a->why.status = s->status;
+	/* a refusal is one whatever was wrong over there, but for what both ends found together */
+	if (status == ST_DIGEST || status == ST_PROTOCOL)
+		a->why.status = (enum status)status;
 	if (hint && hint[0])
 		err_hint(&a->why, "%.500s", log_escape(shown, sizeof(shown), hint, strlen(hint)));
 }

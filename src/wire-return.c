@@ -118,16 +118,26 @@ size_t wire_failed_pack(const struct error *why, uint8_t out[WIRE_FAILED_MAX])
 	return 5 + msg + hint;
 }
 
+/* What was unsupported or wrong over there is not so here; who owns the guest is not theirs to say.
+ */
+static enum status peer_status(uint32_t theirs)
+{
+	static const enum status taken[] = { ST_PROTOCOL, ST_SOCKET,	ST_FILE,  ST_DATA,
+					     ST_DIGEST,	  ST_CANCELLED, ST_NOMEM, ST_TIMEOUT };
+
+	for (size_t i = 0; i < sizeof(taken) / sizeof(taken[0]); i++)
+		if (theirs == (uint32_t)taken[i])
+			return taken[i];
+	return ST_REFUSED;
+}
+
 void wire_failed_unpack(const uint8_t *in, size_t len, const char *who, struct error *why)
 {
 	char msg[2100], hint[2100];
 	const uint8_t *text = in + 4, *nul;
 	size_t n = len - 4, hint_len = 0;
-	enum status status = ST_REFUSED;
+	enum status status = peer_status(get_be32(in));
 
-	for (const struct status_info *s = status_table; s->code; s++)
-		if (s->status != ST_OK && (uint32_t)s->status == get_be32(in))
-			status = s->status;
 	nul = memchr(text, '\0', n);
 	if (nul) {
 		hint_len = n - (size_t)(nul - text) - 1;

@@ -120,6 +120,27 @@ run_pair() {
 	migtool_wait recv "${RECV_STATUS:-0}"
 }
 
+# run_refused STATUS WORDS IMAGE [SEND-OPTION]... [-- RECV-OPTION...]: recv refuses the greeting; both
+# ends say why in the same WORDS, nothing is left, and recv goes on listening.
+run_refused() {
+	local status=$1 words=$2 image=$3 send=()
+	shift 3
+	while [ $# -gt 0 ] && [ "$1" != -- ]; do
+		send+=("$1")
+		shift
+	done
+	[ $# -eq 0 ] || shift
+	recv_start recv unix:refused copy "$@"
+	migtool_start send send "${send[@]}" "$image" "$RECV_URI"
+	migtool_wait send "$status"
+	grep -F -- "error: " send.err | grep -qF -- "$words"
+	grep -F -- "listening on" recv.err | grep -qF -- "$words"
+	[ ! -e copy.part ]
+	kill "${PEER_PIDS[recv]}"
+	migtool_wait recv 20
+	assert_json recv '.owner == "source"' '.complete == false'
+}
+
 # assert_json NAME FILTER...: what it printed makes all these jq filters true.
 assert_json() {
 	local name=$1 filter
@@ -137,8 +158,8 @@ assert_json() {
 assert_agreed() {
 	local what one other
 	for what in .digest '."digest-verified"' .ram.normal .ram.duplicate .owner .complete .status; do
-		one=$(jq -r "$what" "$PEER_DIR/send.json")
-		other=$(jq -r "$what" "$PEER_DIR/recv.json")
+		one=$(tail -n 1 "$PEER_DIR/send.json" | jq -r "$what")
+		other=$(tail -n 1 "$PEER_DIR/recv.json" | jq -r "$what")
 		[ "$one" = "$other" ] || {
 			echo "send says $what is $one, recv $other"
 			return 1

@@ -252,7 +252,7 @@ ends() {
 
 @test "--listen and --connect turn tcp and unix round, with channels too" {
 	local uri caps
-	for uri in tcp:127.0.0.1:0 "tcp:[::1]:0" unix:socket; do
+	for uri in tcp:127.0.0.1:0 'tcp:[::1]:0' unix:socket; do
 		for caps in "" "--cap multifd --param multifd-channels=3"; do
 			rm -rf copy
 			# shellcheck disable=SC2086

@@ -294,6 +294,9 @@ static void a_reason_travels_with_its_hint(void)
 	CHECK(got.status == ST_FILE);
 	CHECK_STR(got.msg, "the destination failed: disk full\\x0a\\x1b[2J");
 	CHECK_STR(got.hint, "make room");
+	put_be32(bytes, ST_LOST); /* the owner is not theirs to name */
+	wire_failed_unpack(bytes, len, "x", &got);
+	CHECK(got.status == ST_REFUSED);
 	put_be32(bytes, 9999); /* a status that is none of ours */
 	wire_failed_unpack(bytes, 4, "x", &got);
 	CHECK(got.status == ST_REFUSED);
@@ -403,9 +406,12 @@ static void a_refusal_brings_its_reason(void)
 	REQUIRE(open_pipe());
 	CHECK(!greet_wait_put(&io.w, &e) && !greet_answer_put(&io.w, &a, &e));
 	REQUIRE(!greet_answer_get(&io.r, &got, &e));
-	CHECK(!got.take && got.why.status == ST_FILE);
+	CHECK(!got.take && got.why.status == ST_REFUSED);
 	CHECK_STR(got.why.msg, "the destination refused: no room");
 	CHECK_STR(got.why.hint, "delete something");
+	a.why.status = ST_DIGEST; /* the base's: the same at both ends */
+	CHECK(!greet_answer_put(&io.w, &a, &e) && !greet_answer_get(&io.r, &got, &e));
+	CHECK(!got.take && got.why.status == ST_DIGEST);
 	a.take = true;
 	a.features = FEATURES_ALL;
 	a.multifd_channels = 3;
