@@ -32,6 +32,7 @@ wait_for_end() {
 		return 255
 	fi
 	unset "PEER_PIDS[$1]"
+	rm -f "$PEER_DIR/$1.pid"
 	wait "$pid"
 }
 
@@ -43,12 +44,16 @@ peer_messages() {
 	done
 }
 
+# By the files and not by PEER_PIDS: what was started inside `run` is known to that subshell alone.
 peer_teardown() {
-	local name
+	local file pid
 	[ -n "${BATS_TEST_COMPLETED:-}" ] || peer_messages
-	for name in "${!PEER_PIDS[@]}"; do
-		kill -KILL "${PEER_PIDS[$name]}" 2>/dev/null || true
-		wait "${PEER_PIDS[$name]}" 2>/dev/null || true
+	for file in "$PEER_DIR"/*.pid; do
+		[ -e "$file" ] || continue
+		read -r pid <"$file"
+		kill -KILL "$pid" 2>/dev/null || true
+		wait "$pid" 2>/dev/null || true
+		rm -f "$file"
 	done
 	PEER_PIDS=()
 }
