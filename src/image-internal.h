@@ -21,7 +21,8 @@ struct block_priv {
 	struct bitmap huge;    /* huge pages that exist; FILE_HUGE only; shared by threads */
 	uint8_t *map;	       /* FILE_HUGE: all of the file; else NULL */
 	pthread_mutex_t lock;
-	struct digest sum; /* of this block; under lock */
+	struct digest sum; /* of this block; under lock, as the next */
+	bool came;	   /* something was placed, be it zeros */
 };
 
 /* A destination's names, and how far it is; image-target.c. */

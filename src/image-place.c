@@ -258,7 +258,19 @@ static void account(struct block *b, const struct change *c)
 	pthread_mutex_lock(&p->lock);
 	digest_add(&p->sum, c->in);
 	digest_sub(&p->sum, c->out);
+	p->came = true;
 	pthread_mutex_unlock(&p->lock);
+}
+
+bool image_block_came(const struct block *b)
+{
+	struct block_priv *p = block_priv(b);
+	bool came;
+
+	pthread_mutex_lock(&p->lock);
+	came = p->came;
+	pthread_mutex_unlock(&p->lock);
+	return came;
 }
 
 /* ---- the interface ---- */

@@ -444,7 +444,12 @@ static void fill_manifest(struct image *img)
 	struct digest d;
 
 	for (unsigned i = 0; i < img->nblocks; i++) {
-		image_block_digest(&img->blocks[i], &d);
+		struct block *b = &img->blocks[i];
+
+		m->blocks[i].shared = b->shared;
+		if (b->shared && !image_block_came(b))
+			continue; /* its content is elsewhere */
+		image_block_digest(b, &d);
 		digest_hex(d, m->blocks[i].digest);
 	}
 	m->has_device_state = p->state.fd >= 0;

@@ -155,6 +155,8 @@ int image_get_page(const struct image *img, const struct block *b, uint64_t offs
 /* The digest over all that was placed, and one block's part of it. Any thread. */
 void image_digest(const struct image *img, struct digest *out);
 void image_block_digest(const struct block *b, struct digest *out);
+/* Was anything placed in this block of a destination, be it zeros? */
+bool image_block_came(const struct block *b);
 
 /* Bytes of pages that are not zero now (4096 a page). Any thread. */
 uint64_t image_placed_bytes(const struct image *img);

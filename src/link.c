@@ -212,6 +212,32 @@ struct transport *link_source_channel(struct session *ss, unsigned id, struct st
 
 /* ---- identity ---- */
 
+/* Shared blocks of a QEMU are not in its image; towards a QEMU each block needs its address. */
+static int check_shared(const struct config *cfg, const struct image *img, struct error *err)
+{
+	bool ignore = cfg->caps.on[CAP_X_IGNORE_SHARED];
+	bool from_qemu = img->manifest && !strcmp(img->manifest->source, "qemu");
+
+	for (unsigned i = 0; i < img->nblocks; i++) {
+		const struct block *b = &img->blocks[i];
+
+		if (!ignore && from_qemu && b->shared) {
+			err_set(err, ST_UNSUPPORTED,
+				"block %s is shared memory, which %s does not hold", b->name,
+				img->path);
+			return err_hint(err, "--cap x-ignore-shared=on, with a destination that "
+					     "reaches that memory by itself");
+		}
+		if (ignore && cfg->peer == PEER_QEMU && !b->has_gpa)
+			return err_set(
+				err, ST_UNSUPPORTED,
+				"x-ignore-shared towards a QEMU needs the address of block %s, "
+				"which the manifest of %s does not say (gpa)",
+				b->name, img->path);
+	}
+	return 0;
+}
+
 int link_source_identity(struct session *ss, const struct image *img, struct error *err)
 {
 	const struct config *cfg = ss->cfg;
@@ -231,15 +257,7 @@ int link_source_identity(struct session *ss, const struct image *img, struct err
 			img->path);
 		return err_hint(err, "--machine with the class name, as pc-i440fx-7.2");
 	}
-	for (unsigned i = 0;
-	     cfg->peer == PEER_QEMU && cfg->caps.on[CAP_X_IGNORE_SHARED] && i < img->nblocks; i++)
-		if (!img->blocks[i].has_gpa)
-			return err_set(
-				err, ST_UNSUPPORTED,
-				"x-ignore-shared towards a QEMU needs the address of block %s, "
-				"which the manifest of %s does not say (gpa)",
-				img->blocks[i].name, img->path);
-	return 0;
+	return check_shared(cfg, img, err);
 }
 
 /* ---- digest of an image at rest ---- */

@@ -21,6 +21,20 @@
 
 /* ---- head ---- */
 
+/* What a QEMU would demand of us: both have it, or neither. */
+static int check_ignore_shared(const struct target *t, struct error *err)
+{
+	bool here = t->ss->caps.on[CAP_X_IGNORE_SHARED], there = t->config.ignore_shared;
+
+	if (here == there)
+		return 0;
+	err_set(err, ST_UNSUPPORTED, "the source has x-ignore-shared %s, here it is %s",
+		there ? "on" : "off", here ? "on" : "off");
+	return err_hint(err, there ? "recv --cap x-ignore-shared=on, if the shared memory is to "
+				     "stay where it is; the image will not hold it"
+				   : "switch it on at the source too");
+}
+
 static int check_config(struct target *t, struct error *err)
 {
 	struct session *ss = t->ss;
@@ -45,6 +59,8 @@ static int check_config(struct target *t, struct error *err)
 			       1u << c->page_bits, ss->cfg->page_size);
 	if (c->page_bits)
 		ss->page_size = 1u << c->page_bits;
+	if (check_ignore_shared(t, err))
+		return -1;
 	if (!c->has_uuid)
 		return 0;
 	uuid_format(c->uuid, theirs);

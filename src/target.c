@@ -266,10 +266,29 @@ static int verify(struct target *t, struct error *err)
 	return 0;
 }
 
+/*
+ * A QEMU does not say which blocks are shared, but of all others it sends every page: what did not
+ * come is shared.
+ */
+static void mark_shared(struct target *t)
+{
+	for (unsigned i = 0; i < t->img->nblocks; i++) {
+		struct block *b = &t->img->blocks[i];
+
+		if (image_block_came(b))
+			continue;
+		b->shared = true;
+		log_warn("block %s is shared memory: it did not come, and %s does not hold it",
+			 b->name, t->img->path);
+	}
+}
+
 int target_switchover(struct session *ss, struct error *err)
 {
 	struct target *t = ss->target;
 
+	if (!ss->dialect.migtool && t->config.ignore_shared)
+		mark_shared(t);
 	ss->stream_over = true;
 	stat_set(&ss->stats.t_switchover, stats_now());
 	if (verify(t, err))
