@@ -136,6 +136,25 @@ assert_guest_arrived() {
 	[ "$(jq -r .status send.json)" = failed ]
 }
 
+@test "x-ignore-shared: memory stays in its file, the rest goes through an image" {
+	local shared=(-object "memory-backend-file,id=m0,size=${GUEST_MIB}M,mem-path=m0,share=on"
+		-machine memory-backend=m0)
+	qemu_start src "${shared[@]}"
+	qemu_wait_tick src 5
+	recv_start recv unix:socket image --cap x-ignore-shared
+	qemu_migrate src unix:socket x-ignore-shared
+	qemu_wait_status src completed
+	recv_wait recv
+	qemu_stop src
+	rm -f socket
+	qemu_start_incoming dst defer "${shared[@]}"
+	qemu_qmp dst incoming unix:socket x-ignore-shared
+	send --cap x-ignore-shared image unix:socket
+	qemu_wait_status dst completed
+	qemu_wait_tick dst $(($(qemu_serial_last_tick src) + 10))
+	assert_guest_went_on src.serial dst.serial
+}
+
 multifd_in_all_widths() { # METHOD
 	local channels
 	for channels in 1 2 4; do

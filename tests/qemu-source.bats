@@ -292,6 +292,42 @@ multifd_in_all_widths() { # METHOD
 	[ "$(jq -r .uuid image/manifest.json)" = 12345678-9abc-def0-0123-456789abcdef ]
 }
 
+# RAM in a file that another QEMU can map.
+start_shared_guest() {
+	start_guest -object "memory-backend-file,id=m0,size=${GUEST_MIB}M,mem-path=m0,share=on" \
+		-machine memory-backend=m0
+}
+
+@test "x-ignore-shared: shared memory does not travel, and the image says so" {
+	start_shared_guest
+	recv_start recv unix:socket image --cap x-ignore-shared
+	migrate_to_end unix:socket x-ignore-shared
+	recv_wait recv
+	[ "$(jq -r '.blocks[] | select(.shared) | .name' image/manifest.json)" = m0 ]
+	[ "$(jq '[.blocks[] | select(.gpa)] | length' image/manifest.json)" = 6 ]
+	[ "$(data_bytes image/ram/m0)" = 0 ]
+	# and nobody takes it for a guest's memory that is all zero
+	run -4 "$MIGTOOL" send --peer qemu image null:
+	[[ $output == *m0* ]]
+	run -4 "$MIGTOOL" send --peer migtool image null:
+	[[ $output == *m0* ]]
+}
+
+@test "x-ignore-shared on one side alone is refused; the guest goes on, and recv listens on" {
+	start_shared_guest
+	recv_start recv unix:socket image
+	qemu_migrate src unix:socket x-ignore-shared return-path
+	qemu_wait_status src failed
+	[[ $(cat recv.err) == *"--cap x-ignore-shared=on"* ]]
+	qemu_wait_tick src $(($(qemu_serial_last_tick src) + 5))
+	# Without return-path QEMU 7.2 would still open one, after a failure, and then not listen.
+	qemu_clear_capabilities src
+	migrate_to_end unix:socket return-path
+	recv_wait recv
+	qemu_save_ram src ram
+	cmp ram image/ram/m0
+}
+
 @test "a Linux guest arrives, with a file in its memory, over multifd with zstd" {
 	GUEST_MIB=256
 	"$BATS_TEST_DIRNAME/guest/make-linux" linux

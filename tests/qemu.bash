@@ -80,7 +80,8 @@ qemu_clear_capabilities() { # NAME: so that it can migrate to a file
 	qemu_qmp "$1" '{"execute": "migrate-set-capabilities", "arguments": {"capabilities": [
 		{"capability": "multifd", "state": false}, {"capability": "compress", "state": false},
 		{"capability": "xbzrle", "state": false}, {"capability": "return-path", "state": false},
-		{"capability": "validate-uuid", "state": false}]}}' >/dev/null
+		{"capability": "validate-uuid", "state": false},
+		{"capability": "x-ignore-shared", "state": false}]}}' >/dev/null
 }
 
 # The guest's memory as QEMU's own monitor sees it; the guest has to be stopped.

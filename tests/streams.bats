@@ -72,10 +72,11 @@ try_cases() {
 }
 
 @test "each golden stream of one connection becomes the image that is described beside it" {
-	local name
-	for name in plain uuid compress xbzrle background-snapshot; do
+	local name option
+	for name in plain uuid compress xbzrle background-snapshot ignore-shared; do
 		unpack $name
-		receive $name "image-$name" --cap compress || {
+		[ $name = ignore-shared ] && option="x-ignore-shared" || option="compress"
+		receive $name "image-$name" --cap "$option" || {
 			echo "$name: $(cat err)"
 			return 1
 		}
