@@ -35,6 +35,11 @@ int broker_rename(const char *from, const char *to, unsigned flags)
 	return renameat2(AT_FDCWD, from, AT_FDCWD, to, flags);
 }
 
+int broker_link(const char *from, const char *to)
+{
+	return linkat(AT_FDCWD, from, AT_FDCWD, to, 0);
+}
+
 int broker_unlink(const char *path)
 {
 	return unlink(path);

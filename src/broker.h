@@ -18,6 +18,7 @@
 int broker_open(const char *path, int flags, mode_t mode);
 int broker_openat(int dirfd, const char *path, int flags, mode_t mode);
 int broker_rename(const char *from, const char *to, unsigned flags); /* renameat2's flags */
+int broker_link(const char *from, const char *to); /* of a symbolic link: the link itself */
 int broker_unlink(const char *path);
 int broker_mkdir(const char *path, mode_t mode);
 int broker_rmdir(const char *path);

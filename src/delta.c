@@ -15,7 +15,7 @@ int delta_adopt(struct image *img, const char *path, struct error *err)
 		struct block *to = &img->blocks[i];
 		struct block *from = image_find(old, to->name, strlen(to->name));
 
-		if (from && from->size == to->size)
+		if (from && from->size == to->size && !image_block_here(to))
 			rc = image_adopt(img, to, old, from, err);
 	}
 	image_close(old, false);

@@ -236,6 +236,20 @@ int image_dir_empty(const char *dir, bool *empty, struct error *err)
 	return r < 0 ? err_sys(err, ST_FILE, errno, "cannot list %s", dir) : 0;
 }
 
+int image_dir_bare(const char *dir, bool *bare, struct error *err)
+{
+	struct walk w;
+	int r = walk_open(&w, dir);
+
+	*bare = true;
+	if (!r) {
+		while ((r = walk_next(&w)) > 0)
+			*bare &= w.is_dir && !strcmp(w.name, "ram");
+		walk_close(&w);
+	}
+	return r < 0 ? err_sys(err, ST_FILE, errno, "cannot list %s", dir) : 0;
+}
+
 static bool is_member(const char *name)
 {
 	for (size_t i = 0; i < sizeof(members) / sizeof(members[0]); i++)

@@ -28,6 +28,9 @@ int image_dir_manifest(const char *dir, struct manifest **out, struct error *err
 /* Does it hold nothing at all? */
 int image_dir_empty(const char *dir, bool *empty, struct error *err);
 
+/* Does it hold nothing, but for ram/ and what is in there? */
+int image_dir_bare(const char *dir, bool *bare, struct error *err);
+
 /*
  * Does it hold nothing but what an image consists of? -1 with ST_FILE names the first thing that is
  * none: such a directory must not be removed.

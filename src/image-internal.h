@@ -16,6 +16,7 @@
 struct block_priv {
 	struct image_file file;
 	/* the rest: destination only; image-place.c */
+	bool shared;	       /* both ends reach it: read, never placed into */
 	struct bitmap present; /* units that are not zero, and are in sum; shared by threads */
 	struct bitmap stale;   /* units of a device with old content; shared by threads */
 	struct bitmap huge;    /* huge pages that exist; FILE_HUGE only; shared by threads */
@@ -85,6 +86,16 @@ void place_close(struct block *b);
 int place_scan(const struct image *img, struct block *b, struct error *err);
 /* Zeroes what is left of the old content of a device. */
 int place_settle(struct image *img, struct block *b, struct error *err);
+
+/* Only the bitmap that place_scan fills. */
+int place_open_shared(struct block *b, struct error *err);
+
+/* ---- image-shared.c ---- */
+
+/* Opens the file that block b has in `final`, and links it into `part` where that is another. */
+int shared_open(struct block *b, const char *final, const char *part, struct error *err);
+/* Does IMAGE hold nothing but files of the layout's shared blocks? */
+int shared_only(const char *dir, const struct image_layout *layout, bool *only, struct error *err);
 
 /* ---- image-target.c ---- */
 

@@ -72,6 +72,13 @@ int place_open(struct image *img, struct block *b, bool stale, struct error *err
 	return 0;
 }
 
+int place_open_shared(struct block *b, struct error *err)
+{
+	if (bitmap_init(&block_priv(b)->present, (size_t)(b->size / UNIT)) == 0)
+		return 0;
+	return err_set(err, ST_NOMEM, "out of memory for the bitmap of block %s", b->name);
+}
+
 void place_close(struct block *b)
 {
 	struct block_priv *p = block_priv(b);
@@ -275,6 +282,17 @@ bool image_block_came(const struct block *b)
 
 /* ---- the interface ---- */
 
+static int check_place(const struct image *img, const struct block *b, uint64_t offset,
+		       uint64_t len, struct error *err)
+{
+	if (block_priv(b)->shared)
+		return err_set(err, ST_DATA,
+			       "block %s, offset 0x%" PRIx64
+			       ": a page of shared memory, which is not to be sent",
+			       b->name, offset);
+	return image_check_range(img, b, offset, len, err);
+}
+
 int image_place(struct image *img, struct block *b, uint64_t offset, const void *buf, size_t len,
 		struct error *err)
 {
@@ -282,7 +300,7 @@ int image_place(struct image *img, struct block *b, uint64_t offset, const void 
 	struct change c = { 0 };
 	size_t end;
 
-	if (image_check_range(img, b, offset, len, err) < 0)
+	if (check_place(img, b, offset, len, err) < 0)
 		return -1;
 	for (size_t at = 0; at < len; at = end) {
 		bool zero = zero_is(data + at, UNIT);
@@ -304,7 +322,7 @@ int image_place_zero(struct image *img, struct block *b, uint64_t offset, uint64
 {
 	struct change c = { 0 };
 
-	if (image_check_range(img, b, offset, len, err) < 0 ||
+	if (check_place(img, b, offset, len, err) < 0 ||
 	    place_zero_run(img, b, offset, len, &c, err) < 0)
 		return -1;
 	account(b, &c);

@@ -308,21 +308,29 @@ int image_check_at_rest(const struct image *img, struct error *err)
 	return p->state.fd < 0 ? 0 : image_file_unchanged(&p->state, img->path, err);
 }
 
+int image_block_data_bytes(const struct image *img, const struct block *b, uint64_t *bytes,
+			   struct error *err)
+{
+	struct extent e = { 0, 0 };
+
+	*bytes = 0;
+	do {
+		if (image_next_data(img, b, e.offset + e.len, &e, err) < 0)
+			return -1;
+		*bytes += e.len;
+	} while (e.len > 0);
+	return 0;
+}
+
 int image_data_bytes(const struct image *img, uint64_t *bytes, struct error *err)
 {
-	struct extent e;
+	uint64_t one;
 
 	*bytes = 0;
 	for (unsigned i = 0; i < img->nblocks; i++) {
-		const struct block *b = &img->blocks[i];
-
-		for (uint64_t at = 0;; at = e.offset + e.len) {
-			if (image_next_data(img, b, at, &e, err) < 0)
-				return -1;
-			if (e.len == 0)
-				break;
-			*bytes += e.len;
-		}
+		if (image_block_data_bytes(img, &img->blocks[i], &one, err) < 0)
+			return -1;
+		*bytes += one;
 	}
 	return 0;
 }

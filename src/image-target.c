@@ -240,7 +240,7 @@ static int remove_old_words(const char *dir, struct error *err)
 	return 0;
 }
 
-static int make_directory(struct image *img, struct error *err)
+static int make_directory(struct image *img, const struct image_layout *layout, struct error *err)
 {
 	struct target *t = image_priv(img)->target;
 	bool fresh = t->ours;
@@ -269,9 +269,12 @@ static int make_directory(struct image *img, struct error *err)
 	for (unsigned i = 0; i < img->nblocks && !r; i++) {
 		char *path = image_dir_block_path(t->part, img->blocks[i].name, err);
 
-		r = path ? make_block(img, &img->blocks[i], path,
-				      fresh ? O_CREAT | O_EXCL : O_CREAT, err)
-			 : -1;
+		if (layout->use_shared && img->blocks[i].shared)
+			r = shared_open(&img->blocks[i], t->final, t->part, err);
+		else
+			r = path ? make_block(img, &img->blocks[i], path,
+					      fresh ? O_CREAT | O_EXCL : O_CREAT, err)
+				 : -1;
 		free(path);
 	}
 	return r;
@@ -333,16 +336,37 @@ static int claim(struct image *img, const struct existing *ex, struct error *err
 	return 0;
 }
 
+/* Shared blocks are in a directory before anything comes; that alone overwrites nothing. */
+static int consider_shared(const struct image_layout *layout, const struct existing *ex,
+			   bool *force, struct error *err)
+{
+	const struct block *first = NULL;
+
+	for (unsigned i = 0; layout->use_shared && i < layout->nblocks && !first; i++)
+		if (layout->blocks[i].shared)
+			first = &layout->blocks[i];
+	if (!first || (ex->kind == EXISTS_DIRECTORY && *force))
+		return 0;
+	if (ex->kind == EXISTS_DIRECTORY)
+		return shared_only(ex->path, layout, force, err);
+	err_set(err, ST_UNSUPPORTED,
+		"block %s is shared memory, but there is no directory %s with it in ram/",
+		first->name, ex->path);
+	return err_hint(err, "make that directory with a symbolic link to the memory, or switch "
+			     "x-ignore-shared off on the source");
+}
+
 static int create(struct image *img, const struct image_layout *layout, const struct existing *ex,
 		  struct error *err)
 {
 	struct image_priv *p = image_priv(img);
+	bool force = layout->force;
 
-	if (part_allowed(ex, layout->force, layout->in_place, err) < 0 ||
-	    take_blocks(img, layout, err) < 0 || choose_form(img, layout, ex, err) < 0)
+	if (take_blocks(img, layout, err) < 0 || consider_shared(layout, ex, &force, err) < 0 ||
+	    part_allowed(ex, force, layout->in_place, err) < 0 ||
+	    choose_form(img, layout, ex, err) < 0 || plan(img, ex, layout, err) < 0)
 		return -1;
-	if (plan(img, ex, layout, err) < 0)
-		return -1;
+	p->target->force = force;
 	if (layout->device_state && !img->directory &&
 	    plan_state(p->target, layout->device_state, err) < 0)
 		return -1;
@@ -350,7 +374,7 @@ static int create(struct image *img, const struct image_layout *layout, const st
 		return -1;
 	if (!img->directory)
 		return make_block(img, &img->blocks[0], p->target->part, 0, err);
-	return start_manifest(img, layout, err) < 0 ? -1 : make_directory(img, err);
+	return start_manifest(img, layout, err) < 0 ? -1 : make_directory(img, layout, err);
 }
 
 struct image *image_create(const char *path, const struct image_layout *layout, struct error *err)

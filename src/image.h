@@ -88,7 +88,9 @@ int image_check_at_rest(const struct image *img, struct error *err);
 /* The block of that name, or NULL. */
 struct block *image_find(const struct image *img, const char *name, size_t len);
 
-/* Size of the data extents of all blocks, in bytes: what has to travel at most. */
+/* Size of the data extents of a block, or of all, in bytes: what has to travel at most. */
+int image_block_data_bytes(const struct image *img, const struct block *b, uint64_t *bytes,
+			   struct error *err);
 int image_data_bytes(const struct image *img, uint64_t *bytes, struct error *err);
 
 /* A source's device state, read-only at offset 0, -1 if it has none. Owned by the image. */
@@ -101,6 +103,7 @@ struct image_layout {
 	unsigned nblocks;
 	bool from_qemu;	      /* always a directory */
 	uint32_t target_page; /* 0: 4096 */
+	bool use_shared;      /* blocks marked shared are IMAGE's own; nothing is placed in them */
 	bool force, in_place;
 	bool keep; /* in place: what the files hold stays, and is in the digest from the start */
 	const char *device_state; /* path, for a raw file; NULL: a device state is refused */
@@ -124,6 +127,11 @@ struct image_layout {
  * Memory has mode 0600, directories 0700. In a block of the result page_size is the file's own.
  */
 struct image *image_create(const char *path, const struct image_layout *layout, struct error *err);
+
+/* Is it a shared block that is used where it is? */
+bool image_block_here(const struct block *b);
+/* Reads such a block and takes it into the digest. */
+int image_read_shared(struct image *img, struct block *b, struct error *err);
 
 /* Can image_create succeed for that path? Called before a peer is waited for. */
 int image_check_target(const char *path, bool force, bool in_place, struct error *err);

@@ -280,27 +280,37 @@ static int add_extent(const struct image *img, const struct block *b, struct ext
 	return 0;
 }
 
-int link_image_digest(const struct image *img, struct digest *out, struct error *err)
+int link_block_digest(const struct image *img, const struct block *b, struct digest *out,
+		      struct error *err)
 {
 	size_t cap = 512 << 10;
 	uint8_t *buf = malloc(cap);
-	struct digest sum = { 0, 0 };
+	struct extent e = { 0, 0 };
 	int rc = 0;
 
+	memset(out, 0, sizeof(*out));
 	if (!buf)
 		return err_set(err, ST_NOMEM, "no memory to read %s", img->path);
-	for (unsigned i = 0; i < img->nblocks && !rc; i++) {
-		struct extent e = { 0, 0 };
-
-		do {
-			rc = image_next_data(img, &img->blocks[i], e.offset + e.len, &e, err);
-			if (!rc && e.len)
-				rc = add_extent(img, &img->blocks[i], e, buf, cap, &sum, err);
-		} while (!rc && e.len);
-	}
+	do {
+		rc = image_next_data(img, b, e.offset + e.len, &e, err);
+		if (!rc && e.len)
+			rc = add_extent(img, b, e, buf, cap, out, err);
+	} while (!rc && e.len);
 	free(buf);
-	*out = sum;
 	return rc;
+}
+
+int link_image_digest(const struct image *img, struct digest *out, struct error *err)
+{
+	memset(out, 0, sizeof(*out));
+	for (unsigned i = 0; i < img->nblocks; i++) {
+		struct digest sum;
+
+		if (link_block_digest(img, &img->blocks[i], &sum, err))
+			return -1;
+		digest_add(out, sum);
+	}
+	return 0;
 }
 
 /* ---- ends ---- */

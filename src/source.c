@@ -67,16 +67,58 @@ static int open_xbzrle(struct source *src, struct error *err)
 	return src->cache ? 0 : -1;
 }
 
-static void count_memory(struct source *src, uint64_t data)
+static bool ignored(const struct source *src, const struct block *b)
+{
+	return b->shared && src->ss->caps.on[CAP_X_IGNORE_SHARED];
+}
+
+/* What both ends reach is not sent, but it is part of the image and so of its digest. */
+static int read_shared(struct source *src, struct error *err)
+{
+	unsigned n = 0;
+
+	if (!src->ss->caps.on[CAP_X_IGNORE_SHARED] || src->ss->cfg->peer == PEER_QEMU)
+		return 0;
+	src->shared = calloc(src->img->nblocks, sizeof(*src->shared));
+	if (!src->shared)
+		return err_set(err, ST_NOMEM, "no memory for the digests of shared blocks");
+	for (unsigned i = 0; i < src->img->nblocks; i++) {
+		const struct block *b = &src->img->blocks[i];
+
+		if (!ignored(src, b))
+			continue;
+		log_info("block %s is shared: it is compared and not sent", b->name);
+		if (link_block_digest(src->img, b, &src->shared[i], err))
+			return -1;
+		digest_add(&src->digest.sum, src->shared[i]);
+		n++;
+	}
+	if (!n)
+		log_info("x-ignore-shared: all of %s is sent, for %s", src->img->path,
+			 src->img->manifest ? "its manifest says of no block that it is shared"
+					    : "there is no manifest that calls a block shared");
+	return 0;
+}
+
+static int count_memory(struct source *src, struct error *err)
 {
 	struct stats *st = &src->ss->stats;
-	uint64_t total = 0;
+	uint64_t total = 0, data = 0, bytes;
 
-	for (unsigned i = 0; i < src->img->nblocks; i++)
-		total += src->img->blocks[i].size;
+	for (unsigned i = 0; i < src->img->nblocks; i++) {
+		const struct block *b = &src->img->blocks[i];
+
+		if (ignored(src, b))
+			continue;
+		if (image_block_data_bytes(src->img, b, &bytes, err))
+			return -1;
+		total += b->size;
+		data += bytes;
+	}
 	stat_set(&st->total, total);
 	stat_set(&st->to_travel, data);
 	stat_set(&st->holes, total - data);
+	return 0;
 }
 
 int source_open(struct session *ss, struct error *err)
@@ -86,7 +128,6 @@ int source_open(struct session *ss, struct error *err)
 					  .page_size = cfg->page_size,
 					  .device_state = cfg->device_state };
 	struct source *src = calloc(1, sizeof(*src));
-	uint64_t data;
 
 	if (!src)
 		return err_set(err, ST_NOMEM, "no memory");
@@ -101,9 +142,8 @@ int source_open(struct session *ss, struct error *err)
 			return -1;
 	}
 	if (sent_digest_init(&src->digest, src->img, src->dirty != NULL, err) ||
-	    open_xbzrle(src, err) || image_data_bytes(src->img, &data, err))
+	    open_xbzrle(src, err) || read_shared(src, err) || count_memory(src, err))
 		return -1;
-	count_memory(src, data);
 	ss->page_size = src->img->target_page;
 	return link_source_identity(ss, src->img, err);
 }
@@ -174,6 +214,9 @@ static int fill_blocks(struct source *src, struct greeting *g, struct error *err
 		to->has_gpa = b->has_gpa;
 		to->gpa = b->gpa;
 		to->shared = b->shared;
+		to->has_digest = src->shared && ignored(src, b);
+		if (to->has_digest)
+			to->digest = src->shared[i];
 		g->nblocks++;
 	}
 	return 0;
@@ -368,11 +411,6 @@ int source_setup(struct session *ss, struct error *err)
 	if (rc || pagesend_barrier(src, err) || pagesend_section_close(src, err))
 		return -1;
 	return stream_flush(&ss->stream, err);
-}
-
-static bool ignored(const struct source *src, const struct block *b)
-{
-	return b->shared && src->ss->caps.on[CAP_X_IGNORE_SHARED];
 }
 
 /* One PART ends and the next begins when it has grown long. */
@@ -708,6 +746,7 @@ void source_end(struct session *ss, const struct error *why)
 	batch_pool_destroy(&src->pool);
 	page_cache_free(src->cache);
 	free(src->delta);
+	free(src->shared);
 	if (src->img)
 		sent_digest_destroy(&src->digest, src->img);
 	dirty_free(src->dirty);

@@ -22,8 +22,9 @@ struct source {
 	struct sent_digest digest;
 	struct returnpath rp;
 	struct greet_answer answer;
-	struct dirty *dirty;	      /* NULL: memory at rest, one round */
-	struct image *base;	      /* --base: an old copy that the destination has */
+	struct dirty *dirty;   /* NULL: memory at rest, one round */
+	struct image *base;    /* --base: an old copy that the destination has */
+	struct digest *shared; /* x-ignore-shared: of blocks that are not sent; or NULL */
 	struct digest base_digest;
 	struct multifd_send *multifd; /* NULL: off, likewise below */
 	struct compressor *compressor;

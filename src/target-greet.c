@@ -108,6 +108,13 @@ static int set_capabilities(struct manifest *m, const struct cap_set *caps, stru
 	return m->capabilities ? 0 : err_set(err, ST_NOMEM, "no memory for the manifest");
 }
 
+bool target_may_exist(const struct target *t)
+{
+	const struct config *cfg = t->ss->cfg;
+
+	return cfg->force || cfg->delta || cfg->caps.on[CAP_X_IGNORE_SHARED];
+}
+
 int target_create_image(struct target *t, const struct image_layout *layout, struct error *err)
 {
 	const struct config *cfg = t->ss->cfg;
@@ -132,6 +139,11 @@ int target_create_image(struct target *t, const struct image_layout *layout, str
 	return set_capabilities(m, &t->ss->caps, err);
 }
 
+static bool not_sent(const struct target *t, const struct greet_block *b)
+{
+	return b->shared && t->ss->caps.on[CAP_X_IGNORE_SHARED];
+}
+
 static int create_for_greeting(struct target *t, struct error *err)
 {
 	const struct greeting *g = &t->greeting;
@@ -149,8 +161,10 @@ static int create_for_greeting(struct target *t, struct error *err)
 		blocks[i].has_gpa = g->blocks[i].has_gpa;
 		blocks[i].gpa = g->blocks[i].gpa;
 		blocks[i].shared = g->blocks[i].shared;
-		total += blocks[i].size;
+		if (!not_sent(t, &g->blocks[i]))
+			total += blocks[i].size;
 	}
+	layout.use_shared = t->ss->caps.on[CAP_X_IGNORE_SHARED];
 	layout.blocks = blocks;
 	rc = target_create_image(t, &layout, err);
 	free(blocks);
@@ -161,21 +175,43 @@ static int create_for_greeting(struct target *t, struct error *err)
 	return rc;
 }
 
+/* What is not sent has to be the same here. */
+static int compare_shared(struct target *t, struct error *err)
+{
+	char a[33], b[33];
+
+	for (unsigned i = 0; i < t->greeting.nblocks; i++) {
+		const struct greet_block *g = &t->greeting.blocks[i];
+		struct digest have;
+
+		if (!not_sent(t, g))
+			continue;
+		if (!g->has_digest)
+			return err_set(err, ST_DATA,
+				       "greeting: block %s is shared and has no digest", g->name);
+		log_info("comparing the shared block %s", g->name);
+		if (image_read_shared(t->img, &t->img->blocks[i], err))
+			return -1;
+		image_block_digest(&t->img->blocks[i], &have);
+		if (!digest_equal(have, g->digest))
+			return err_set(err, ST_DIGEST,
+				       "block %s is not the same shared memory: at the source it "
+				       "has digest %s, at the destination %s",
+				       g->name, digest_hex(g->digest, a), digest_hex(have, b));
+	}
+	return 0;
+}
+
 /* The old copy here has to be the one that the source encodes against. */
 static int judge_base(struct target *t, struct error *err)
 {
 	struct digest have;
 	char a[33], b[33];
-	int rc;
 
 	if (!t->greeting.has_base)
 		return 0;
 	log_info("reading the old copy %s", t->ss->cfg->image);
-	/* reading it may take longer than a source waits in silence */
-	t->adopting = t->ss->main->two_way && !t->greeting.one_way;
-	rc = delta_adopt(t->img, t->ss->cfg->image, err);
-	target_stop_talking(t);
-	if (rc)
+	if (delta_adopt(t->img, t->ss->cfg->image, err))
 		return -1;
 	image_digest(t->img, &have);
 	if (digest_equal(have, t->greeting.base))
@@ -183,6 +219,19 @@ static int judge_base(struct target *t, struct error *err)
 	err_set(err, ST_DIGEST, "the source's --base has digest %s, the destination's old copy %s",
 		digest_hex(t->greeting.base, a), digest_hex(have, b));
 	return err_hint(err, "--base has to be an exact copy of what the destination has in IMAGE");
+}
+
+/* Reading may take longer than a source waits in silence: it is told to wait. */
+static int judge_contents(struct target *t, struct error *err)
+{
+	int rc;
+
+	t->adopting = t->ss->main->two_way && !t->greeting.one_way;
+	rc = compare_shared(t, err);
+	if (!rc)
+		rc = judge_base(t, err);
+	target_stop_talking(t);
+	return rc;
 }
 
 static int judge(struct target *t, struct error *err)
@@ -208,7 +257,7 @@ static int judge(struct target *t, struct error *err)
 	snprintf(t->ss->uuid, sizeof(t->ss->uuid), "%s", g->uuid);
 	t->ss->page_size = g->page_size;
 	if (g->dry_run)
-		return image_check_target(cfg->image, cfg->force || cfg->delta, cfg->in_place, err);
+		return image_check_target(cfg->image, target_may_exist(t), cfg->in_place, err);
 	if (create_for_greeting(t, err))
 		return -1;
 	if (g->has_device_state && !t->img->directory && !cfg->device_state) {
@@ -217,7 +266,7 @@ static int judge(struct target *t, struct error *err)
 			cfg->image);
 		return err_hint(err, "say where it goes: --device-state FILE");
 	}
-	return judge_base(t, err);
+	return judge_contents(t, err);
 }
 
 /* ---- the answer ---- */

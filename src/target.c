@@ -47,7 +47,7 @@ int target_open(struct session *ss, struct error *err)
 	t->ss = ss;
 	pthread_mutex_init(&t->rp_lock, NULL);
 	know_nothing(ss);
-	return image_check_target(cfg->image, cfg->force || cfg->delta, cfg->in_place, err);
+	return image_check_target(cfg->image, target_may_exist(t), cfg->in_place, err);
 }
 
 /* ---- the main connection ---- */

@@ -53,6 +53,8 @@ int target_start_workers(struct target *t, struct error *err);
 int target_greet_migtool(struct target *t, struct error *err);
 /* The source has said who it is. */
 void target_no_deadline(struct target *t);
+/* Did the user say that IMAGE may hold something already? What exactly is seen with the blocks. */
+bool target_may_exist(const struct target *t);
 /* The image for the blocks of a QEMU's list. */
 int target_create_image(struct target *t, const struct image_layout *layout, struct error *err);
 

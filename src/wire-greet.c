@@ -188,6 +188,7 @@ static json_t *block_to_json(const struct greet_block *b)
 {
 	json_t *o = json_pack("{s:s, s:I, s:I}", "name", b->name, "size", (json_int_t)b->size,
 			      "page-size", (json_int_t)b->page_size);
+	char digest[33];
 
 	/* a guest-physical address may have its top bit set; JSON integers may not */
 	if (o && b->has_gpa) {
@@ -198,6 +199,8 @@ static json_t *block_to_json(const struct greet_block *b)
 	}
 	if (o && b->shared)
 		json_object_set_new(o, "shared", json_true());
+	if (o && b->has_digest)
+		json_object_set_new(o, "digest", json_string(digest_hex(b->digest, digest)));
 	return o;
 }
 
@@ -247,14 +250,15 @@ int greet_put(struct stream *s, const struct greeting *g, struct error *err)
 
 static int parse_block(const json_t *o, struct greet_block *b, struct error *err)
 {
-	char gpa[20], *end;
+	char gpa[20], digest[33], *end;
 	uint64_t page;
 
 	memset(b, 0, sizeof(*b));
 	if (get_string(o, "name", b->name, sizeof(b->name), err) ||
 	    get_int(o, "size", 0, INT64_MAX, &b->size, err) ||
 	    get_int(o, "page-size", 4096, 1u << 30, &page, err) ||
-	    get_string(o, "gpa", gpa, sizeof(gpa), err))
+	    get_string(o, "gpa", gpa, sizeof(gpa), err) ||
+	    get_string(o, "digest", digest, sizeof(digest), err))
 		return -1;
 	if (!b->name[0] || !b->size || page < 4096 || page & (page - 1))
 		return err_set(err, ST_DATA,
@@ -262,6 +266,9 @@ static int parse_block(const json_t *o, struct greet_block *b, struct error *err
 			       "power of two");
 	b->page_size = (uint32_t)page;
 	b->shared = get_bool(o, "shared");
+	b->has_digest = digest[0];
+	if (b->has_digest && digest_from_hex(digest, &b->digest))
+		return err_set(err, ST_DATA, "greeting: a block's digest is no 32 hex digits");
 	if (gpa[0]) {
 		b->gpa = strtoull(gpa, &end, 16);
 		if (*end)

@@ -32,6 +32,8 @@ struct greet_block {
 	uint32_t page_size;
 	bool has_gpa, shared;
 	uint64_t gpa;
+	bool has_digest; /* x-ignore-shared: it is not sent, the destination has the same */
+	struct digest digest;
 };
 
 struct greeting {

@@ -277,3 +277,86 @@ try_dirty() {
 	[ "$(cat ran)" = $'same\nsurvived' ]
 	[ "$(cat sid)" -ne "$(ps -o sid= -p $$)" ]
 }
+
+# ---- x-ignore-shared ----
+
+# A source of two blocks, of which pc.ram is shared memory in the file `memory`, outside of the image.
+make_shared_source() {
+	mkdir -p source/ram
+	cp "$IMAGES/guest" memory
+	ln -s ../../memory source/ram/pc.ram
+	cp "$IMAGES/random" source/ram/rom
+	cat >source/manifest.json <<-END
+		{"version": 1, "page-size": 4096, "source": "migtool", "blocks": [
+		{"name": "pc.ram", "size": 4194304, "shared": true}, {"name": "rom", "size": 2097152}]}
+	END
+}
+
+@test "x-ignore-shared: what both ends reach is compared and not sent" {
+	local caps
+	make_shared_source
+	for caps in "" "--cap multifd" "--cap compress"; do
+		rm -rf copy
+		mkdir -p copy/ram
+		ln -s ../../memory copy/ram/pc.ram
+		# shellcheck disable=SC2086
+		run_pair "$URI" source copy --cap x-ignore-shared $caps -- --cap x-ignore-shared
+		assert_same_image source copy
+		assert_agreed
+		[ "$(readlink copy/ram/pc.ram)" = ../../memory ]
+		[ ! -L copy/ram/rom ]
+		assert_json send '.ram.total == 2097152' '.ram.transferred < 2200000'
+		grep -q "block pc.ram is shared: it is compared and not sent" send.err
+	done
+	jq -e '.blocks[0].shared and (.blocks[0].digest | length == 32)' copy/manifest.json
+	[ "$(jq -r .digest send.json)" = "$(digest_of source)" ]
+	# without the capability it is sent as any other, and the link's target stays as it is
+	rm copy/ram/pc.ram
+	run_pair "$URI" source copy -- --force
+	assert_same_image source copy
+	assert_json send '.ram.total == 6291456'
+	[ ! -L copy/ram/pc.ram ]
+}
+
+# The digest of all of an image, as if it were sent.
+digest_of() {
+	"$MIGTOOL" send --json -qq "$1" null: | jq -r .digest
+}
+
+@test "x-ignore-shared: the file itself may be in IMAGE, and is linked" {
+	make_shared_source
+	mkdir -p copy/ram
+	cp --sparse=always memory copy/ram/pc.ram
+	local inode
+	inode=$(stat -c %i copy/ram/pc.ram)
+	run_pair "$URI" source copy --cap x-ignore-shared -- --force
+	assert_same_image source copy
+	[ "$(stat -c %i copy/ram/pc.ram)" = "$inode" ]
+	[ ! -e copy.part ]
+}
+
+@test "x-ignore-shared: another size, other content, or nothing there is refused by both" {
+	make_shared_source
+	mkdir -p copy/ram
+	run_refused 5 "does not exist" source --cap x-ignore-shared -- --cap x-ignore-shared
+	truncate -s 2M copy/ram/pc.ram
+	run_refused 5 "has 2097152 bytes, at the source it has 4194304" source \
+		--cap x-ignore-shared -- --cap x-ignore-shared
+	truncate -s 4M copy/ram/pc.ram
+	run_refused 13 "block pc.ram is not the same shared memory" source \
+		--cap x-ignore-shared -- --cap x-ignore-shared
+	[ "$(stat -c %s copy/ram/pc.ram)" = 4194304 ] && [ "$(ls copy copy/ram)" = $'copy:\nram\n\ncopy/ram:\npc.ram' ]
+	# what is overwritten needs --force still
+	touch copy/manifest.json
+	run_refused 5 "copy exists and is not empty" source --cap x-ignore-shared -- --cap x-ignore-shared
+	rm -r copy
+	run_refused 5 "there is no directory" source --cap x-ignore-shared -- --cap x-ignore-shared
+}
+
+@test "x-ignore-shared: without a shared block all is sent, and that is said" {
+	try "$IMAGES/mixed" --cap x-ignore-shared
+	grep -q "x-ignore-shared: all of .* is sent, for there is no manifest" send.err
+	cp -r "$IMAGES/directory" source
+	try source --cap x-ignore-shared
+	grep -q "x-ignore-shared: all of source is sent" send.err
+}
