@@ -38,6 +38,9 @@ struct source {
 	uint64_t section_bytes;
 };
 
+/* Is it a block that both ends reach and that is not sent (x-ignore-shared)? source-open.c */
+bool source_ignores(const struct source *src, const struct block *b);
+
 /* ---- pagesend.c: which record or batch a page becomes ---- */
 
 /* Opens and closes a RAM section (START, PART, END); close writes barrier, EOS and footer. */
