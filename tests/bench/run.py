@@ -110,9 +110,10 @@ class Bench:
 
     def wait_port(self, port):
         for _ in range(500):
-            with open("/proc/net/tcp", encoding="ascii") as f:
-                if re.search(r":%04X 00000000:0000 0A" % port, f.read()):
-                    return
+            for table in ("/proc/net/tcp", "/proc/net/tcp6"):
+                with open(table, encoding="ascii") as f:
+                    if re.search(r":%04X 0+:0000 0A" % port, f.read()):
+                        return
             time.sleep(0.01)
         raise SystemExit(f"nobody listens on {port}")
 
@@ -163,7 +164,7 @@ class Bench:
 
     def run_iperf(self):
         port = self.next_port()
-        server = self.start(["iperf3", "-s", "-1", "-p", str(port)], stdout=subprocess.DEVNULL)
+        server = self.start(["iperf3", "-s", "-1", "-B", "127.0.0.1", "-p", str(port)], stdout=subprocess.DEVNULL)
         self.wait_port(port)
         out = subprocess.run(["iperf3", "-c", "127.0.0.1", "-p", str(port), "-n", "4G", "-J"],
                              capture_output=True, text=True, check=True).stdout
