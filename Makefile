@@ -157,7 +157,7 @@ ANALYZE_DEPS := clang-tidy cppcheck
 ## lint: shell, manual, layout, licence lines, which file may include or call what
 lint:
 	$(Q)tests/deps $(LINT_DEPS)
-	$(Q)tests/lint $(LINT)
+	$(Q)tests/lint $(CHECKS)
 
 ## analyze: clang-tidy, cppcheck and gcc's analyzer
 analyze: deps
