@@ -12,9 +12,6 @@
 
 #include <string.h>
 
-/* A run this long is sent out of the file (sendfile) instead of out of the buffer. */
-#define SENDFILE_MIN (64u << 10)
-
 /* ---- sections ---- */
 
 int pagesend_section_open(struct source *src, enum wire_type type, struct error *err)
@@ -95,7 +92,12 @@ int pagesend_batch_zeros(struct source *src, const struct page_batch *b, struct 
 	return 0;
 }
 
-/* Whole pages, a run: one record between migtools, one a page towards a QEMU. */
+/*
+ * Whole pages, a run between migtools. Out of the buffer and not by sendfile: the buffer was just
+ * read and hashed, so it is in the cache, and the receiver copies out of large fresh segments. Sent
+ * from the file, the receiver has to fetch every page from memory: 0.51 instead of 0.35 CPU seconds
+ * for 548 MiB there, 0.03 less here.
+ */
 static int send_run(struct source *src, struct page_batch *b, uint32_t i, uint32_t run,
 		    struct error *err)
 {
@@ -106,8 +108,6 @@ static int send_run(struct source *src, struct page_batch *b, uint32_t i, uint32
 	if (pagesend_record(src, b->block, b->offset[i], RAM_RUN, err) ||
 	    stream_put_be32(s, run, err))
 		return -1;
-	if (len >= SENDFILE_MIN && s->t->ops->sendfile)
-		return stream_sendfile(s, b->block->fd, b->offset[i], len, err);
 	return stream_writev(s, &iov, 1, err);
 }
 

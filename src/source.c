@@ -226,17 +226,12 @@ int source_precopy(struct session *ss, struct error *err)
 /* ---- switchover ---- */
 
 /* Towards a migtool in pieces that say their length; towards a QEMU as it was recorded. */
-static int send_device_state(struct source *src, struct error *err)
+static int send_pieces(struct source *src, int fd, uint64_t size, struct error *err)
 {
-	struct session *ss = src->ss;
-	uint64_t size, at = 0;
-	int fd = image_device_state_fd(src->img, &size);
-	uint8_t *buf;
+	uint8_t *buf = malloc(WIRE_PIECE);
+	uint64_t at = 0;
 	int rc = 0;
 
-	if (fd < 0)
-		return 0;
-	buf = malloc(WIRE_PIECE);
 	if (!buf)
 		return err_set(err, ST_NOMEM, "no memory for the device state");
 	/* an empty one is one, too */
@@ -245,18 +240,27 @@ static int send_device_state(struct source *src, struct error *err)
 
 		if (pread(fd, buf, n, (off_t)at) != (ssize_t)n)
 			rc = err_set(err, ST_UNSUPPORTED,
-				     "the device state of %s changed while it was "
-				     "read",
+				     "the device state of %s changed while it was read",
 				     src->img->path);
 		if (!rc)
-			rc = ss->dialect.migtool
-				     ? wire_put_command(&ss->stream, MIG_CMD_DEVICE_STATE, buf,
-							(uint32_t)n, err)
-				     : stream_write(&ss->stream, buf, n, err);
+			rc = wire_put_command(&src->ss->stream, MIG_CMD_DEVICE_STATE, buf,
+					      (uint32_t)n, err);
 		at += n;
 	} while (!rc && at < size);
 	free(buf);
 	return rc;
+}
+
+static int send_device_state(struct source *src, struct error *err)
+{
+	uint64_t size;
+	int fd = image_device_state_fd(src->img, &size);
+
+	if (fd < 0)
+		return 0;
+	if (src->ss->dialect.migtool)
+		return send_pieces(src, fd, size, err);
+	return stream_sendfile(&src->ss->stream, fd, 0, size, err);
 }
 
 /* The tail that a QEMU needs where no recorded device state brings it. */
