@@ -248,9 +248,21 @@ int greet_put(struct stream *s, const struct greeting *g, struct error *err)
 	return put_frame(s, o, err);
 }
 
+static int parse_gpa(const char *text, struct greet_block *b, struct error *err)
+{
+	size_t digits = strncmp(text, "0x", 2) ? 0 : strspn(text + 2, "0123456789abcdefABCDEF");
+
+	if (!digits || digits > 16 || text[2 + digits])
+		return err_set(err, ST_DATA,
+			       "greeting: a block's gpa is not 0x and 1 to 16 hex digits");
+	b->gpa = strtoull(text, NULL, 16);
+	b->has_gpa = true;
+	return 0;
+}
+
 static int parse_block(const json_t *o, struct greet_block *b, struct error *err)
 {
-	char gpa[20], digest[33], *end;
+	char gpa[20], digest[33];
 	uint64_t page;
 
 	memset(b, 0, sizeof(*b));
@@ -269,13 +281,7 @@ static int parse_block(const json_t *o, struct greet_block *b, struct error *err
 	b->has_digest = digest[0];
 	if (b->has_digest && digest_from_hex(digest, &b->digest))
 		return err_set(err, ST_DATA, "greeting: a block's digest is no 32 hex digits");
-	if (gpa[0]) {
-		b->gpa = strtoull(gpa, &end, 16);
-		if (*end)
-			return err_set(err, ST_DATA, "greeting: a block's gpa is no number");
-		b->has_gpa = true;
-	}
-	return 0;
+	return gpa[0] ? parse_gpa(gpa, b, err) : 0;
 }
 
 static int parse_blocks(const json_t *o, struct greeting *g, struct error *err)
@@ -492,7 +498,9 @@ int greet_answer_parse(const char *text, size_t len, struct greet_answer *a, boo
 		a->multifd_channels = (unsigned)channels;
 		if (!a->take)
 			parse_refusal(o, a);
-		rc = 0;
+		rc = a->multifd_channels
+			     ? 0
+			     : err_set(err, ST_DATA, "the answer is 0 multifd channels");
 	}
 	json_decref(o);
 	return rc;
