@@ -105,6 +105,19 @@ demo: deps
 	+$(Q)$(MAKE) --no-print-directory all
 	$(Q)B=$(B) tests/demo
 
+BENCH_DEPS := nbdkit libnbd-bin iperf3 procps time
+
+## bench: migtool beside what a user would pick instead; BENCH=CASE... (default: all), RUNS=5
+bench: deps
+	$(Q)tests/deps $(BENCH_DEPS)
+	+$(Q)$(MAKE) --no-print-directory all
+	$(Q)tests/bench/run.py --migtool $(B)/migtool --runs $(or $(RUNS),5) $(BENCH)
+
+## soak: transfers that end at random points; COUNT=200, SEED
+soak: deps
+	+$(Q)$(MAKE) --no-print-directory all
+	$(Q)tests/soak.py --migtool $(B)/migtool --count $(or $(COUNT),200) $(if $(SEED),--seed $(SEED))
+
 # A fuzz target's function is linked with replay.c, which feeds it the corpus, or with libFuzzer.
 $(B)/fuzz/%: tests/fuzz/%.c tests/fuzz/replay.c $(B)/libmigtool.a
 	@mkdir -p $(@D)
@@ -213,7 +226,7 @@ help:
 	@sed -n '/^# Variables:/,/^$$/s/^# \{0,1\}//p' Makefile
 
 FORCE:
-.PHONY: all unit check check-asan check-ubsan check-tsan demo fuzz fuzz-run deps-aarch64 \
+.PHONY: all unit check check-asan check-ubsan check-tsan demo bench soak fuzz fuzz-run deps-aarch64 \
 	check-aarch64 lint analyze format install uninstall clean deps help FORCE
 -include $(LIBOBJ:.o=.d) $(B)/main.d $(UNIT:=.d) $(REPLAY:=.d) \
 	$(FUZZ:%=$(B)/target/fuzz_%.d)

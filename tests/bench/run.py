@@ -20,7 +20,6 @@ import json
 import os
 import re
 import shutil
-import signal
 import statistics
 import subprocess
 import sys
@@ -72,6 +71,7 @@ class Bench:
         self.migtool = os.path.abspath(args.migtool)
         os.makedirs(self.dir, exist_ok=True)
         self.port = 20000 + os.getpid() % 20000
+        self.nstarted = 0
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -81,8 +81,24 @@ class Bench:
         return self.port
 
     def start(self, argv, **kw):
-        return {"argv": argv, "start": time.monotonic(),
-                "popen": subprocess.Popen(argv, shell=isinstance(argv, str), **kw)}
+        """
+        Through time(1), which forks from its own small self: what Python forks inherits Python's
+        peak memory.
+        """
+        self.nstarted += 1
+        peak = self.path(f"peak.{self.nstarted}")
+        if isinstance(argv, str):
+            argv = ["sh", "-c", argv]
+        return {"argv": argv, "start": time.monotonic(), "peak": peak,
+                "popen": subprocess.Popen(["time", "-f", "%M", "-o", peak, *argv], **kw)}
+
+    @staticmethod
+    def peak(proc):
+        """KiB; of a shell's pipeline the largest process."""
+        with open(proc["peak"], encoding="ascii") as f:
+            peak = int(f.read().split()[-1])
+        os.unlink(proc["peak"])
+        return peak
 
     def timed(self, procs, last, check=None):
         """
@@ -97,13 +113,16 @@ class Bench:
             if status:
                 raise SystemExit(f"{procs[i]['argv']} ended with {status}")
             cpu += ru.ru_utime + ru.ru_stime
-            peak = max(peak, ru.ru_maxrss)
         seconds = time.monotonic() - start
+        for i in sorted(last):
+            peak = max(peak, self.peak(procs[i]))
         for i, p in enumerate(procs):
             if i not in last:
-                p["popen"].send_signal(signal.SIGTERM)
+                # time(1) ends when its child does
+                subprocess.run(["pkill", "-TERM", "-P", str(p["popen"].pid)], check=True)
                 _, p["popen"].returncode, ru = os.wait4(p["popen"].pid, 0)
                 cpu += ru.ru_utime + ru.ru_stime
+                os.unlink(p["peak"])
         if check and not same(*check):
             raise SystemExit(f"{procs[-1]['argv']}: the copy differs")
         return seconds, cpu, peak
@@ -169,6 +188,7 @@ class Bench:
         out = subprocess.run(["iperf3", "-c", "127.0.0.1", "-p", str(port), "-n", "4G", "-J"],
                              capture_output=True, text=True, check=True).stdout
         server["popen"].wait()
+        os.unlink(server["peak"])
         got = json.loads(out)["end"]["sum_received"]
         return got["seconds"] * GIB / got["bytes"], 0, 0
 
