@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
-/* What image.c, image-source.c, image-target.c and image-place.c share. */
+/* What image*.c share. */
 #ifndef MIGTOOL_IMAGE_INTERNAL_H
 #define MIGTOOL_IMAGE_INTERNAL_H
 
@@ -97,7 +97,7 @@ int shared_open(struct block *b, const char *final, const char *part, struct err
 /* Does IMAGE hold nothing but files of the layout's shared blocks? */
 int shared_only(const char *dir, const struct image_layout *layout, bool *only, struct error *err);
 
-/* ---- image-target.c ---- */
+/* ---- image-commit.c ---- */
 
 void target_close(struct image *img, bool keep_part);
 

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The end of a destination: made durable, renamed, or given up.
+ *
+ * Whatever ends a run early, the name IMAGE stands for what it stood for before. image_sync makes
+ * .part complete on the disk, image_commit is one rename (of a directory over a non-empty one: one
+ * exchange of the two names, and the old one is removed under its new name). Only in place is
+ * IMAGE itself changed, and only what was not there before is removed when that fails.
+ */
+#include "image-internal.h"
+
+#include "broker.h"
+#include "image-dir.h"
+#include "image-part.h"
+#include "log.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* ---- durable ---- */
+
+static int sync_fd(int fd, const char *path, struct error *err)
+{
+	/* EINVAL: hugetlbfs, which has nothing to sync a directory to */
+	if (fsync(fd) < 0 && errno != EINVAL)
+		return err_sys(err, ST_FILE, errno, "cannot sync %s", path);
+	return 0;
+}
+
+static int sync_directory(const char *path, struct error *err)
+{
+	int fd = broker_open(path, O_RDONLY | O_DIRECTORY, 0), r;
+
+	if (fd < 0)
+		return err_sys(err, ST_FILE, errno, "cannot open %s", path);
+	r = sync_fd(fd, path, err);
+	close(fd);
+	return r;
+}
+
+static void fill_manifest(struct image *img)
+{
+	struct image_priv *p = image_priv(img);
+	struct manifest *m = img->manifest;
+	struct digest d;
+
+	for (unsigned i = 0; i < img->nblocks; i++) {
+		struct block *b = &img->blocks[i];
+
+		m->blocks[i].shared = b->shared;
+		if (b->shared && !image_block_came(b))
+			continue; /* its content is elsewhere */
+		image_block_digest(b, &d);
+		digest_hex(d, m->blocks[i].digest);
+	}
+	m->has_device_state = p->state.fd >= 0;
+	m->device_state_size = p->state_size;
+	if (m->has_device_state)
+		digest_hex(digest_stream_get(p->state_digest), m->device_state_digest);
+}
+
+/* Writes it beside and renames, so that in place too there is a whole one or none. */
+static int write_manifest(struct image *img, const char *dir, struct error *err)
+{
+	char *name = image_format(err, "%s/manifest.json", dir);
+	char *part = name ? image_format(err, "%s.part", name) : NULL;
+	char *text = part ? manifest_format(img->manifest) : NULL;
+	struct image_file f = IMAGE_FILE_NONE;
+	int r = -1;
+
+	if (part && !text)
+		err_set(err, ST_NOMEM, "out of memory");
+	if (text)
+		r = image_file_open(&f, part, O_WRONLY | O_CREAT | O_TRUNC, 0600, err);
+	if (!r && image_file_write(&f, 0, text, strlen(text)) < 0)
+		r = err_sys(err, ST_FILE, errno, "cannot write %s", part);
+	if (!r)
+		r = sync_fd(f.fd, part, err);
+	if (!r && broker_rename(part, name, 0) < 0)
+		r = err_sys(err, ST_FILE, errno, "cannot rename %s", part);
+	image_file_close(&f);
+	free(text);
+	free(part);
+	free(name);
+	return r;
+}
+
+static int sync_tree(struct image *img, struct error *err)
+{
+	struct target *t = image_priv(img)->target;
+	char *ram = image_format(err, "%s/ram", t->part);
+	int r;
+
+	if (!ram)
+		return -1;
+	fill_manifest(img);
+	r = write_manifest(img, t->part, err);
+	if (!r)
+		r = sync_directory(ram, err);
+	free(ram);
+	return r < 0 ? -1 : sync_fd(t->lock, t->part, err);
+}
+
+int image_sync(struct image *img, struct error *err)
+{
+	struct image_priv *p = image_priv(img);
+
+	for (unsigned i = 0; i < img->nblocks; i++) {
+		struct block *b = &img->blocks[i];
+
+		if (place_settle(img, b, err) < 0 ||
+		    sync_fd(b->fd, block_priv(b)->file.path, err) < 0)
+			return -1;
+	}
+	if (p->state.fd >= 0 && sync_fd(p->state.fd, p->state.path, err) < 0)
+		return -1;
+	if (img->directory && sync_tree(img, err) < 0)
+		return -1;
+	return 0;
+}
+
+/* ---- the rename ---- */
+
+static int commit_state(struct image *img, struct error *err)
+{
+	struct target *t = image_priv(img)->target;
+	int parent, r;
+
+	if (!t->state_part || image_priv(img)->state.fd < 0)
+		return 0;
+	parent = part_open_parent(t->state_final, err);
+	if (parent < 0)
+		return -1;
+	r = part_rename(t->state_part, t->state_final, t->state_existed, t->force, err);
+	if (!r) {
+		free(t->state_part);
+		t->state_part = NULL;
+		r = sync_fd(parent, t->state_final, err);
+	}
+	close(parent);
+	return r;
+}
+
+int image_commit(struct image *img, struct error *err)
+{
+	struct target *t = image_priv(img)->target;
+
+	if (commit_state(img, err) < 0 ||
+	    (!t->in_place && part_rename(t->part, t->final, t->existed, t->force, err) < 0)) {
+		t->keep = true;
+		return -1;
+	}
+	t->committed = true;
+	return sync_fd(t->parent, t->final, err);
+}
+
+/* ---- the end ---- */
+
+void target_close(struct image *img, bool keep_part)
+{
+	struct target *t = image_priv(img)->target;
+
+	if (!t)
+		return;
+	if (!t->committed && !keep_part && !t->keep) {
+		if (t->ours &&
+		    (img->directory ? image_dir_remove(t->part) : broker_unlink(t->part)) < 0)
+			log_warn("cannot remove %s: %s", t->part, strerror(errno));
+		if (t->state_lock >= 0 && t->state_part && broker_unlink(t->state_part) < 0)
+			log_warn("cannot remove %s: %s", t->state_part, strerror(errno));
+	}
+	if (t->lock >= 0)
+		close(t->lock);
+	if (t->state_lock >= 0)
+		close(t->state_lock);
+	if (t->parent >= 0)
+		close(t->parent);
+	free(t->final);
+	free(t->part);
+	free(t->state_final);
+	free(t->state_part);
+	free(t);
+}
