@@ -105,6 +105,25 @@ static int sync_tree(struct image *img, struct error *err)
 	return r < 0 ? -1 : sync_fd(t->lock, t->part, err);
 }
 
+/* A file that no directory names on the disk is lost with the power, synced or not. */
+static int sync_names(struct image *img, struct error *err)
+{
+	struct image_priv *p = image_priv(img);
+	struct target *t = p->target;
+	int parent, r;
+
+	if (sync_fd(t->parent, t->part, err) < 0)
+		return -1;
+	if (!t->state_part || p->state.fd < 0)
+		return 0;
+	parent = part_open_parent(t->state_part, err);
+	if (parent < 0)
+		return -1;
+	r = sync_fd(parent, t->state_part, err);
+	close(parent);
+	return r;
+}
+
 int image_sync(struct image *img, struct error *err)
 {
 	struct image_priv *p = image_priv(img);
@@ -120,7 +139,7 @@ int image_sync(struct image *img, struct error *err)
 		return -1;
 	if (img->directory && sync_tree(img, err) < 0)
 		return -1;
-	return 0;
+	return sync_names(img, err);
 }
 
 /* ---- the rename ---- */

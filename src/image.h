@@ -178,9 +178,9 @@ int image_put_device_state(struct image *img, const void *buf, size_t len, struc
 void image_device_state_digest(const struct image *img, struct digest *out, uint64_t *size);
 
 /*
- * Makes it durable: fsync of everything, and a directory's manifest, whose machine, uuid and so on
- * the caller has filled in before (img->manifest; blocks, digests and device state are filled in
- * here). After it nothing may be placed. ST_FILE.
+ * Makes it durable: fsync of everything and of the names, and a directory's manifest, whose
+ * machine, uuid and so on the caller has filled in before (img->manifest; blocks, digests and
+ * device state are filled in here). After it nothing may be placed. ST_FILE.
  */
 int image_sync(struct image *img, struct error *err);
 

@@ -4,6 +4,20 @@
 
 #include <pthread.h>
 #include <sys/file.h>
+#include <sys/syscall.h>
+
+/* The C library's, and we see which directories were synced. */
+static const char *watched;
+static unsigned watched_syncs;
+
+int fsync(int fd)
+{
+	struct stat st, want;
+
+	if (watched && !fstat(fd, &st) && !stat(watched, &want))
+		watched_syncs += st.st_dev == want.st_dev && st.st_ino == want.st_ino;
+	return (int)syscall(SYS_fsync, fd);
+}
 
 /* ---- placing ---- */
 
@@ -265,6 +279,42 @@ static void names(void)
 static void part_is_renamed_or_removed(void)
 {
 	on_each_fs(names);
+}
+
+static unsigned syncs_of(struct image *img, const char *dir)
+{
+	struct error e;
+
+	watched = dir;
+	watched_syncs = 0;
+	CHECK(!image_sync(img, &e));
+	watched = NULL;
+	return watched_syncs;
+}
+
+static void durable(void)
+{
+	struct block b = block_of("pc.ram", PG);
+	struct image_layout l = { .blocks = &b, .nblocks = 1, .device_state = at("far/state") };
+	struct image *img;
+	struct error e;
+
+	CHECK(mkdir(at("near"), 0700) == 0 && mkdir(at("far"), 0700) == 0);
+	img = image_create(at("near/img"), &l, &e);
+	REQUIRE(img);
+	CHECK(!image_put_device_state(img, "abc", 3, &e));
+	CHECK(syncs_of(img, at("near")) == 1);
+	CHECK(syncs_of(img, at("far")) == 1);
+	image_close(img, false);
+	img = image_create(at("near/dir/"), &l, &e);
+	REQUIRE(img && img->directory);
+	CHECK(syncs_of(img, at("near")) == 1);
+	image_close(img, false);
+}
+
+static void what_is_synced_has_a_durable_name(void)
+{
+	on_each_fs(durable);
 }
 
 static void overwriting(void)
@@ -652,6 +702,7 @@ static const struct test_case cases[] = {
 	  a_destination_cut_under_us_is_an_error },
 	{ "many threads may place at the same time", many_threads_may_place },
 	{ ".part is renamed, kept or removed", part_is_renamed_or_removed },
+	{ "what is synced has a durable name", what_is_synced_has_a_durable_name },
 	{ "nothing is overwritten by surprise", nothing_is_overwritten_by_surprise },
 	{ "one writer at a time", one_writer_at_a_time },
 	{ "a symbolic link stays one", a_symbolic_link_stays_one },
