@@ -41,6 +41,8 @@ struct multifd_recv {
 	pthread_mutex_t lock;
 	pthread_cond_t changed;
 	uint64_t released; /* barriers that the main thread has let go */
+	unsigned placing;  /* channels that are placing pages right now */
+	bool sealed;	   /* no page may come any more */
 };
 
 /* ---- one packet ---- */
@@ -109,15 +111,50 @@ static int read_payload(struct recv_channel *ch, uint32_t flags, uint32_t payloa
 	return ch->ops->decode(ch->codec, ch->in, payload, iov, n, err);
 }
 
+/* Whoever places pages is counted, so that multifd_recv_seal can wait for the last one. */
+static int begin_placing(struct multifd_recv *m, struct error *err)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&m->lock);
+	if (m->sealed)
+		rc = err_set(err, ST_DATA, "pages after the end of the memory");
+	else
+		m->placing++;
+	pthread_mutex_unlock(&m->lock);
+	return rc;
+}
+
+static int end_placing(struct multifd_recv *m, int rc)
+{
+	pthread_mutex_lock(&m->lock);
+	m->placing--;
+	if (m->sealed)
+		pthread_cond_broadcast(&m->changed);
+	pthread_mutex_unlock(&m->lock);
+	return rc;
+}
+
+void multifd_recv_seal(struct multifd_recv *m)
+{
+	pthread_mutex_lock(&m->lock);
+	m->sealed = true;
+	while (m->placing)
+		cond_wait_briefly(&m->changed, &m->lock);
+	pthread_mutex_unlock(&m->lock);
+}
+
 static int place(struct recv_channel *ch, struct error *err)
 {
 	struct target *t = ch->m->t;
 	struct page_batch *b = &ch->batch;
 
+	if (begin_placing(ch->m, err))
+		return -1;
 	stat_add(&t->ss->stats.normal, b->n - b->nzero);
 	stat_add(&t->ss->stats.duplicate, b->nzero);
 	stat_add(&t->ss->stats.travelled, (uint64_t)b->n * b->page);
-	return batch_place(b, t->img, err);
+	return end_placing(ch->m, batch_place(b, t->img, err));
 }
 
 static int packet_v1(struct recv_channel *ch, bool *sync, struct error *err)
@@ -169,10 +206,14 @@ static int take_runs(struct recv_channel *ch, const struct multifd2_header *h, s
 		const struct multifd2_run *r = &h->runs[i];
 
 		if (r->zero) {
+			uint64_t len = (uint64_t)r->pages * b->page;
+
+			if (begin_placing(ch->m, err))
+				return -1;
 			stat_add(&t->ss->stats.duplicate, r->pages);
-			stat_add(&t->ss->stats.travelled, (uint64_t)r->pages * b->page);
-			if (image_place_zero(t->img, b->block, r->offset,
-					     (uint64_t)r->pages * b->page, err))
+			stat_add(&t->ss->stats.travelled, len);
+			if (end_placing(ch->m,
+					image_place_zero(t->img, b->block, r->offset, len, err)))
 				return -1;
 			continue;
 		}
@@ -303,7 +344,8 @@ static void *channel_main(void *arg)
 	struct error err;
 	int rc = channel_loop(ch, &err);
 
-	if (rc && !m->t->ss->stream_over) {
+	/* how a channel ends does not matter any more then, but what it says does */
+	if (rc && (!m->t->ss->stream_over || err.status == ST_DATA)) {
 		err_prefix(&err, "multifd channel %u", ch->id);
 		session_fail(m->t->ss, &err);
 	}

@@ -20,6 +20,12 @@ int multifd_recv_start(struct multifd_recv *m, struct error *err);
 int multifd_recv_sync(struct multifd_recv *m, struct error *err);
 
 /*
+ * The memory is complete: waits for who is placing pages, and refuses pages from now on. Else a
+ * channel could change what has been verified.
+ */
+void multifd_recv_seal(struct multifd_recv *m);
+
+/*
  * The stream is over: channels may still say empty packets until the source closes them. Waits for
  * that at most `ms`, then closes. Frees m; NULL is accepted.
  */

@@ -261,6 +261,7 @@ static int channel_open(struct send_channel *ch, struct error *err)
 
 struct multifd_send *multifd_send_open(struct source *src, unsigned n, struct error *err)
 {
+	unsigned batches = n * BATCHES_PER_CHANNEL;
 	struct multifd_send *m = calloc(1, sizeof(*m));
 
 	if (!m) {
@@ -270,8 +271,12 @@ struct multifd_send *multifd_send_open(struct source *src, unsigned n, struct er
 	m->src = src;
 	m->ops = codec_find(params_multifd_compression(&src->ss->cfg->params));
 	m->channels = calloc(n, sizeof(*m->channels));
-	if (!m->channels || queue_init(&m->work, (size_t)n * BATCHES_PER_CHANNEL, err) ||
-	    batch_pool_init(&m->pool, n * BATCHES_PER_CHANNEL, src->img->target_page, err)) {
+	if (src->ss->caps.on[CAP_ZERO_COPY_SEND])
+		batches += n * ZEROCOPY_INFLIGHT;
+	if (!m->channels)
+		err_set(err, ST_NOMEM, "no memory for %u multifd channels", n);
+	if (!m->channels || queue_init(&m->work, batches, err) ||
+	    batch_pool_init(&m->pool, batches, src->img->target_page, err)) {
 		multifd_send_close(m);
 		return NULL;
 	}

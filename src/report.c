@@ -121,6 +121,9 @@ static void add_whereabouts(struct text *t, const struct report *r)
 	else if (r->owner == OWNER_UNKNOWN)
 		add(t, "who owns the memory is not known: neither end may run the guest before "
 		       "--resume has asked the other one");
+	else if (!source && r->owner == OWNER_DESTINATION)
+		add(t, "this end owns the memory, and it is not yet under its name: rename %s.part",
+		    r->image);
 	else if (source)
 		add(t, "the source still owns the memory; %s is as it was", r->image);
 	else

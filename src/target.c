@@ -286,14 +286,21 @@ static void mark_shared(struct target *t)
 int target_switchover(struct session *ss, struct error *err)
 {
 	struct target *t = ss->target;
+	int rc;
 
 	if (!ss->dialect.migtool && t->config.ignore_shared)
 		mark_shared(t);
 	ss->stream_over = true;
 	stat_set(&ss->stats.t_switchover, stats_now());
-	if (verify(t, err))
-		return -1;
-	return image_sync(t->img, err);
+	if (t->multifd)
+		multifd_recv_seal(t->multifd);
+	/* we work and the source waits: --timeout is about peers, and fsync may take its time */
+	ss->watched = false;
+	rc = verify(t, err);
+	if (!rc)
+		rc = image_sync(t->img, err);
+	ss->watched = true;
+	return rc;
 }
 
 /* ---- finish ---- */

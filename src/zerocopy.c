@@ -114,7 +114,7 @@ int zerocopy_queue(struct zerocopy *z, void *item, zerocopy_done done, void *arg
 	z->inflight[at].item = item;
 	z->inflight[at].after = z->sent;
 	z->len++;
-	return zerocopy_wait(z, 1, done, arg, err);
+	return zerocopy_wait(z, ZEROCOPY_INFLIGHT - 1, done, arg, err);
 }
 
 int zerocopy_wait(struct zerocopy *z, unsigned left, zerocopy_done done, void *arg,

@@ -11,7 +11,7 @@
 
 #include "session.h"
 
-#define ZEROCOPY_INFLIGHT 8
+#define ZEROCOPY_INFLIGHT 4 /* batches of 512 KiB; a long link wants more than one */
 
 struct zerocopy {
 	bool on;
