@@ -8,6 +8,7 @@
 #include "byteorder.h"
 #include "link.h"
 #include "log.h"
+#include "xbzrle.h"
 
 #include <poll.h>
 #include <stdio.h>
@@ -47,11 +48,10 @@ static int open_xbzrle(struct source *src, struct error *err)
 		log_verbose("xbzrle has nothing to do: an image at rest is sent in one pass");
 		return 0;
 	}
-	if (src->img->target_page > 16383)
-		return err_set(
-			err, ST_UNSUPPORTED,
-			"xbzrle cannot encode pages of %u bytes: its run lengths end at 16383",
-			src->img->target_page);
+	if (src->img->target_page > XBZRLE_PAGE_MAX)
+		return err_set(err, ST_UNSUPPORTED,
+			       "xbzrle cannot encode pages of %u bytes, only up to %u",
+			       src->img->target_page, XBZRLE_PAGE_MAX);
 	src->cache =
 		page_cache_new(params_xbzrle_cache_size(&cfg->params), src->img->target_page, err);
 	src->delta = malloc(2 * (size_t)src->img->target_page);
