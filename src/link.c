@@ -315,13 +315,16 @@ int link_image_digest(const struct image *img, struct digest *out, struct error 
 
 /* ---- ends ---- */
 
+/* By the clock: a peer that goes on sending makes each wait a short one. */
 static void drain_briefly(int fd)
 {
+	uint64_t now = stats_now(), end = now + 1000;
 	char rest[4096];
 	struct pollfd p = { .fd = fd, .events = POLLIN };
 
-	for (int ms = 0; ms < 1000; ms += 50) {
-		if (poll(&p, 1, 50) > 0 && read(fd, rest, sizeof(rest)) <= 0 && errno != EAGAIN)
+	for (; now < end; now = stats_now()) {
+		if (poll(&p, 1, (int)(end - now)) > 0 && read(fd, rest, sizeof(rest)) <= 0 &&
+		    errno != EAGAIN && errno != EINTR)
 			return;
 	}
 }
