@@ -392,6 +392,13 @@ int target_finish(struct session *ss, struct error *err)
 
 /* ---- the main thread's part, and the end ---- */
 
+static bool can_write(const struct transport *t)
+{
+	struct pollfd p = { .fd = t->wfd, .events = POLLOUT };
+
+	return poll(&p, 1, 0) > 0;
+}
+
 /*
  * Says that this end lives, where a source may wait long for us. What we say ourselves is no sign
  * of life of the source's, so the watchdog must not see it. Skipped if it would have to wait: the
@@ -400,19 +407,22 @@ int target_finish(struct session *ss, struct error *err)
 static void say_alive(struct target *t)
 {
 	struct session *ss = t->ss;
-	struct pollfd p = { .fd = ss->main->wfd, .events = POLLOUT };
-	uint64_t before = ss->stream.bytes_out;
+	uint64_t before;
 	struct error ignored;
 	uint8_t placed[8];
 
-	if (poll(&p, 1, 0) <= 0 || pthread_mutex_trylock(&t->rp_lock))
+	if (pthread_mutex_trylock(&t->rp_lock))
 		return;
-	put_be64(placed, stat_get(&ss->stats.travelled));
-	if (t->adopting)
-		greet_wait_put(&ss->stream, &ignored);
-	else if (t->talking)
-		rp_put(&ss->stream, RP_KEEPALIVE, placed, sizeof(placed), &ignored);
-	stat_add(&ss->stats.activity, before - ss->stream.bytes_out);
+	/* the connection may be dropped as soon as neither holds, and that needs the lock */
+	if ((t->adopting || t->talking) && can_write(ss->main)) {
+		before = ss->stream.bytes_out;
+		put_be64(placed, stat_get(&ss->stats.travelled));
+		if (t->adopting)
+			greet_wait_put(&ss->stream, &ignored);
+		else
+			rp_put(&ss->stream, RP_KEEPALIVE, placed, sizeof(placed), &ignored);
+		stat_add(&ss->stats.activity, before - ss->stream.bytes_out);
+	}
 	pthread_mutex_unlock(&t->rp_lock);
 }
 
