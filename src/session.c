@@ -316,18 +316,16 @@ static int session_init(struct session *ss, const struct config *cfg, enum role 
 	ss->owner = OWNER_SOURCE;
 	ss->page_size = 4096;
 	ss->phase = "open";
+	/* a failure below is reported, too; with stdio: stdout is the stream */
+	ss->out_fd = strncmp(cfg->uri, "stdio:", 6) ? STDOUT_FILENO : STDERR_FILENO;
 	pthread_mutex_init(&ss->lock, NULL);
+	pacer_init(&ss->pacer, params_max_bandwidth(&cfg->params));
+	events_init(&ss->events, cfg->caps.on[CAP_EVENTS], ss->out_fd);
 	if (cancel_init(&ss->cancel, err))
 		return -1;
 	if (getrandom(ss->id, sizeof(ss->id), 0) != (ssize_t)sizeof(ss->id))
 		return err_sys(err, ST_UNSUPPORTED, errno, "no random session id");
-	if (uri_parse(&ss->uri, cfg->uri, err))
-		return -1;
-	/* with stdio: stdout is the stream */
-	ss->out_fd = ss->uri.scheme == SCHEME_STDIO ? STDERR_FILENO : STDOUT_FILENO;
-	pacer_init(&ss->pacer, params_max_bandwidth(&cfg->params));
-	events_init(&ss->events, cfg->caps.on[CAP_EVENTS], ss->out_fd);
-	return 0;
+	return uri_parse(&ss->uri, cfg->uri, err);
 }
 
 static void session_destroy(struct session *ss)

@@ -74,6 +74,14 @@ wait_for_line() { # FILE PATTERN
 	[[ $stderr == *"error: "*nobody* ]]
 }
 
+@test "a bad URI is an object on stdout, too, and with stdio: on stderr" {
+	run -1 --separate-stderr "$MIGTOOL" send --json guest.mem tcp:nowhere </dev/null
+	jq -e '.status == "failed" and ."error-code" == "usage"' <<<"$output"
+	run -1 --separate-stderr "$MIGTOOL" recv --json stdio:what copy </dev/null
+	[ -z "$output" ]
+	grep '^{' <<<"$stderr" | jq -e '."error-code" == "usage"'
+}
+
 @test "what the check refuses is a blocked reason" {
 	run -4 --separate-stderr "$MIGTOOL" send --json --cap postcopy-ram guest.mem unix:nobody
 	echo "$output"
