@@ -104,7 +104,7 @@ static void add_digest(struct text *t, const struct report *r)
 	}
 	add(t, "digest %s, ", digest_hex(*r->digest, hex));
 	if (r->digest_verified)
-		add(t, "verified by both ends");
+		add(t, r->one_way ? "verified here" : "verified by both ends");
 	else
 		add(t, "not verified by the other end%s%s", r->digest_why ? ": " : "",
 		    r->digest_why ? r->digest_why : "");

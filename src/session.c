@@ -147,6 +147,7 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 		rep->complete = ss->complete;
 		rep->digest = ss->digest_known ? &ss->digest : NULL;
 		rep->digest_verified = ss->digest_verified;
+		rep->one_way = ss->unheard;
 		rep->peer = ss->peer[0] ? ss->peer : NULL;
 	}
 	if (rep->complete && !ss->digest_verified)

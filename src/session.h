@@ -69,6 +69,7 @@ struct session {
 	/* the result; written by the migration thread, read after it was joined */
 	enum owner owner;
 	bool complete, digest_known, digest_verified, dry_run_done;
+	bool unheard; /* nobody hears this destination's verdict */
 	struct digest digest;
 	char socket_address[160];
 	char peer[128]; /* the other end's name */

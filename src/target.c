@@ -263,6 +263,7 @@ static int verify(struct target *t, struct error *err)
 			       (unsigned long long)own.device_size,
 			       (unsigned long long)t->digest.device_size);
 	ss->digest_verified = true;
+	ss->unheard = !t->rp_open;
 	return 0;
 }
 

@@ -354,6 +354,9 @@ static void people_are_told_what_moved(void)
 		"migtool: digest 0123456789abcdeffedcba9876543210, not verified by the other end: "
 		"a one-way transport\n"
 		"migtool: the memory is in guest.mem\n");
+	r.digest_verified = true;
+	r.one_way = true;
+	CHECK(strstr(said(report_summary, &r), "fedcba9876543210, verified here\n"));
 }
 
 static void people_are_told_who_owns_after_a_failure(void)
