@@ -8,6 +8,7 @@
 #include "zero.h"
 
 #include <errno.h>
+#include <limits.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,6 +21,22 @@ int64_t link_timeout_ms(const struct session *ss)
 	int64_t s = ss->cfg->timeout < 0 ? 60 : ss->cfg->timeout;
 
 	return s ? s * 1000 : -1;
+}
+
+uint64_t link_deadline(int64_t ms)
+{
+	return ms < 0 ? UINT64_MAX : stats_now() + (uint64_t)ms;
+}
+
+int link_left_ms(uint64_t deadline)
+{
+	uint64_t now = stats_now();
+
+	if (deadline == UINT64_MAX)
+		return -1;
+	if (deadline <= now)
+		return 0;
+	return deadline - now < INT_MAX ? (int)(deadline - now) : INT_MAX;
 }
 
 bool link_multi_channel(const struct session *ss)
@@ -150,13 +167,14 @@ int link_take_hello(struct session *ss, struct stream *s, unsigned *channel, str
 	return 0;
 }
 
-int link_next_channel(struct session *ss, struct transport **t, struct error *err)
+int link_next_channel(struct session *ss, uint64_t deadline, struct transport **t,
+		      struct error *err)
 {
 	uint8_t first[8];
 
 	for (;;) {
 		struct error ignored;
-		int r = pending_next(ss->pending, (int)link_timeout_ms(ss), first, t, err);
+		int r = pending_next(ss->pending, link_left_ms(deadline), first, t, err);
 
 		if (r <= 0 || get_be32(first) == MULTIFD_MAGIC)
 			return r;
@@ -168,11 +186,13 @@ int link_next_channel(struct session *ss, struct transport **t, struct error *er
 /* Accepts until a channel of this session comes; strangers are dropped with a warning. */
 static struct transport *accept_extra(struct session *ss, struct error *err)
 {
+	uint64_t deadline = link_deadline(link_timeout_ms(ss));
+
 	for (;;) {
 		struct stream hello;
 		struct transport *t = NULL;
 		struct error why, ignored;
-		int r = link_next_channel(ss, &t, err);
+		int r = link_next_channel(ss, deadline, &t, err);
 
 		if (r < 0)
 			return NULL;

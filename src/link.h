@@ -18,6 +18,13 @@
 /* --timeout in milliseconds, -1: never. 60 s when it was not given. */
 int64_t link_timeout_ms(const struct session *ss);
 
+/*
+ * A stage's one deadline, on stats_now()'s clock: link_timeout_ms from now (UINT64_MAX: never), and
+ * what is left of it as poll() wants it. Who is dropped meanwhile does not set it back.
+ */
+uint64_t link_deadline(int64_t ms);
+int link_left_ms(uint64_t deadline);
+
 /* Can there be more than the main connection? */
 bool link_multi_channel(const struct session *ss);
 
@@ -58,9 +65,10 @@ int link_take_main_hello(struct stream *s, struct error *err);
 
 /*
  * The next connection that begins like a channel, all of its first packet there to be read; others
- * are dropped with a warning. 1: *t is the caller's, 0: --timeout is over, -1.
+ * are dropped with a warning. 1: *t is the caller's, 0: the deadline (link_deadline) is over, -1.
  */
-int link_next_channel(struct session *ss, struct transport **t, struct error *err);
+int link_next_channel(struct session *ss, uint64_t deadline, struct transport **t,
+		      struct error *err);
 
 /* The guest's uuid in binary, zero if it has none. */
 void link_uuid(const struct session *ss, uint8_t out[16]);

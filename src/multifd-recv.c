@@ -403,11 +403,12 @@ static int take_connection(struct multifd_recv *m, struct transport *t, struct e
 static int accept_channels(struct multifd_recv *m, struct error *err)
 {
 	struct session *ss = m->t->ss;
+	uint64_t deadline = link_deadline(link_timeout_ms(ss));
 	unsigned got = 0;
 
 	while (got < m->n) {
 		struct transport *t = session_stashed(ss);
-		int r = t ? 1 : link_next_channel(ss, &t, err);
+		int r = t ? 1 : link_next_channel(ss, deadline, &t, err);
 
 		if (r < 0)
 			return -1;

@@ -146,18 +146,19 @@ int source_open(struct session *ss, struct error *err)
 /* Whoever dials a listening source says so first, in a channel's first packet. */
 static int accept_main(struct session *ss, struct error *err)
 {
-	int ms = ss->cfg->timeout >= 0 ? (int)link_timeout_ms(ss) : -1;
+	int64_t ms = ss->cfg->timeout >= 0 ? link_timeout_ms(ss) : -1;
+	uint64_t deadline = link_deadline(ms);
 
 	for (;;) {
 		struct error why;
 		uint8_t first[8];
-		int r = pending_next(ss->pending, ms, first, &ss->main, err);
+		int r = pending_next(ss->pending, link_left_ms(deadline), first, &ss->main, err);
 
 		if (r < 0)
 			return -1;
 		if (!r)
 			return err_set(err, ST_TIMEOUT, "no destination came within %d s",
-				       ms / 1000);
+				       (int)(ms / 1000));
 		if (get_be32(first) != MULTIFD_MAGIC)
 			err_set(&why, ST_PROTOCOL, "it begins with something else");
 		else if (link_open_stream(ss, err))

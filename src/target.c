@@ -36,6 +36,12 @@ static void know_nothing(struct session *ss)
 	stat_set(&ss->stats.holes, 0);
 }
 
+/* Waiting for the source has no limit unless one is given, whoever comes and is dropped. */
+static uint64_t first_deadline(const struct session *ss)
+{
+	return link_deadline(ss->cfg->timeout >= 0 ? link_timeout_ms(ss) : -1);
+}
+
 int target_open(struct session *ss, struct error *err)
 {
 	const struct config *cfg = ss->cfg;
@@ -46,6 +52,7 @@ int target_open(struct session *ss, struct error *err)
 	ss->target = t;
 	t->ss = ss;
 	pthread_mutex_init(&t->rp_lock, NULL);
+	t->first_by = first_deadline(ss);
 	know_nothing(ss);
 	return image_check_target(cfg->image, target_may_exist(t), cfg->in_place, err);
 }
@@ -86,13 +93,14 @@ static int accept_main(struct session *ss, struct error *err)
 		struct transport *t = NULL;
 		struct error ignored;
 		char shown[64];
-		int ms = ss->cfg->timeout >= 0 ? (int)link_timeout_ms(ss) : -1;
-		int r = pending_next(ss->pending, ms, first, &t, err);
+		int left = link_left_ms(ss->target->first_by);
+		int r = pending_next(ss->pending, left, first, &t, err);
 
 		if (r < 0)
 			return -1;
 		if (!r)
-			return err_set(err, ST_TIMEOUT, "no source came within %d s", ms / 1000);
+			return err_set(err, ST_TIMEOUT, "no source came within %d s",
+				       (int)ss->cfg->timeout);
 		if (get_be32(first) == WIRE_MAGIC || !memcmp(first, GREET_MAGIC, GREET_MAGIC_LEN)) {
 			ss->main = t;
 			return 0;
@@ -179,6 +187,8 @@ int target_greet(struct session *ss, struct error *err)
 				log_warn("hint: %s", err->hint);
 		}
 		link_drop_main(ss);
+		if (rc > 0) /* a dry run was the source: the real one gets as long again */
+			t->first_by = first_deadline(ss);
 		if (target_accept(ss, err))
 			return -1;
 	}

@@ -40,6 +40,7 @@ struct target {
 	struct wire_digest digest; /* what the source says */
 	bool told;		   /* the source said why it fails, and needs no reason of ours */
 
+	uint64_t first_by;	 /* --timeout: when the source has to be here (link_deadline) */
 	uint64_t next_keepalive; /* ms; the main thread's */
 	uint64_t greet_deadline; /* ms; guarded by ss->lock; 0: none */
 };

@@ -195,6 +195,27 @@ wait_for_line() { # FILE PATTERN
 	done
 }
 
+@test "strangers that come and go do not set --timeout back" {
+	local role pid start
+	for role in recv send; do
+		if [ "$role" = recv ]; then
+			listener_start waiting recv --timeout 2 unix:at copy
+		else
+			listener_start waiting send --listen --timeout 2 guest.mem unix:at
+		fi
+		start=$SECONDS
+		(for ((i = 0; i < 12; i++)); do
+			echo "GET / HTTP/1.0" | socat -t 0 - UNIX:at 2>/dev/null || true
+			sleep 0.4
+		done) 3>&- 4>&- &
+		pid=$!
+		migtool_wait waiting 30
+		[ $((SECONDS - start)) -le 5 ]
+		grep -q 'dropped' waiting.err
+		wait "$pid"
+	done
+}
+
 @test "a reader of events that leaves does not stop the transfer" {
 	recv_start recv tcp:127.0.0.1:0 arrived.mem
 	"$MIGTOOL" send --cap events=on --progress=json --bwlimit 2000000 guest.mem "$RECV_URI" |
