@@ -319,7 +319,7 @@ int multifd_recv_sync(struct multifd_recv *m, struct error *err)
 static int channel_loop(struct recv_channel *ch, struct error *err)
 {
 	bool v2 = ch->m->t->ss->dialect.multifd2;
-	uint64_t before;
+	uint64_t counted = 0;
 
 	for (;;) {
 		bool eof, sync;
@@ -328,10 +328,10 @@ static int channel_loop(struct recv_channel *ch, struct error *err)
 			return -1;
 		if (eof)
 			return 0;
-		before = ch->s.bytes_in;
 		if (v2 ? packet_v2(ch, &sync, err) : packet_v1(ch, &sync, err))
 			return -1;
-		stat_add(&ch->m->t->ss->stats.multifd_bytes, ch->s.bytes_in - before);
+		stat_add(&ch->m->t->ss->stats.multifd_bytes, ch->s.bytes_in - counted);
+		counted = ch->s.bytes_in;
 		if (sync && arrive(ch, err))
 			return -1;
 	}

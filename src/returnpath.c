@@ -28,10 +28,14 @@ static int take(struct returnpath *rp, const struct rp_message *m, struct error 
 				     rp->shut_status);
 		break;
 	case RP_READY:
+		if (!ss->stream_over)
+			rc = err_set(err, ST_DATA, "return path: READY before all was sent");
 		wire_digest_unpack(m->payload, &rp->digest);
 		rp->ready = true;
 		break;
 	case RP_DONE:
+		if (!ss->committed)
+			rc = err_set(err, ST_DATA, "return path: DONE before COMMIT");
 		rp->done = true;
 		break;
 	case RP_KEEPALIVE:

@@ -87,6 +87,55 @@ static void first_reason(struct session *ss, struct error *err)
 	pthread_mutex_unlock(&ss->lock);
 }
 
+int session_commit(struct session *ss, struct error *err)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&ss->lock);
+	if (ss->failed) {
+		*err = ss->why;
+		rc = -1;
+	} else {
+		ss->committed = true;
+	}
+	pthread_mutex_unlock(&ss->lock);
+	return rc;
+}
+
+int session_lost(struct session *ss, struct error *err, const char *what, const char *hint)
+{
+	session_fail(ss, err);
+	first_reason(ss, err);
+	err->status = ST_LOST;
+	err_prefix(err, "%s", what);
+	if (hint)
+		err_hint(err, "%s", hint);
+	pthread_mutex_lock(&ss->lock);
+	ss->why = *err;
+	pthread_mutex_unlock(&ss->lock);
+	return -1;
+}
+
+/* Unless the guest has been given up. Nothing may come between the two. */
+static void cancel_session(struct session *ss, const struct error *why)
+{
+	bool late;
+
+	pthread_mutex_lock(&ss->lock);
+	late = ss->committed;
+	if (!late && (!ss->failed || !explains(&ss->why))) {
+		ss->failed = true;
+		ss->why = *why;
+	}
+	pthread_mutex_unlock(&ss->lock);
+	if (late) {
+		log_warn("too late to be %s: the guest has been handed over", why->msg);
+		return;
+	}
+	events_status(&ss->events, MIG_CANCELLING);
+	cancel_fire(&ss->cancel, why);
+}
+
 /* ---- the migration thread ---- */
 
 static int run_stage(struct session *ss, const struct stage *st, struct error *err)
@@ -179,13 +228,9 @@ static void take_signal(struct session *ss, enum signal_request req)
 {
 	struct error why;
 
-	if (signals_is_cancel(req) && ss->committed) {
-		log_warn("%s: too late to cancel, the guest has been handed over",
-			 signals_name(req));
-	} else if (signals_is_cancel(req)) {
-		events_status(&ss->events, MIG_CANCELLING);
+	if (signals_is_cancel(req)) {
 		err_set(&why, ST_CANCELLED, "cancelled by %s", signals_name(req));
-		session_peer_failed(ss, &why);
+		cancel_session(ss, &why);
 	} else if (req == SIGNAL_STATS) {
 		print_statistics(ss);
 	} else if (req == SIGNAL_STEP) {

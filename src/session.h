@@ -56,7 +56,7 @@ struct session {
 	struct stream stream;	     /* over main */
 	_Atomic(const char *) phase; /* for progress and errors: a stage's name */
 	atomic_bool watched;	     /* a peer is known: --timeout counts */
-	atomic_bool stream_over; /* all was received: what a channel still says does not matter */
+	atomic_bool stream_over; /* all was sent; or received: channels say nothing that matters */
 	atomic_bool committed;	 /* COMMIT was sent or taken: a cancel is refused */
 
 	pthread_mutex_t lock; /* guards what follows until the next blank line */
@@ -87,6 +87,17 @@ int session_fail(struct session *ss, const struct error *err);
 
 /* As session_fail, with the peer's own words: these win over a socket error that is waiting. */
 int session_peer_failed(struct session *ss, const struct error *err);
+
+/*
+ * The point from which a cancel is refused. -1, and nothing has changed: something failed before.
+ */
+int session_commit(struct session *ss, struct error *err);
+
+/*
+ * A failure after which nobody knows who owns the guest: what went wrong first becomes ST_LOST,
+ * with `what` before it and a hint (or NULL), whatever other threads say later. Returns -1.
+ */
+int session_lost(struct session *ss, struct error *err, const char *what, const char *hint);
 
 /* The next channel that came too early, or NULL. */
 struct transport *session_stashed(struct session *ss);

@@ -255,6 +255,14 @@ static int greet_one_way(struct source *src, const struct greeting *g)
 	return 0;
 }
 
+static int no_answer(struct error *err)
+{
+	if (err->status == ST_SOCKET)
+		err_hint(err, "is a `migtool recv` listening there? towards a QEMU use "
+			      "--peer qemu");
+	return err_prefix(err, "no answer to the greeting");
+}
+
 static int await_answer(struct source *src, struct error *err)
 {
 	struct session *ss = src->ss;
@@ -268,12 +276,8 @@ static int await_answer(struct source *src, struct error *err)
 		return err_hint(err,
 				"is this a one-way pipe? use --one-way; a QEMU? use --peer qemu");
 	}
-	if (greet_answer_get(&ss->stream, &src->answer, err)) {
-		if (err->status == ST_SOCKET)
-			err_hint(err, "is a `migtool recv` listening there? towards a QEMU use "
-				      "--peer qemu");
-		return err_prefix(err, "no answer to the greeting");
-	}
+	if (greet_answer_get(&ss->stream, &src->answer, err))
+		return no_answer(err);
 	if (!src->answer.take) {
 		*err = src->answer.why;
 		return -1;
@@ -287,8 +291,8 @@ static int greet_migtool(struct source *src, struct error *err)
 	struct greeting g;
 	int rc = fill_greeting(src, &g, err);
 
-	if (!rc)
-		rc = greet_put(&ss->stream, &g, err);
+	if (!rc && greet_put(&ss->stream, &g, err))
+		rc = err->status == ST_SOCKET ? no_answer(err) : -1;
 	if (!rc)
 		rc = ss->main->two_way ? await_answer(src, err) : greet_one_way(src, &g);
 	greet_free(&g);

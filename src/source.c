@@ -6,6 +6,7 @@
  */
 #include "source.h"
 
+#include "byteorder.h"
 #include "compress.h"
 #include "link.h"
 #include "log.h"
@@ -319,9 +320,11 @@ int source_switchover(struct session *ss, struct error *err)
 		if (wire_put_command(&ss->stream, MIG_CMD_DIGEST, bytes, sizeof(bytes), err))
 			return -1;
 	}
-	if (put_tail(src, err))
+	ss->stream_over = true; /* before its last byte: READY may be quick */
+	if (put_tail(src, err) || stream_flush(&ss->stream, err))
 		return -1;
-	return stream_flush(&ss->stream, err);
+	src->all_sent = true;
+	return 0;
 }
 
 /* ---- finish ---- */
@@ -352,16 +355,16 @@ static int finish_migtool(struct source *src, struct error *err)
 	own_digest(src, &own);
 	if (memcmp(&src->rp.digest, &own, sizeof(own)))
 		return err_set(err, ST_DIGEST, "the destination's digest differs from ours");
+	if (session_commit(ss, err))
+		return -1;
 	/* from here to DONE nobody can say who owns the guest */
-	ss->committed = true;
 	ss->owner = OWNER_UNKNOWN;
 	if (wire_put_command(&ss->stream, MIG_CMD_COMMIT, NULL, 0, err) ||
-	    stream_flush(&ss->stream, err) || returnpath_wait(&src->rp, RP_WAIT_DONE, err)) {
-		err->status = ST_LOST;
-		return err_prefix(err,
-				  "COMMIT was sent and not answered; the destination may own the "
-				  "guest");
-	}
+	    stream_flush(&ss->stream, err) || returnpath_wait(&src->rp, RP_WAIT_DONE, err))
+		return session_lost(ss, err,
+				    "COMMIT was sent and not answered, so the destination may own "
+				    "the guest",
+				    NULL);
 	ss->owner = OWNER_DESTINATION;
 	ss->digest_verified = true;
 	return 0;
@@ -384,14 +387,16 @@ static int finish_qemu(struct source *src, struct error *err)
 	if (!src->rp.started)
 		return finish_unconfirmed(ss, err);
 	/* QEMU runs the guest before it says SHUT, so until then nobody knows */
-	ss->committed = true;
+	if (session_commit(ss, err))
+		return -1;
 	ss->owner = OWNER_UNKNOWN;
 	if (returnpath_wait(&src->rp, RP_WAIT_SHUT, err)) {
 		if (err->status != ST_REFUSED)
-			err->status = ST_LOST;
-		else
-			ss->owner = OWNER_SOURCE;
-		return err_prefix(err, "all was sent, and the destination did not confirm it");
+			return session_lost(ss, err,
+					    "all was sent, and the destination did not confirm it",
+					    NULL);
+		ss->owner = OWNER_SOURCE;
+		return -1;
 	}
 	ss->owner = OWNER_DESTINATION;
 	transport_shutdown_write(ss->main, &ignored_err);
@@ -428,13 +433,30 @@ int source_finish(struct session *ss, struct error *err)
 	return rc;
 }
 
+/* A destination that waits for COMMIT has to know that none comes. */
+static void tell(struct source *src, const struct error *why)
+{
+	struct session *ss = src->ss;
+	uint8_t msg[7 + WIRE_FAILED_MAX];
+	size_t len;
+
+	if (!src->all_sent || ss->committed || !ss->dialect.migtool || !ss->main)
+		return;
+	len = wire_failed_pack(why, msg + 7);
+	msg[0] = WIRE_COMMAND;
+	put_be16(msg + 1, MIG_CMD_FAILED);
+	put_be32(msg + 3, (uint32_t)len);
+	link_last_words(ss, msg, 7 + len);
+}
+
 void source_end(struct session *ss, const struct error *why)
 {
 	struct source *src = ss->source;
 
 	if (!src)
 		return;
-	(void)why;
+	if (why)
+		tell(src, why);
 	multifd_send_close(src->multifd);
 	compressor_close(src->compressor);
 	if (src->rp.started && !why)

@@ -36,6 +36,7 @@ struct source {
 	const struct block *last_block; /* main channel's "same block" state */
 	bool in_section;		/* a RAM section is open on the main channel */
 	uint64_t section_bytes;
+	bool all_sent; /* the stream is over: a reason may stand behind it */
 };
 
 /* Is it a block that both ends reach and that is not sent (x-ignore-shared)? source-open.c */

@@ -334,6 +334,19 @@ int target_say(struct target *t, uint16_t type, const void *payload, uint32_t le
 	return rc;
 }
 
+/* What is complete stays as .part, for somebody to find out whether it is the guest. */
+static int lost(struct target *t, const char *what, struct error *err)
+{
+	char text[512], hint[512];
+
+	snprintf(text, sizeof(text), "all is here (%.300s.part) %s", t->img->path, what);
+	snprintf(hint, sizeof(hint), "ask the source: if it %s, rename %.300s.part, else remove it",
+		 t->ss->dialect.migtool ? "was told that we own the guest (its exit status is 50)"
+					: "says completed (query-migrate)",
+		 t->img->path);
+	return session_lost(t->ss, err, text, hint);
+}
+
 static int finish_migtool(struct target *t, struct error *err)
 {
 	struct session *ss = t->ss;
@@ -345,11 +358,10 @@ static int finish_migtool(struct target *t, struct error *err)
 	/* the source may have given the guest up although its COMMIT never comes here */
 	ss->owner = OWNER_UNKNOWN;
 	if (load_commit(t, err)) {
-		if (err->status == ST_SOCKET || err->status == ST_TIMEOUT)
-			err->status = ST_LOST;
-		return err_prefix(err,
-				  "all is here and verified (%s.part), but COMMIT did not come",
-				  t->img->path);
+		if (!t->told)
+			return lost(t, "and verified, but COMMIT did not come", err);
+		ss->owner = OWNER_SOURCE; /* it said why it fails, so it did not commit */
+		return -1;
 	}
 	ss->committed = true;
 	ss->owner = OWNER_DESTINATION;
@@ -371,14 +383,8 @@ static int finish_qemu_rp(struct target *t, struct error *err)
 
 	ss->owner = OWNER_UNKNOWN;
 	if (target_say(t, RP_SHUT, zero, sizeof(zero), err) ||
-	    stream_at_eof(&ss->stream, &eof, err)) {
-		err->status = ST_LOST;
-		err_prefix(err, "all is here (%s.part), but the source's end is not clean",
-			   t->img->path);
-		return err_hint(err,
-				"ask the source (query-migrate): completed means that the .part "
-				"directory is the guest; rename it");
-	}
+	    stream_at_eof(&ss->stream, &eof, err))
+		return lost(t, "but the source's end is not clean", err);
 	ss->owner = OWNER_DESTINATION;
 	return image_commit(t->img, err);
 }

@@ -86,10 +86,12 @@ static void the_whole_talk(void)
 	CHECK(!returnpath_wait(&rp, RP_WAIT_PONG, &err) && rp.pong_value == 7);
 	say_message(RP_KEEPALIVE, "\0\0\0\0\0\0\x10\0", 8);
 	wire_digest_pack(&d, bytes);
+	ss.stream_over = true;
 	say_message(RP_READY, bytes, sizeof(bytes));
 	CHECK(!returnpath_wait(&rp, RP_WAIT_READY, &err));
 	CHECK(!memcmp(&rp.digest, &d, sizeof(d)));
 	CHECK(!rp.done && !rp.shut && !rp.ended);
+	ss.committed = true;
 	say_message(RP_DONE, "", 0);
 	CHECK(!returnpath_wait(&rp, RP_WAIT_DONE, &err));
 	hang_up();
@@ -196,6 +198,8 @@ static void hostile(void)
 	BAD(false, "\x40\3\0\0\0\0", "DONE from a QEMU");
 	BAD(false, "\x40\2\0\0\0\5\0\0\0\1x", "FAILED");
 	bad(false, ready, sizeof(ready), "READY from a QEMU");
+	bad(true, ready, sizeof(ready), "READY before all was sent");
+	BAD(true, "\x40\3\0\0\0\0", "DONE before COMMIT");
 }
 
 static void *fire(void *arg)
