@@ -1,18 +1,25 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "dialect.h"
 
+#include <ctype.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 /* "…-7.2" or "7.2" to 702; -1: no version at the end. */
 static int version_of(const char *name)
 {
-	const char *dash = strrchr(name, '-');
-	unsigned major, minor;
-	int used;
+	const char *dash = strrchr(name, '-'), *text = dash ? dash + 1 : name;
+	unsigned long major, minor;
+	char *end;
 
-	if (sscanf(dash ? dash + 1 : name, "%u.%u%n", &major, &minor, &used) != 2 ||
-	    (dash ? dash + 1 : name)[used] || major > 99 || minor > 99)
+	if (!isdigit((unsigned char)text[0]))
+		return -1;
+	major = strtoul(text, &end, 10);
+	if (end[0] != '.' || !isdigit((unsigned char)end[1]))
+		return -1;
+	minor = strtoul(end + 1, &end, 10);
+	if (*end || major > 99 || minor > 99)
 		return -1;
 	return (int)(major * 100 + minor);
 }

@@ -151,7 +151,7 @@ static int wait_all(struct pending *p, int64_t deadline, struct pollfd *pfd, str
 			.fd = p->one[i].t->rfd,
 			.events = p->one[i].partial ? POLLRDHUP : POLLIN | POLLRDHUP,
 		};
-	rc = poll(pfd, (nfds_t)(2 + p->n), wait_ms(p, deadline));
+	rc = poll(pfd, (nfds_t)p->n + 2, wait_ms(p, deadline));
 	if (cancel_fired(p->cancel))
 		return cancel_reason(p->cancel, err);
 	if (rc < 0 && errno != EINTR)

@@ -225,7 +225,7 @@ int greet_put(struct stream *s, const struct greeting *g, struct error *err)
 	json_t *o, *blocks = json_array();
 	char session[33], hex[33];
 
-	for (int i = 0; i < 16; i++)
+	for (size_t i = 0; i < 16; i++)
 		snprintf(session + 2 * i, 3, "%02x", g->session[i]);
 	for (unsigned i = 0; i < g->nblocks; i++)
 		json_array_append_new(blocks, block_to_json(&g->blocks[i]));
@@ -359,10 +359,9 @@ static int parse_identity(const json_t *o, struct greeting *g, struct error *err
 	if (strlen(session) != 32 || strspn(session, "0123456789abcdef") != 32)
 		return err_set(err, ST_DATA, "greeting: the session id is no 32 hex digits");
 	for (int i = 0; i < 16; i++, p += 2) {
-		unsigned v;
+		const char digits[3] = { p[0], p[1] };
 
-		sscanf(p, "%2x", &v);
-		g->session[i] = (uint8_t)v;
+		g->session[i] = (uint8_t)strtoul(digits, NULL, 16);
 	}
 	if (page < 4096 || page & (page - 1))
 		return err_set(err, ST_DATA,
