@@ -294,6 +294,30 @@ static void mark_shared(struct target *t)
 	}
 }
 
+/* What is complete stays as .part, for somebody to find out whether it is the guest. */
+static int lost(struct target *t, const char *what, struct error *err)
+{
+	char text[512], hint[512];
+
+	snprintf(text, sizeof(text), "all is here (%.300s.part) %s", t->img->path, what);
+	snprintf(hint, sizeof(hint), "ask the source: if it %s, rename %.300s.part, else remove it",
+		 t->ss->dialect.migtool ? "was told that we own the guest (its exit status is 50)"
+					: "says completed (query-migrate)",
+		 t->img->path);
+	return session_lost(t->ss, err, text, hint);
+}
+
+/* A source that hears nothing back has finished with its last byte: ours is the only copy then. */
+static int make_durable(struct target *t, struct error *err)
+{
+	if (!image_sync(t->img, err))
+		return 0;
+	if (t->rp_open)
+		return -1;
+	t->ss->owner = OWNER_UNKNOWN;
+	return lost(t, "but not surely on the disk", err);
+}
+
 int target_switchover(struct session *ss, struct error *err)
 {
 	struct target *t = ss->target;
@@ -309,7 +333,7 @@ int target_switchover(struct session *ss, struct error *err)
 	ss->watched = false;
 	rc = verify(t, err);
 	if (!rc)
-		rc = image_sync(t->img, err);
+		rc = make_durable(t, err);
 	ss->watched = true;
 	return rc;
 }
@@ -334,16 +358,18 @@ int target_say(struct target *t, uint16_t type, const void *payload, uint32_t le
 	return rc;
 }
 
-/* What is complete stays as .part, for somebody to find out whether it is the guest. */
-static int lost(struct target *t, const char *what, struct error *err)
+/* From here on this end owns the memory, whatever becomes of its name. */
+static int take_over(struct target *t, struct error *err)
 {
 	char text[512], hint[512];
 
-	snprintf(text, sizeof(text), "all is here (%.300s.part) %s", t->img->path, what);
-	snprintf(hint, sizeof(hint), "ask the source: if it %s, rename %.300s.part, else remove it",
-		 t->ss->dialect.migtool ? "was told that we own the guest (its exit status is 50)"
-					: "says completed (query-migrate)",
-		 t->img->path);
+	t->ss->committed = true;
+	t->ss->watched = false;
+	t->ss->owner = OWNER_DESTINATION;
+	if (!image_commit(t->img, err))
+		return 0;
+	snprintf(text, sizeof(text), "the memory is ours and complete, but did not get its name");
+	snprintf(hint, sizeof(hint), "rename %.200s.part to %.200s", t->img->path, t->img->path);
 	return session_lost(t->ss, err, text, hint);
 }
 
@@ -363,9 +389,7 @@ static int finish_migtool(struct target *t, struct error *err)
 		ss->owner = OWNER_SOURCE; /* it said why it fails, so it did not commit */
 		return -1;
 	}
-	ss->committed = true;
-	ss->owner = OWNER_DESTINATION;
-	if (image_commit(t->img, err))
+	if (take_over(t, err))
 		return -1;
 	target_stop_talking(t);
 	/* the image is ours now, whether or not the source hears of it */
@@ -381,12 +405,18 @@ static int finish_qemu_rp(struct target *t, struct error *err)
 	uint8_t zero[4] = { 0 };
 	bool eof;
 
+	/* as long as SHUT was not said the source goes on, and is told so */
+	if (cancel_fired(&ss->cancel))
+		return cancel_reason(&ss->cancel, err);
 	ss->owner = OWNER_UNKNOWN;
 	if (target_say(t, RP_SHUT, zero, sizeof(zero), err) ||
 	    stream_at_eof(&ss->stream, &eof, err))
 		return lost(t, "but the source's end is not clean", err);
-	ss->owner = OWNER_DESTINATION;
-	return image_commit(t->img, err);
+	if (!eof) {
+		err_set(err, ST_DATA, "the source says more after its end");
+		return lost(t, "but the source's end is not clean", err);
+	}
+	return take_over(t, err);
 }
 
 int target_finish(struct session *ss, struct error *err)
@@ -399,7 +429,7 @@ int target_finish(struct session *ss, struct error *err)
 	else if (t->rp_open)
 		rc = finish_qemu_rp(t, err);
 	else /* a command that failed may have been cut short: before the rename */
-		rc = link_end_main(ss, err) ? -1 : image_commit(t->img, err);
+		rc = link_end_main(ss, err) ? -1 : take_over(t, err);
 	if (rc)
 		return -1;
 	ss->owner = OWNER_DESTINATION;
