@@ -120,7 +120,7 @@ static void add_whereabouts(struct text *t, const struct report *r)
 		add(t, "the memory is in %s", r->image);
 	else if (r->owner == OWNER_UNKNOWN)
 		add(t, "who owns the memory is not known: neither end may run the guest before "
-		       "--resume has asked the other one");
+		       "you know which one owns it");
 	else if (!source && r->owner == OWNER_DESTINATION)
 		add(t, "this end owns the memory, and it is not yet under its name: rename %s.part",
 		    r->image);
