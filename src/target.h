@@ -42,7 +42,8 @@ struct target {
 
 	uint64_t first_by;	 /* --timeout: when the source has to be here (link_deadline) */
 	uint64_t next_keepalive; /* ms; the main thread's */
-	uint64_t greet_deadline; /* ms; guarded by ss->lock; 0: none */
+	uint64_t greet_deadline; /* ms; where a listener goes on; 0: none; guarded by ss->lock */
+	bool greet_overdue;	 /* it passed; guarded likewise */
 };
 
 /* Placing threads and channels; once the image exists, which for a QEMU is inside START. */

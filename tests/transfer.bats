@@ -194,6 +194,23 @@ ends() {
 	cmp "$IMAGES/mixed" copy
 }
 
+@test "what recv does not listen for may be silent for long before its first byte" {
+	"$MIGTOOL" send -q --one-way "$IMAGES/mixed" file:stream
+	# a listener goes on meanwhile
+	recv_start listening unix:at other
+	(printf 'migtool\n' && sleep 12) | socat -u - UNIX:at 3>&- 4>&- &
+	(sleep 11 && cat stream) | "$MIGTOOL" recv -q stdio: copy 3>&- 4>&-
+	cmp "$IMAGES/mixed" copy
+	grep -q 'it has not said who it is within 10 s; listening on' listening.err
+	"$MIGTOOL" send -q "$IMAGES/mixed" unix:at
+	recv_wait listening
+	wait
+	# unless there is a limit, and not in the middle
+	run -30 bash -c "(sleep 4; cat stream) | exec '$MIGTOOL' recv --timeout 1 stdio: copy2"
+	[[ $output == *"nothing moved either way for 1 s"* ]]
+	run -30 bash -c "(head -c 3 stream; sleep 4) | exec '$MIGTOOL' recv --timeout 1 stdio: copy2"
+}
+
 @test "exec: a one-way command, which may change the bytes on their way" {
 	migtool_start send send --one-way "$IMAGES/mixed" "exec:zstd -q >stream.zst"
 	migtool_wait send
