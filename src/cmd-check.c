@@ -69,7 +69,53 @@ static int exchange(const struct config *cfg, struct stream *s, struct greet_ans
 			ANSWER_MS / 1000);
 		return err_hint(err, "is a `migtool recv` listening there?");
 	}
-	return r < 0 ? -1 : greet_answer_get(s, a, err);
+	return r < 0 ? -1 : greet_answer_get(s, ANSWER_MS, a, err);
+}
+
+/* The exchange's deadline: a peer that stops in the middle of its answer is waited for by nobody.
+ */
+struct deadline {
+	pthread_t thread;
+	struct cancel over; /* the exchange is */
+	struct cancel *cancel;
+	const char *name;
+	int ms;
+};
+
+static void *deadline_main(void *arg)
+{
+	struct deadline *d = arg;
+	struct error why;
+
+	if (cancel_wait(&d->over, -1, 0, d->ms, &why))
+		return NULL;
+	err_set(&why, ST_TIMEOUT, "%s has not given a whole answer within %d s", d->name,
+		d->ms / 1000);
+	err_hint(&why, "--timeout SECONDS, 0 for never");
+	cancel_fire(d->cancel, &why);
+	return NULL;
+}
+
+/* As exchange, for `ms` (-1: no limit). */
+static int exchange_in_time(const struct config *cfg, struct stream *s, int ms,
+			    struct greet_answer *a, struct error *err)
+{
+	struct deadline d = { .cancel = s->t->cancel, .name = s->t->name, .ms = ms };
+	struct error ignored = { .status = ST_CANCELLED };
+	int e, rc = -1;
+
+	if (cancel_init(&d.over, err))
+		return -1;
+	e = pthread_create(&d.thread, NULL, deadline_main, &d);
+	if (e) {
+		err_sys(err, ST_NOMEM, e, "cannot start a thread");
+	} else {
+		rc = exchange(cfg, s, a, err);
+		cancel_fire(&d.over, &ignored);
+		pthread_join(d.thread, NULL);
+	}
+	cancel_destroy(&d.over);
+	return rc;
 }
 
 static int ask_peer(const struct config *cfg, const struct uri *uri, struct greet_answer *a,
@@ -88,7 +134,7 @@ static int ask_peer(const struct config *cfg, const struct uri *uri, struct gree
 	if (t && !t->two_way)
 		err_set(err, ST_USAGE, "check: %s carries no answer back", uri->text);
 	else if (t && !stream_open(&s, t, 64 << 10, 64 << 10, err)) {
-		rc = exchange(cfg, &s, a, err);
+		rc = exchange_in_time(cfg, &s, (int)ms, a, err);
 		stream_close(&s);
 	}
 	transport_close(t, &ignored);

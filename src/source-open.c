@@ -15,6 +15,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define WAIT_MS	  600000
+#define SLOW_DISK (50u << 20) /* bytes a second */
+
 /* ---- open: everything that needs no peer ---- */
 
 static int open_base(struct source *src, struct error *err)
@@ -263,6 +266,17 @@ static int no_answer(struct error *err)
 	return err_prefix(err, "no answer to the greeting");
 }
 
+/* A destination may ask to wait while it reads what it has: at a slow disk's rate, and some more.
+ */
+static uint64_t longest_wait_ms(const struct source *src)
+{
+	uint64_t bytes = 0;
+
+	for (unsigned i = 0; i < src->img->nblocks; i++)
+		bytes += src->img->blocks[i].size;
+	return WAIT_MS + bytes / (SLOW_DISK / 1000);
+}
+
 static int await_answer(struct source *src, struct error *err)
 {
 	struct session *ss = src->ss;
@@ -276,7 +290,7 @@ static int await_answer(struct source *src, struct error *err)
 		return err_hint(err,
 				"is this a one-way pipe? use --one-way; a QEMU? use --peer qemu");
 	}
-	if (greet_answer_get(&ss->stream, &src->answer, err))
+	if (greet_answer_get(&ss->stream, longest_wait_ms(src), &src->answer, err))
 		return no_answer(err);
 	if (!src->answer.take) {
 		*err = src->answer.why;

@@ -2,6 +2,7 @@
 #include "wire-greet.h"
 
 #include "log.h"
+#include "stats.h"
 #include "units.h"
 #include "wire-ram.h"
 
@@ -505,8 +506,9 @@ int greet_answer_parse(const char *text, size_t len, struct greet_answer *a, boo
 	return rc;
 }
 
-int greet_answer_get(struct stream *s, struct greet_answer *a, struct error *err)
+int greet_answer_get(struct stream *s, uint64_t wait_ms, struct greet_answer *a, struct error *err)
 {
+	uint64_t since = stats_now();
 	bool wait = true;
 
 	while (wait) {
@@ -520,6 +522,10 @@ int greet_answer_get(struct stream *s, struct greet_answer *a, struct error *err
 		free(text);
 		if (rc)
 			return -1;
+		if (wait && stats_now() - since >= wait_ms)
+			return err_set(err, ST_TIMEOUT,
+				       "the destination still asks to wait after %llu s",
+				       (unsigned long long)(stats_now() - since) / 1000);
 	}
 	return 0;
 }

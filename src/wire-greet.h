@@ -78,8 +78,11 @@ void greet_free(struct greeting *g);
 int greet_answer_put(struct stream *s, const struct greet_answer *a, struct error *err);
 /* "Not yet": the destination lives and looks at its old copy. */
 int greet_wait_put(struct stream *s, struct error *err);
-/* Skips waits. */
-int greet_answer_get(struct stream *s, struct greet_answer *a, struct error *err);
+/*
+ * Skips waits, for `wait_ms` from now on: ST_TIMEOUT when one comes later. That something comes in
+ * time at all is the caller's to watch.
+ */
+int greet_answer_get(struct stream *s, uint64_t wait_ms, struct greet_answer *a, struct error *err);
 
 /* For fuzzing and tests: the JSON alone. */
 int greet_parse(const char *text, size_t len, struct greeting *g, struct error *err);

@@ -195,6 +195,18 @@ wait_for_line() { # FILE PATTERN
 	done
 }
 
+@test "check does not wait for ever for the rest of an answer" {
+	socat UNIX-LISTEN:at SYSTEM:'printf migt && exec sleep 20' 3>&- 4>&- &
+	local pid=$! i
+	for ((i = 0; i < 100; i++)); do
+		[ ! -S at ] || break
+		sleep 0.05
+	done
+	run -30 timeout 15 "$MIGTOOL" check --timeout 1 unix:at
+	[[ $output == *"has not given a whole answer within 1 s"* ]]
+	kill "$pid"
+}
+
 @test "strangers that come and go do not set --timeout back" {
 	local role pid start
 	for role in recv send; do

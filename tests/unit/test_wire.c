@@ -405,18 +405,21 @@ static void a_refusal_brings_its_reason(void)
 	err_hint(&a.why, "delete something");
 	REQUIRE(open_pipe());
 	CHECK(!greet_wait_put(&io.w, &e) && !greet_answer_put(&io.w, &a, &e));
-	REQUIRE(!greet_answer_get(&io.r, &got, &e));
+	REQUIRE(!greet_answer_get(&io.r, 60000, &got, &e));
 	CHECK(!got.take && got.why.status == ST_REFUSED);
 	CHECK_STR(got.why.msg, "the destination refused: no room");
 	CHECK_STR(got.why.hint, "delete something");
 	a.why.status = ST_DIGEST; /* the base's: the same at both ends */
-	CHECK(!greet_answer_put(&io.w, &a, &e) && !greet_answer_get(&io.r, &got, &e));
+	CHECK(!greet_answer_put(&io.w, &a, &e) && !greet_answer_get(&io.r, 60000, &got, &e));
 	CHECK(!got.take && got.why.status == ST_DIGEST);
 	a.take = true;
 	a.features = FEATURES_ALL;
 	a.multifd_channels = 3;
-	CHECK(!greet_answer_put(&io.w, &a, &e) && !greet_answer_get(&io.r, &got, &e));
+	CHECK(!greet_answer_put(&io.w, &a, &e) && !greet_answer_get(&io.r, 60000, &got, &e));
 	CHECK(got.take && got.features == FEATURES_ALL && got.multifd_channels == 3);
+	/* a wait when the time is over */
+	CHECK(!greet_wait_put(&io.w, &e) && !greet_answer_put(&io.w, &a, &e));
+	CHECK(greet_answer_get(&io.r, 0, &got, &e) == -1 && e.status == ST_TIMEOUT);
 	close_pipe();
 }
 
