@@ -142,6 +142,19 @@ int returnpath_wait(struct returnpath *rp, enum returnpath_event what, struct er
 	return rc;
 }
 
+bool returnpath_wait_end(struct returnpath *rp, int ms)
+{
+	uint64_t end = stats_now() + (uint64_t)ms;
+	bool ended;
+
+	pthread_mutex_lock(&rp->lock);
+	while (!rp->ended && stats_now() < end)
+		cond_wait_briefly(&rp->changed, &rp->lock);
+	ended = rp->ended;
+	pthread_mutex_unlock(&rp->lock);
+	return ended;
+}
+
 void returnpath_stop(struct returnpath *rp)
 {
 	if (!rp->started)

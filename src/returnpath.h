@@ -28,6 +28,12 @@ int returnpath_start(struct returnpath *rp, struct session *ss, struct error *er
 /* Waits for what the destination has to say; -1: it failed, ended, or the session was cancelled. */
 int returnpath_wait(struct returnpath *rp, enum returnpath_event what, struct error *err);
 
+/*
+ * After DONE: lets the destination, and the command that carries what it says, come to its end by
+ * itself. False: it has not within ms.
+ */
+bool returnpath_wait_end(struct returnpath *rp, int ms);
+
 /* Joins the thread; the session's token has been fired or the peer has closed. */
 void returnpath_stop(struct returnpath *rp);
 

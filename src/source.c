@@ -20,6 +20,8 @@
 /* A PART ends after this much memory: where a keepalive or a reason can stand at the latest. */
 #define PART_BYTES (128u << 20)
 
+#define PART_MS 2000 /* for a destination that is done to end */
+
 /* ---- channels, and the stream's head ---- */
 
 static bool wants_return_path(const struct session *ss)
@@ -449,6 +451,20 @@ static void tell(struct source *src, const struct error *why)
 	link_last_words(ss, msg, 7 + len);
 }
 
+/*
+ * The other end closes now. A command behind exec: may have more to do than carrying our stream:
+ * it reads that nothing more comes, and is ended only if that does not end it.
+ */
+static void part(struct source *src)
+{
+	struct transport *t = src->ss->main;
+	struct error ignored;
+
+	transport_shutdown_write(t, &ignored);
+	if (!returnpath_wait_end(&src->rp, PART_MS))
+		transport_abort(t);
+}
+
 void source_end(struct session *ss, const struct error *why)
 {
 	struct source *src = ss->source;
@@ -460,7 +476,7 @@ void source_end(struct session *ss, const struct error *why)
 	multifd_send_close(src->multifd);
 	compressor_close(src->compressor);
 	if (src->rp.started && !why)
-		transport_abort(ss->main);
+		part(src);
 	returnpath_stop(&src->rp);
 	batch_pool_destroy(&src->pool);
 	page_cache_free(src->cache);

@@ -211,6 +211,20 @@ ends() {
 	run -30 bash -c "(head -c 3 stream; sleep 4) | exec '$MIGTOOL' recv --timeout 1 stdio: copy2"
 }
 
+@test "exec: the command comes to its end behind a transfer, but not for ever" {
+	migtool_start send send "$IMAGES/mixed" \
+		"exec:'$MIGTOOL' recv -q stdio: copy; sleep 0.5; echo done >after"
+	migtool_wait send
+	cmp "$IMAGES/mixed" copy
+	[ "$(cat after)" = done ]
+	rm copy after
+	migtool_start send send "$IMAGES/mixed" \
+		"exec:'$MIGTOOL' recv -q stdio: copy; sleep 30; echo done >after"
+	wait_for_end send 20
+	cmp "$IMAGES/mixed" copy
+	[ ! -e after ]
+}
+
 @test "exec: a one-way command, which may change the bytes on their way" {
 	migtool_start send send --one-way "$IMAGES/mixed" "exec:zstd -q >stream.zst"
 	migtool_wait send
