@@ -124,6 +124,28 @@ static int sync_names(struct image *img, struct error *err)
 	return r;
 }
 
+/* What cannot be marked is as durable; only our next run will not know it. */
+static int mark(int fd, const char *part, struct error *err)
+{
+	if (part_mark(fd, true) < 0) {
+		log_warn("cannot mark %s as complete (%s): if this transfer ends before %s is "
+			 "renamed, the next one takes it for a leftover",
+			 part, strerror(errno), part);
+		return 0;
+	}
+	return sync_fd(fd, part, err);
+}
+
+static int mark_complete(struct image *img, struct error *err)
+{
+	struct image_priv *p = image_priv(img);
+	struct target *t = p->target;
+
+	if (!t->in_place && mark(t->lock, t->part, err) < 0)
+		return -1;
+	return t->state_part && p->state.fd >= 0 ? mark(t->state_lock, t->state_part, err) : 0;
+}
+
 int image_sync(struct image *img, struct error *err)
 {
 	struct image_priv *p = image_priv(img);
@@ -139,10 +161,20 @@ int image_sync(struct image *img, struct error *err)
 		return -1;
 	if (img->directory && sync_tree(img, err) < 0)
 		return -1;
-	return sync_names(img, err);
+	return mark_complete(img, err) < 0 ? -1 : sync_names(img, err);
 }
 
 /* ---- the rename ---- */
+
+/* The mark may go once the new name is durable, not before. */
+static int settle_name(int parent, int fd, const char *final, struct error *err)
+{
+	if (sync_fd(parent, final, err) < 0)
+		return -1;
+	if (part_mark(fd, false) < 0 && errno != EOPNOTSUPP)
+		log_warn("cannot reset the mode of %s: %s", final, strerror(errno));
+	return sync_fd(fd, final, err);
+}
 
 static int commit_state(struct image *img, struct error *err)
 {
@@ -158,7 +190,7 @@ static int commit_state(struct image *img, struct error *err)
 	if (!r) {
 		free(t->state_part);
 		t->state_part = NULL;
-		r = sync_fd(parent, t->state_final, err);
+		r = settle_name(parent, t->state_lock, t->state_final, err);
 	}
 	close(parent);
 	return r;
@@ -174,10 +206,16 @@ int image_commit(struct image *img, struct error *err)
 		return -1;
 	}
 	t->committed = true;
-	return sync_fd(t->parent, t->final, err);
+	return t->in_place ? sync_fd(t->parent, t->final, err)
+			   : settle_name(t->parent, t->lock, t->final, err);
 }
 
 /* ---- the end ---- */
+
+const char *image_part_path(const struct image *img)
+{
+	return image_priv(img)->target->part;
+}
 
 void target_close(struct image *img, bool keep_part)
 {

@@ -3,6 +3,14 @@
  * Who owns a .part: whoever has it open and flock()ed; the kernel drops that lock when the process
  * ends, however it ends. So a .part without a lock is a leftover.
  *
+ * But a leftover that is complete may be the only copy of a guest: from READY on, the source may
+ * have given it up, whatever happens here. It carries a mark, which has to survive our death at any
+ * moment and a loss of power, and to travel with the file: the sticky bit of its mode, which means
+ * nothing on a file, and nothing to its owner on a directory. image_sync sets it once all else is
+ * durable. It is taken away only after the rename is durable, so that at no moment a complete .part
+ * is without it; an IMAGE that kept it, as we were killed then, is none the worse. Who finds a
+ * marked .part leaves it alone: people decide, and renaming it is all there is to do.
+ *
  * Two that find the same leftover: both open it, one gets the lock, removes it and makes its own.
  * The other is refused the lock; or, if the first has finished meanwhile, holds a lock on a file
  * that no longer has that name, sees that, and starts over.
@@ -169,7 +177,19 @@ static int replaced(int fd, const char *part, struct error *err)
 	}
 }
 
-/* Opens and locks a leftover: its descriptor, -1, or -2: there is none (any more). */
+static int refuse_complete(const char *part, const struct stat *st, struct error *err)
+{
+	if (!(st->st_mode & S_ISVTX) || !(S_ISREG(st->st_mode) || S_ISDIR(st->st_mode)))
+		return 0;
+	err_set(err, ST_FILE, "%s is complete and may be the only copy of a guest", part);
+	return err_hint(err,
+			"if the source says that the guest was handed over, rename it to %.*s; "
+			"else delete it",
+			(int)(strlen(part) - strlen(".part")), part);
+}
+
+/* Opens and locks a leftover that may be removed: its descriptor, -1, or -2: there is none (any
+ * more). */
 static int open_leftover(const char *part, struct stat *st, struct error *err)
 {
 	int fd = broker_open(part, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0), r;
@@ -177,14 +197,34 @@ static int open_leftover(const char *part, struct stat *st, struct error *err)
 	memset(st, 0, sizeof(*st));
 	if (fd < 0)
 		return errno == ENOENT ? -2 : err_sys(err, ST_FILE, errno, "cannot open %s", part);
-	r = fstat(fd, st) < 0 ? err_sys(err, ST_FILE, errno, "cannot look at %s", part)
-			      : lock(fd, part, err);
+	r = lock(fd, part, err);
 	if (!r)
 		r = replaced(fd, part, err); /* then the lock is on what had that name before */
+	/* only now: who had the lock may have set the mark */
+	if (!r && fstat(fd, st) < 0)
+		r = err_sys(err, ST_FILE, errno, "cannot look at %s", part);
+	if (!r)
+		r = refuse_complete(part, st, err);
 	if (!r)
 		return fd;
 	close(fd);
 	return r == 1 ? -2 : -1;
+}
+
+int part_mark(int fd, bool complete)
+{
+	struct stat st;
+	mode_t mode;
+
+	if (fstat(fd, &st) < 0)
+		return -1;
+	mode = (st.st_mode & 07777 & ~(mode_t)S_ISVTX) | (complete ? S_ISVTX : 0);
+	if (fchmod(fd, mode) < 0 || fstat(fd, &st) < 0)
+		return -1;
+	if ((st.st_mode & 07777) == mode)
+		return 0;
+	errno = EOPNOTSUPP; /* some file systems make up modes of their own, and say nothing */
+	return -1;
 }
 
 int part_free(const char *part, struct error *err)
@@ -289,7 +329,7 @@ static int rename_failed(const char *part, const char *final, const char *why, i
 		err_set(err, ST_FILE, "cannot rename %s to %s: %s", part, final, why);
 	else
 		err_sys(err, ST_FILE, errnum, "cannot rename %s to %s", part, final);
-	return err_hint(err, "it is complete as %s", part);
+	return err_hint(err, "it is complete as %s: rename it to %s", part, final);
 }
 
 /* The name was free when we began; whoever took it since then keeps it. */

@@ -26,13 +26,17 @@ int part_examine(const char *image, struct existing *ex, struct error *err);
 int part_allowed(const struct existing *ex, bool force, bool in_place, struct error *err);
 
 /*
- * Makes `part`, which must not be in use, as a file or a directory; a leftover is removed before.
+ * Makes `part`, which must not be in use, as a file or a directory; a leftover is removed before
+ * unless it is complete (ST_FILE).
  * *lock: its descriptor, locked.
  */
 int part_claim(const char *part, bool directory, int *lock, struct error *err);
 
-/* Is `part` free to be claimed, or a leftover? Changes nothing. */
+/* Is `part` free to be claimed, or a leftover that can be removed? Changes nothing. */
 int part_free(const char *part, struct error *err);
+
+/* Sets or removes the mark of a complete .part. 0, or -1 with errno. */
+int part_mark(int fd, bool complete);
 
 /* Opens and locks what is there already, for writing in place. */
 int part_lock_in_place(const char *path, enum existing_kind kind, int *lock, struct error *err);

@@ -308,7 +308,7 @@ static int plan_state(struct target *t, const char *path, struct error *err)
 	t->state_existed = ex.kind != EXISTS_NOT;
 	if (!r) {
 		t->state_part = image_format(err, "%s.part", ex.path);
-		r = t->state_part ? 0 : -1;
+		r = t->state_part ? part_free(t->state_part, err) : -1;
 	}
 	return r;
 }

@@ -118,7 +118,8 @@ struct image_layout {
  * - An existing non-empty IMAGE without force: ST_FILE with the hint. A directory is replaced only
  *   if it holds nothing but an image.
  * - IMAGE.part of another live migtool: ST_FILE. One that nobody has locked is a leftover and is
- *   removed.
+ *   removed, unless it had been through image_sync: it may be the only copy of a guest, so that is
+ *   ST_FILE, with force too. Likewise that of the device state.
  * - in_place: IMAGE itself is written. Blocks keep their files, which have to have the right size
  *   (a device: at least that), and are emptied first (a device: by image_sync, where nothing came)
  *   unless `keep` is set.
@@ -189,6 +190,12 @@ int image_sync(struct image *img, struct error *err);
  * There is no moment without either the old or the new IMAGE.
  */
 int image_commit(struct image *img, struct error *err);
+
+/*
+ * Where it is written until image_commit: IMAGE.part with symbolic links resolved, in place IMAGE.
+ * Valid as long as the image.
+ */
+const char *image_part_path(const struct image *img);
 
 /* Frees. An uncommitted destination's .part is removed unless keep_part. NULL is accepted. */
 void image_close(struct image *img, bool keep_part);

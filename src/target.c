@@ -320,13 +320,15 @@ static void mark_shared(struct target *t)
 /* What is complete stays as .part, for somebody to find out whether it is the guest. */
 static int lost(struct target *t, const char *what, struct error *err)
 {
+	const char *part = image_part_path(t->img);
+	bool in_place = t->ss->cfg->in_place;
 	char text[512], hint[512];
 
-	snprintf(text, sizeof(text), "all is here (%.300s.part) %s", t->img->path, what);
-	snprintf(hint, sizeof(hint), "ask the source: if it %s, rename %.300s.part, else remove it",
+	snprintf(text, sizeof(text), "all is here (%.300s) %s", part, what);
+	snprintf(hint, sizeof(hint), "ask the source: if it %s, %s %.300s%s, else remove it",
 		 t->ss->dialect.migtool ? "was told that we own the guest (its exit status is 50)"
 					: "says completed (query-migrate)",
-		 t->img->path);
+		 in_place ? "keep" : "rename", part, in_place ? "" : " to its name without .part");
 	return session_lost(t->ss, err, text, hint);
 }
 
@@ -384,16 +386,13 @@ int target_say(struct target *t, uint16_t type, const void *payload, uint32_t le
 /* From here on this end owns the memory, whatever becomes of its name. */
 static int take_over(struct target *t, struct error *err)
 {
-	char text[512], hint[512];
-
 	t->ss->committed = true;
 	t->ss->watched = false;
 	t->ss->owner = OWNER_DESTINATION;
 	if (!image_commit(t->img, err))
 		return 0;
-	snprintf(text, sizeof(text), "the memory is ours and complete, but did not get its name");
-	snprintf(hint, sizeof(hint), "rename %.200s.part to %.200s", t->img->path, t->img->path);
-	return session_lost(t->ss, err, text, hint);
+	return session_lost(t->ss, err, "the memory is ours and complete, but a name is missing",
+			    NULL);
 }
 
 static int finish_migtool(struct target *t, struct error *err)

@@ -225,6 +225,19 @@ refuses() {
 	[ "$(grep -c $'\x1b' recv.err)" -eq 0 ]
 }
 
+@test "memory that came without COMMIT is kept until somebody decides, whoever comes next" {
+	local force
+	source_run 50 --wrong no-commit
+	grep -qF "rename copy.part to its name without .part, else remove it" recv.err
+	for force in "" --force; do
+		[ "$(timeout 60 "$MIGTOOL" recv $force unix:socket copy/ 2>next.err; echo $?)" -eq 11 ]
+		grep -qF "copy.part is complete and may be the only copy of a guest" next.err
+		grep -qF "rename it to copy; else delete it" next.err
+	done
+	mv copy.part copy
+	assert_copy
+}
+
 @test "channels and packets that the page forbids are refused, and the source hears why" {
 	refuses wrong-send-multifd --channels 2
 }

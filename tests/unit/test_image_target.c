@@ -3,8 +3,10 @@
 #include "image_fixture.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <sys/file.h>
 #include <sys/syscall.h>
+#include <sys/wait.h>
 
 /* The C library's, and we see which directories were synced. */
 static const char *watched;
@@ -317,6 +319,103 @@ static void what_is_synced_has_a_durable_name(void)
 	on_each_fs(durable);
 }
 
+/* A child makes `name` complete and is killed before the rename, or before it is complete. */
+static void killed_before_commit(const char *name, bool complete)
+{
+	struct image_layout l = { .nblocks = 1, .device_state = at("state") };
+	struct block b = block_of("pc.ram", PG);
+	uint8_t page[PG];
+	struct error e;
+	int status = 0;
+	pid_t pid;
+
+	memset(page, 7, PG);
+	l.blocks = &b;
+	pid = fork();
+	if (!pid) {
+		struct image *img = image_create(at("%s", name), &l, &e);
+
+		if (img && !image_place(img, &img->blocks[0], 0, page, PG, &e) &&
+		    !image_put_device_state(img, "abc", 3, &e) &&
+		    (!complete || !image_sync(img, &e)))
+			raise(SIGKILL);
+		_exit(1);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid && WIFSIGNALED(status) &&
+	      WTERMSIG(status) == SIGKILL);
+}
+
+static void refused_as_complete(const char *name, const char *part)
+{
+	struct error e;
+
+	for (int force = 0; force < 2; force++) {
+		CHECK(!create_one(at("%s", name), PG, force, &e));
+		CHECK_ERR(e, ST_FILE, part);
+		CHECK_ERR(e, ST_FILE, "is complete and may be the only copy of a guest");
+		CHECK_ERR(e, ST_FILE, "rename it to");
+		CHECK(image_check_target(at("%s", name), force, false, &e) == -1);
+		CHECK_ERR(e, ST_FILE, "is complete");
+		CHECK(exists(at("%s", part)));
+	}
+}
+
+static void only_copy(void)
+{
+	struct block b = block_of("pc.ram", PG);
+	struct image_layout l = { .blocks = &b, .nblocks = 1, .device_state = at("state") };
+	uint8_t page[PG];
+	struct image *img;
+	struct stat st;
+	struct error e;
+
+	memset(page, 7, PG);
+	killed_before_commit("img", false);
+	CHECK(exists(at("img.part")));
+	killed_before_commit("img", true); /* over the leftover */
+	refused_as_complete("img", "img.part");
+	CHECK(file_is(at("img.part"), page, PG) && file_is(at("state.part"), "abc", 3));
+
+	/* people decide; a device state alone is refused, too */
+	CHECK(rename(at("img.part"), at("img")) == 0);
+	l.force = true;
+	CHECK(!image_create(at("img"), &l, &e));
+	CHECK_ERR(e, ST_FILE, "state.part is complete");
+	CHECK(file_is(at("img"), page, PG) && !exists(at("img.part")));
+	CHECK(rename(at("state.part"), at("state")) == 0);
+	img = image_create(at("img"), &l, &e);
+	REQUIRE(img);
+	CHECK(!image_put_device_state(img, "new", 3, &e));
+	finish(img);
+	CHECK(stat(at("img"), &st) == 0 && (st.st_mode & 07777) == 0600);
+	CHECK(stat(at("state"), &st) == 0 && (st.st_mode & 07777) == 0600);
+
+	/* as a directory */
+	killed_before_commit("dir/", true);
+	refused_as_complete("dir/", "dir.part");
+	CHECK(file_is(at("dir.part/ram/pc.ram"), page, PG));
+	CHECK(rename(at("dir.part"), at("dir")) == 0);
+	img = create_one(at("dir"), PG, true, &e);
+	REQUIRE(img);
+	finish(img);
+	CHECK(stat(at("dir"), &st) == 0 && (st.st_mode & 07777) == 0700 && !exists(at("dir.part")));
+
+	/* kept by us, and complete but given up by us */
+	img = create_one(at("kept"), PG, false, &e);
+	REQUIRE(img && !image_sync(img, &e));
+	image_close(img, true);
+	refused_as_complete("kept", "kept.part");
+	img = create_one(at("given/"), PG, false, &e);
+	REQUIRE(img && !image_sync(img, &e));
+	image_close(img, false);
+	CHECK(!exists(at("given.part")));
+}
+
+static void a_complete_part_is_nobodys_leftover(void)
+{
+	on_each_fs(only_copy);
+}
+
 static void overwriting(void)
 {
 	static uint8_t page[PG];
@@ -371,6 +470,8 @@ static void overwriting(void)
 	CHECK_ERR(e, ST_FILE, "somebody made that meanwhile");
 	image_close(img, false);
 	CHECK(file_is(at("new"), "precious", 8) && exists(at("new.part")));
+	CHECK(unlink(at("new")) == 0);
+	refused_as_complete("new", "new.part");
 }
 
 static void nothing_is_overwritten_by_surprise(void)
@@ -703,6 +804,7 @@ static const struct test_case cases[] = {
 	{ "many threads may place at the same time", many_threads_may_place },
 	{ ".part is renamed, kept or removed", part_is_renamed_or_removed },
 	{ "what is synced has a durable name", what_is_synced_has_a_durable_name },
+	{ "a complete .part is nobody's leftover", a_complete_part_is_nobodys_leftover },
 	{ "nothing is overwritten by surprise", nothing_is_overwritten_by_surprise },
 	{ "one writer at a time", one_writer_at_a_time },
 	{ "a symbolic link stays one", a_symbolic_link_stays_one },
