@@ -4,7 +4,8 @@
  *
  * Whatever ends a run early, the name IMAGE stands for what it stood for before. image_sync makes
  * .part complete on the disk, image_commit is one rename (of a directory over a non-empty one: one
- * exchange of the two names, and the old one is removed under its new name). Only in place is
+ * exchange of the two names, and the old one is removed under its new name). A device state of its
+ * own is renamed after the memory, so it is never newer than that. Only in place is
  * IMAGE itself changed, and only what was not there before is removed when that fails.
  */
 #include "image-internal.h"
@@ -196,18 +197,25 @@ static int commit_state(struct image *img, struct error *err)
 	return r;
 }
 
+static int commit_memory(struct target *t, struct error *err)
+{
+	if (!t->in_place && part_rename(t->part, t->final, t->existed, t->force, err) < 0)
+		return -1;
+	t->committed = true;
+	return t->in_place ? sync_fd(t->parent, t->final, err)
+			   : settle_name(t->parent, t->lock, t->final, err);
+}
+
 int image_commit(struct image *img, struct error *err)
 {
 	struct target *t = image_priv(img)->target;
 
-	if (commit_state(img, err) < 0 ||
-	    (!t->in_place && part_rename(t->part, t->final, t->existed, t->force, err) < 0)) {
+	if (commit_memory(t, err) < 0) {
 		t->keep = true;
 		return -1;
 	}
-	t->committed = true;
-	return t->in_place ? sync_fd(t->parent, t->final, err)
-			   : settle_name(t->parent, t->lock, t->final, err);
+	return commit_state(img, err) < 0 ? err_prefix(err, "the memory is %s now, but", t->final)
+					  : 0;
 }
 
 /* ---- the end ---- */

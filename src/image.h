@@ -187,7 +187,8 @@ int image_sync(struct image *img, struct error *err);
 
 /*
  * The rename, then fsync of the directory. ST_FILE; what was complete is kept as IMAGE.part then.
- * There is no moment without either the old or the new IMAGE.
+ * There is no moment without either the old or the new IMAGE. The device state of a raw file comes
+ * last: if only that fails, IMAGE is new, and the device state is kept as its .part.
  */
 int image_commit(struct image *img, struct error *err);
 

@@ -790,6 +790,44 @@ static void raw_state(void)
 	CHECK_ERR(e, ST_FILE, "none");
 }
 
+/* Memory, then device state: a second rename that fails leaves no new one beside an old IMAGE. */
+static void half_renamed(void)
+{
+	struct block b = block_of("pc.ram", PG);
+	struct image_layout l = { .blocks = &b, .nblocks = 1, .device_state = at("state") };
+	uint8_t page[PG];
+	struct image *img;
+	struct error e;
+
+	memset(page, 7, PG);
+	for (int fails = 0; fails < 2; fails++) { /* the memory's, the device state's */
+		img = image_create(at("img"), &l, &e);
+		REQUIRE(img);
+		CHECK(!image_place(img, &img->blocks[0], 0, page, PG, &e));
+		CHECK(!image_put_device_state(img, "new", 3, &e) && !image_sync(img, &e));
+		CHECK(write_text(fails ? at("state") : at("img"), "precious"));
+		CHECK(image_commit(img, &e) == -1);
+		CHECK_ERR(e, ST_FILE, "somebody made that meanwhile");
+		image_close(img, false);
+		CHECK(file_is(at("state.part"), "new", 3));
+		if (!fails) {
+			CHECK(file_is(at("img"), "precious", 8) && !exists(at("state")));
+			CHECK(file_is(at("img.part"), page, PG));
+			CHECK(!unlink(at("img")) && !unlink(at("img.part")));
+			CHECK(!unlink(at("state.part")));
+		}
+	}
+	CHECK_ERR(e, ST_FILE, "img now, but: cannot rename");
+	CHECK_ERR(e, ST_FILE, "complete as");
+	CHECK(file_is(at("state"), "precious", 8));
+	CHECK(file_is(at("img"), page, PG) && !exists(at("img.part")));
+}
+
+static void a_device_state_is_never_newer_than_its_memory(void)
+{
+	on_each_fs(half_renamed);
+}
+
 static void a_raw_image_has_its_device_state_beside_it(void)
 {
 	on_each_fs(raw_state);
@@ -811,6 +849,8 @@ static const struct test_case cases[] = {
 	{ "what cannot be is refused and leaves nothing behind", what_cannot_be_is_refused },
 	{ "in place writes the file itself", in_place_writes_the_file_itself },
 	{ "an old copy can be what a destination starts from", an_old_copy_can_be_the_start },
+	{ "a device state is never newer than its memory",
+	  a_device_state_is_never_newer_than_its_memory },
 	{ "a raw image has its device state beside it",
 	  a_raw_image_has_its_device_state_beside_it },
 };
