@@ -468,7 +468,7 @@ static int channel_start(struct recv_channel *ch, struct error *err)
 	if (m->ops && open_codec(ch, m->ops, err))
 		return -1;
 	if (!m->ops || ch->codec) {
-		ch->in = malloc(2 * MULTIFD_PACKET_BYTES);
+		ch->in = malloc((size_t)2 * MULTIFD_PACKET_BYTES);
 		if (!ch->in)
 			return err_set(err, ST_NOMEM, "no memory for a multifd channel");
 	}

@@ -246,7 +246,7 @@ static int channel_open(struct send_channel *ch, struct error *err)
 		ch->out = malloc(ch->out_cap);
 	}
 	ch->header = malloc(multifd_header_len(4096) + MULTIFD2_FIXED_LEN +
-			    (size_t)MULTIFD2_RUN_LEN * MULTIFD2_RUNS_MAX);
+			    MULTIFD2_RUN_LEN * (size_t)MULTIFD2_RUNS_MAX);
 	if (!ch->header || (ch->codec && !ch->out))
 		return err_set(err, ST_NOMEM, "no memory for multifd channel %u", ch->id);
 	if (src->ss->caps.on[CAP_ZERO_COPY_SEND] && zerocopy_open(&ch->zc, ch->t, src->ss, err))
