@@ -227,8 +227,10 @@ int target_channels(struct session *ss, struct error *err)
 {
 	struct target *t = ss->target;
 
-	if (!ss->caps.on[CAP_MULTIFD])
+	if (!ss->caps.on[CAP_MULTIFD]) {
+		t->strays = ss->listener && !ss->dialect.migtool;
 		return 0;
+	}
 	t->multifd = multifd_recv_open(t, ss->channels, err);
 	return t->multifd ? 0 : -1;
 }
@@ -495,6 +497,32 @@ static void say_alive(struct target *t)
 	pthread_mutex_unlock(&t->rp_lock);
 }
 
+/*
+ * A QEMU says nowhere in its stream that it uses multifd. If its channels knock after the main
+ * connection came, it waits for them, and nothing moves until --timeout.
+ */
+static void look_for_strays(struct session *ss)
+{
+	struct transport *stray = NULL;
+	struct error err, ignored;
+	uint8_t first[8];
+
+	while (pending_next(ss->pending, 0, first, &stray, &err) > 0) {
+		bool channel = is_multifd(first);
+
+		if (!channel)
+			log_warn("dropped %s: a source is here already", stray->name);
+		transport_close(stray, &ignored);
+		if (!channel)
+			continue;
+		err_set(&err, ST_UNSUPPORTED,
+			"the source opens multifd channels, and multifd is off on the destination");
+		err_hint(&err, "start recv with --cap multifd=on --param multifd-channels=N");
+		session_peer_failed(ss, &err);
+		return;
+	}
+}
+
 void target_tick(struct session *ss)
 {
 	struct target *t = ss->target;
@@ -510,6 +538,8 @@ void target_tick(struct session *ss)
 		t->next_keepalive = stats_now() + KEEPALIVE_MS;
 		say_alive(t);
 	}
+	if (t->strays && !cancel_fired(&ss->cancel))
+		look_for_strays(ss);
 }
 
 static void tell(struct target *t, const struct error *why)

@@ -21,6 +21,7 @@ struct target {
 	pthread_mutex_t rp_lock; /* writing to ss->stream: messages go out whole */
 	bool rp_open;		 /* the source reads what we say */
 	atomic_bool talking;	 /* keepalives may be sent */
+	atomic_bool strays;	 /* the main thread looks at who still connects */
 	atomic_bool adopting;	 /* likewise the greeting's waits */
 
 	/* parser */
