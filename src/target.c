@@ -571,7 +571,8 @@ void target_end(struct session *ss, const struct error *why)
 		return;
 	/* READY was said: the source may have given the guest up, so this copy stays */
 	keep = why && ss->owner != OWNER_SOURCE;
-	if (why && !keep)
+	/* a QEMU that was told of success must not hear of a failure */
+	if (why && (!keep || ss->dialect.migtool))
 		tell(t, why);
 	multifd_recv_close(t->multifd, why ? 0 : 5000);
 	placer_close(t->placer);

@@ -12,6 +12,7 @@ case ${B:=build} in
 /*) MIGTOOL=$B/migtool ;;
 *) MIGTOOL=$BATS_TEST_DIRNAME/../$B/migtool ;;
 esac
+INSIDE=() # what migtools are started with, as mount_private's nsenter
 declare -gA PEER_PIDS # load is a function: without -g it would be local
 
 # peer_started NAME: the last background process has that name.
@@ -63,7 +64,7 @@ peer_teardown() {
 migtool_start() {
 	local name=$1 command=$2
 	shift 2
-	"$MIGTOOL" "$command" --json --progress=none "$@" >"$PEER_DIR/$name.json" \
+	"${INSIDE[@]}" "$MIGTOOL" "$command" --json --progress=none "$@" >"$PEER_DIR/$name.json" \
 		2>"$PEER_DIR/$name.err" </dev/null 3>&- 4>&- 9>"${READY:-/dev/null}" &
 	peer_started "$name"
 }
@@ -176,6 +177,24 @@ assert_agreed() {
 # How many bytes of a file are no hole. (du counts the file system's own blocks too.)
 data_bytes() { # FILE
 	"$TOOLS/sparse.py" --data "$1"
+}
+
+# mount_private DIR MOUNT-ARG...: mounts on DIR in a name space of its own, which ends with the test.
+# INSIDE is what runs a command in there.
+mount_private() {
+	local dir=$1 user=()
+	shift
+	[ "$(id -u)" -eq 0 ] || user=(--user --map-root-user)
+	mkfifo "$PEER_DIR/mounted"
+	# shellcheck disable=SC2016 # it is the inner shell's
+	unshare "${user[@]}" --mount --propagation private sh -c '
+		fifo=$1; shift; mount "$@" && echo mounted >"$fifo" && exec sleep 1000' - \
+		"$PEER_DIR/mounted" "$@" "$dir" >"$PEER_DIR/mount.err" 2>&1 </dev/null 3>&- 4>&- &
+	peer_started mount
+	read -r -t 20 _ <"$PEER_DIR/mounted"
+	rm "$PEER_DIR/mounted"
+	[ "${#user[@]}" -eq 0 ] || user=(--user --preserve-credentials)
+	INSIDE=(nsenter --target "$(cat "$PEER_DIR/mount.pid")" "${user[@]}" --mount "--wdns=$PWD")
 }
 
 make_image() { # [--seed N] [--size MIB] KIND OUT
