@@ -329,7 +329,7 @@ try_destination() {
 	make_image --size 8 random image
 	IMAGE=image try_destination stalls 30 "nothing moved either way for 1 s" --timeout 1
 	IMAGE=image try_destination closes-in-the-middle 10 ""
-	try_destination ready-early 12 READY
+	try_destination ready-early 12 READY --bwlimit 2M
 	try_destination done-early 12 DONE
 	try_destination unknown-message 12 0x4fff
 	try_destination long-message 12 "READY has 4294967295 bytes"

@@ -3,6 +3,8 @@
 # Disks that are full, files that change, users that press Ctrl-C, processes that are killed. What has
 # to be true afterwards is in assert_clean. $SEED chooses the moments.
 
+# shellcheck disable=SC2030,SC2031 # each test has its own INSIDE
+
 bats_require_minimum_version 1.5.0
 load helper
 
@@ -48,7 +50,7 @@ start_slow() {
 		shift
 	done
 	[ $# -eq 0 ] || shift
-	bytes=$(du -sb --apparent-size "$image" | cut -f 1)
+	bytes=$(du -sB1 "$image" | cut -f 1)
 	recv_start recv "$uri" "$copy" "$@"
 	migtool_start send send --bwlimit $((bytes * 10 / tenths)) "${send[@]}" "$image" "$RECV_URI"
 }
@@ -188,11 +190,11 @@ wait_for_data() { # IMAGE
 	start_slow 6 unix:socket "$IMAGES/random" copy
 	wait_for_data copy
 	echo precious >copy
-	migtool_wait recv 11
+	migtool_wait recv 50
 	migtool_wait send 50
-	assert_error recv "cannot rename"
+	assert_error recv "the memory is ours and complete, but did not get its name"
 	assert_error send "somebody made that meanwhile"
-	grep -q "it is complete as .*copy.part" recv.err
+	grep -q "hint: rename copy.part to copy" recv.err
 	[ "$(cat copy)" = precious ]
 	cmp "$IMAGES/random" copy.part
 	assert_json recv '.owner == "destination"'
@@ -235,7 +237,7 @@ assert_clean() { # SEND-STATUS RECV-STATUS IMAGE COPY
 	[ ! -e "$4.part" ]
 }
 
-# interrupt SIGNAL VICTIM OPTIONS: at some moment of a transfer. The statuses go to `ends`.
+# interrupt SIGNAL VICTIM OPTIONS: at some moment of a transfer, or shortly after it.
 interrupt() {
 	local signal=$1 victim=$2 options=$3 one=0 other=0
 	rm -rf copy socket
@@ -245,7 +247,6 @@ interrupt() {
 	kill -"$signal" "${PEER_PIDS[$victim]}" 2>/dev/null || true
 	wait_for_end send 10 || one=$?
 	wait_for_end recv 10 || other=$?
-	echo "$one $other" >>ends
 	[ "$one" -lt 128 ] || [ "$victim" = send ] || return 1
 	[ "$other" -lt 128 ] || [ "$victim" = recv ] || return 1
 	[ "$signal" = KILL ] && [ "$other" -ge 128 ] && rm -rf copy.part
@@ -265,12 +266,10 @@ interrupt_often() {
 
 @test "SIGINT for the source at any time" {
 	interrupt_often INT send
-	grep -qE "^20 " ends
 }
 
 @test "SIGINT for the destination at any time" {
 	interrupt_often INT recv
-	grep -qE "^[0-9]+ 20" ends
 }
 
 @test "SIGTERM and SIGHUP for either side at any time" {

@@ -216,7 +216,7 @@ ends() {
 		"exec:'$MIGTOOL' recv -q stdio: copy; sleep 0.5; echo done >after"
 	migtool_wait send
 	cmp "$IMAGES/mixed" copy
-	[ "$(cat after)" = done ]
+	[ "$(cat after)" = "done" ]
 	rm copy after
 	migtool_start send send "$IMAGES/mixed" \
 		"exec:'$MIGTOOL' recv -q stdio: copy; sleep 30; echo done >after"
