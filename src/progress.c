@@ -7,6 +7,7 @@
 
 #include <inttypes.h>
 #include <jansson.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -151,10 +152,20 @@ static unsigned terminal_width(void)
 	return 80;
 }
 
+/* A reader that stopped must not stop us: the main thread has signals to answer. */
+static bool has_room(int fd, int ms)
+{
+	struct pollfd p = { .fd = fd, .events = POLLOUT };
+
+	return poll(&p, 1, ms) > 0;
+}
+
 static void draw(const struct progress_view *v, const char *phase)
 {
 	char line[240];
 
+	if (!has_room(STDERR_FILENO, 0))
+		return;
 	/* The last column stays free: many terminals wrap when it is written. */
 	log_status_line(progress_format(v, phase, terminal_width() - 1, line, sizeof(line)));
 }
@@ -165,15 +176,19 @@ static json_t *number_or_null(int64_t n)
 	return n < 0 ? json_null() : json_integer(n);
 }
 
-static void write_line(struct progress *p, const struct progress_view *v, const char *phase)
+/* Waits up to `ms` for a slow reader, else there is one line less. */
+static void write_line(struct progress *p, const struct progress_view *v, const char *phase, int ms)
 {
 	struct error err;
-	json_t *data =
-		json_pack("{s:s,s:I,s:I,s:o,s:o,s:o,s:f}", "phase", phase, "done",
-			  (json_int_t)v->done, "total", (json_int_t)v->total, "percent",
-			  v->permille < 0 ? json_null() : json_real((double)v->permille / 10),
-			  "rate", number_or_null(v->rate), "eta", number_or_null(v->eta), "elapsed",
-			  (double)v->elapsed / 1000);
+	json_t *data;
+
+	if (!has_room(p->fd, ms))
+		return;
+	data = json_pack("{s:s,s:I,s:I,s:o,s:o,s:o,s:f}", "phase", phase, "done",
+			 (json_int_t)v->done, "total", (json_int_t)v->total, "percent",
+			 v->permille < 0 ? json_null() : json_real((double)v->permille / 10),
+			 "rate", number_or_null(v->rate), "eta", number_or_null(v->eta), "elapsed",
+			 (double)v->elapsed / 1000);
 
 	if (event_write(p->fd, "PROGRESS", data, &err))
 		p->mode = PROGRESS_NONE; /* the reader left; the transfer does not suffer */
@@ -190,7 +205,7 @@ void progress_tick(struct progress *p, const struct stats_snapshot *s, const cha
 		draw(&v, phase);
 	} else if (s->now >= p->last_line + LINE_MS) {
 		p->last_line = s->now;
-		write_line(p, &v, phase);
+		write_line(p, &v, phase, 0);
 	}
 }
 
@@ -214,7 +229,7 @@ void progress_end(struct progress *p, const struct stats_snapshot *s, const char
 		progress_look(p, s, &v);
 		if (complete)
 			look_back(&v, stats_moving(s));
-		write_line(p, &v, phase);
+		write_line(p, &v, phase, LINE_MS);
 	}
 	p->mode = PROGRESS_NONE;
 }

@@ -176,6 +176,28 @@ static void scripts_get_a_line_a_second(void)
 	close(fd[1]);
 }
 
+static void a_reader_that_stopped_stops_nobody(void)
+{
+	struct stats_snapshot s = { .now = 2000, .t_start = 100, .to_travel = 1000 };
+	static char fill[65536];
+	struct progress p;
+	int fd[2];
+
+	REQUIRE(pipe(fd) == 0);
+	fcntl(fd[1], F_SETFL, O_NONBLOCK);
+	while (write(fd[1], fill, sizeof(fill)) > 0)
+		;
+	fcntl(fd[1], F_SETFL, 0);
+	progress_init(&p, PROGRESS_JSON, true, fd[1]);
+	alarm(20);
+	progress_tick(&p, &s, "active");
+	CHECK(p.mode == PROGRESS_JSON); /* it may go on reading */
+	progress_end(&p, &s, "active", true);
+	alarm(0);
+	close(fd[0]);
+	close(fd[1]);
+}
+
 static void a_dumb_terminal_gets_no_line(void)
 {
 	struct progress p;
@@ -225,6 +247,7 @@ static const struct test_case cases[] = {
 	{ "a narrow terminal gets what matters most", a_narrow_terminal_gets_what_matters },
 	{ "what is not known is not shown", what_is_not_known_is_not_shown },
 	{ "scripts get a line a second and one at the end", scripts_get_a_line_a_second },
+	{ "a reader that stopped stops nobody", a_reader_that_stopped_stops_nobody },
 	{ "a dumb terminal gets no line", a_dumb_terminal_gets_no_line },
 	{ "auto is for terminals that nobody wants quiet", auto_is_for_terminals },
 };
