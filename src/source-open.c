@@ -29,8 +29,12 @@ static int open_base(struct source *src, struct error *err)
 	src->base = image_open(cfg->base, &opts, err);
 	if (!src->base)
 		return err_prefix(err, "--base");
-	if (cfg->peer == PEER_QEMU)
+	if (cfg->peer == PEER_QEMU) {
+		log_warn("--base: a QEMU cannot say whether %s is what it has; if it is not, the "
+			 "guest's memory will be wrong",
+			 src->base->path);
 		return 0;
+	}
 	/* now, because a destination that was connected to does not wait long for the greeting */
 	log_info("reading the base %s", src->base->path);
 	return link_image_digest(src->base, &src->base_digest, err);

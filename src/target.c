@@ -20,7 +20,8 @@
 /* Two workers keep up with one connection; more only help on machines that have the cores. */
 #define PLACERS_MAX 4
 
-#define KEEPALIVE_MS 5000
+/* What the source's --timeout is nobody knows here: its shortest useful ones are to be met. */
+#define KEEPALIVE_MS 1000
 
 /* Before each peer: what an earlier one said, who was dropped, does not count. */
 static void know_nothing(struct session *ss)

@@ -199,9 +199,9 @@ assert_copy() {
 refuses() {
 	local name status words bad=0 tried=0 timeout
 	while IFS=$'\t' read -r name status words; do
-		# longer than the 5 s between keepalives: our own must not keep us waiting
+		# longer than the second between keepalives: our own must not keep us waiting
 		timeout=60
-		[ "$status" -ne 30 ] || timeout=6
+		[ "$status" -ne 30 ] || timeout=3
 		source_run "$status" --wrong "$name" "${@:2}" -- --timeout "$timeout" || bad=1
 		grep -qF -- "$words" recv.err || { echo "$name: $(cat recv.err)"; bad=1; }
 		if [ -e copy ] || { [ -e copy.part ] && [[ $name != *-late && $name != no-commit ]]; }; then

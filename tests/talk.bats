@@ -195,6 +195,12 @@ wait_for_line() { # FILE PATTERN
 	done
 }
 
+@test "a base that a QEMU cannot check is warned of" {
+	run -0 --separate-stderr "$MIGTOOL" send -n --peer qemu --machine pc-i440fx-7.2 \
+		--cap xbzrle --base guest.mem guest.mem unix:nobody
+	[[ $stderr == *"warning: --base: a QEMU cannot say whether guest.mem is what it has"* ]]
+}
+
 @test "check does not wait for ever for the rest of an answer" {
 	socat UNIX-LISTEN:at SYSTEM:'printf migt && exec sleep 20' 3>&- 4>&- &
 	local pid=$! i
