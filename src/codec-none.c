@@ -67,6 +67,13 @@ static int decode(struct codec *c, const uint8_t *in, size_t len, const struct i
 	return 0;
 }
 
+static size_t decoder_memory(bool continuous, size_t max_out)
+{
+	(void)continuous;
+	(void)max_out;
+	return 0;
+}
+
 const struct codec_ops codec_none = {
 	.name = "none",
 	.method = METHOD_NONE,
@@ -74,6 +81,7 @@ const struct codec_ops codec_none = {
 	.open_encode = open_encode,
 	.open_decode = open_decode,
 	.close = close_codec,
+	.decoder_memory = decoder_memory,
 	.bound = bound,
 	.encode = encode,
 	.decode = decode,

@@ -171,6 +171,14 @@ static int decode(struct codec *c, const uint8_t *in, size_t len, const struct i
 	return check_end(c, ret, want, err);
 }
 
+/* zconf.h: a window of 32 KiB, and about 7 KiB for the tables. */
+static size_t decoder_memory(bool continuous, size_t max_out)
+{
+	(void)continuous;
+	(void)max_out;
+	return 48u << 10;
+}
+
 const struct codec_ops codec_zlib = {
 	.name = "zlib",
 	.method = METHOD_ZLIB,
@@ -178,6 +186,7 @@ const struct codec_ops codec_zlib = {
 	.open_encode = open_encode,
 	.open_decode = open_decode,
 	.close = close_codec,
+	.decoder_memory = decoder_memory,
 	.bound = bound,
 	.encode = encode,
 	.decode = decode,

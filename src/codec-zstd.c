@@ -261,6 +261,15 @@ static int decode(struct codec *c, const uint8_t *in, size_t len, const struct i
 	return check_end(c, &from, want, err);
 }
 
+/* Continuous: the window, a block on either side of it, and tables. Else the packet is the window.
+ */
+static size_t decoder_memory(bool continuous, size_t max_out)
+{
+	size_t tables = 256u << 10, block = 128u << 10;
+
+	return continuous ? (1u << WINDOW_LOG_MAX) + 2 * block + tables : max_out + 1 + tables;
+}
+
 const struct codec_ops codec_zstd = {
 	.name = "zstd",
 	.method = METHOD_ZSTD,
@@ -268,6 +277,7 @@ const struct codec_ops codec_zstd = {
 	.open_encode = open_encode,
 	.open_decode = open_decode,
 	.close = close_codec,
+	.decoder_memory = decoder_memory,
 	.bound = bound,
 	.encode = encode,
 	.decode = decode,

@@ -32,6 +32,8 @@ struct codec_ops {
 	struct codec *(*open_encode)(int level, bool continuous, size_t max_in, struct error *err);
 	struct codec *(*open_decode)(bool continuous, size_t max_out, struct error *err);
 	void (*close)(struct codec *c); /* NULL is accepted */
+	/* The most bytes that a decoder takes, whatever is sent to it. */
+	size_t (*decoder_memory)(bool continuous, size_t max_out);
 	/* The most bytes `in` bytes can become. */
 	size_t (*bound)(size_t in);
 	/*

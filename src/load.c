@@ -7,6 +7,7 @@
 #include "target.h"
 
 #include "blob.h"
+#include "budget.h"
 #include "byteorder.h"
 #include "link.h"
 #include "log.h"
@@ -250,6 +251,7 @@ static int compare_blocks(const struct target *t, const struct ram_block_info *l
 int load_blocks(struct target *t, const struct ram_block_info *list, unsigned n, struct error *err)
 {
 	struct image_layout layout = { .nblocks = n, .from_qemu = true };
+	struct budget_claim claim = { .old_copy = t->ss->cfg->delta };
 	struct block *blocks;
 	uint64_t total = 0;
 	int rc;
@@ -269,7 +271,10 @@ int load_blocks(struct target *t, const struct ram_block_info *list, unsigned n,
 	}
 	layout.blocks = blocks;
 	layout.target_page = t->ss->page_size;
-	rc = target_create_image(t, &layout, err);
+	claim.memory = total;
+	rc = budget_check(&claim, err);
+	if (!rc)
+		rc = target_create_image(t, &layout, err);
 	if (!rc)
 		rc = target_start_workers(t, err);
 	free(blocks);

@@ -6,6 +6,7 @@
  */
 #include "target.h"
 
+#include "budget.h"
 #include "delta.h"
 #include "link.h"
 #include "log.h"
@@ -234,12 +235,28 @@ static int judge_contents(struct target *t, struct error *err)
 	return rc;
 }
 
+/* Nobody on this side chose what the source announces. */
+static int judge_memory(const struct target *t, struct error *err)
+{
+	const struct config *cfg = t->ss->cfg;
+	const struct greeting *g = &t->greeting;
+	struct budget_claim claim = { .codec = codec_find(g->multifd_compression),
+				      .continuous = !(g->features & FEATURE_MULTIFD2),
+				      .old_copy = cfg->delta };
+
+	if (t->ss->caps.on[CAP_MULTIFD] && !cfg->params.given[PARAM_MULTIFD_CHANNELS])
+		claim.channels = g->multifd_channels;
+	for (unsigned i = 0; i < g->nblocks; i++)
+		claim.memory += g->blocks[i].size;
+	return budget_check(&claim, err);
+}
+
 static int judge(struct target *t, struct error *err)
 {
 	const struct config *cfg = t->ss->cfg;
 	const struct greeting *g = &t->greeting;
 
-	if (judge_given(t, err) || judge_uuid(t, err) || judge_caps(t, err))
+	if (judge_given(t, err) || judge_uuid(t, err) || judge_caps(t, err) || judge_memory(t, err))
 		return -1;
 	if (!g->nblocks && !g->dry_run) /* `check` has none */
 		return err_set(err, ST_DATA, "the source has no block of memory");

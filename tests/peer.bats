@@ -167,6 +167,23 @@ assert_copy() {
 	[ "$(grep -c 'is no multifd channel' recv.err)" -eq 3 ]
 }
 
+@test "channels that nobody here asked for have a budget of memory" {
+	recv_start recv unix:socket copy/
+	"$PEER" send --dry-run --features page-runs --channels 255 --method zstd socket "$IMAGE" \
+		>peer.json || true
+	jq -e '.answer.take == false and (.answer.reason |
+		test("255 multifd channels \\(zstd\\) need 8.* GiB of memory here, at most 1.00 GiB"))' peer.json
+	grep -q 'hint: --param multifd-channels=N' recv.err
+	# a frame for each packet needs no window
+	"$PEER" send --dry-run --channels 255 --method zstd socket "$IMAGE" >peer.json
+	jq -e .answer.take peer.json
+	kill "${PEER_PIDS[recv]}"
+	recv_wait recv 20
+	recv_start recv unix:socket copy/ --param multifd-channels=255
+	"$PEER" send --dry-run --features page-runs --channels 255 --method zstd socket "$IMAGE" >peer.json
+	jq -e .answer.take peer.json
+}
+
 @test "a dry run of the peer's does not use recv up" {
 	recv_start recv unix:socket copy/
 	"$PEER" send --dry-run socket "$IMAGE" >peer.json
