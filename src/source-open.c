@@ -189,7 +189,9 @@ int source_connect(struct session *ss, struct error *err)
 	/* a QEMU that is connected to is used up */
 	if (ss->cfg->dry_run && ss->cfg->peer == PEER_QEMU) {
 		ss->dry_run_done = true;
-		return dialect_for_qemu(&ss->dialect, ss->machine, ss->cfg->peer_version, err);
+		if (dialect_for_qemu(&ss->dialect, ss->machine, ss->cfg->peer_version, err))
+			return -1;
+		return source_plan(ss->source, err);
 	}
 	if (ss->listener ? accept_main(ss, err) : dial_main(ss, err))
 		return -1;
@@ -337,7 +339,7 @@ int source_greet(struct session *ss, struct error *err)
 		    src->answer.program[0] ? src->answer.program : "not answering (one-way)");
 	if (ss->cfg->dry_run) {
 		ss->dry_run_done = true;
-		return 0;
+		return source_plan(src, err);
 	}
 	return 0;
 }

@@ -42,6 +42,9 @@ struct source {
 /* Is it a block that both ends reach and that is not sent (x-ignore-shared)? source-open.c */
 bool source_ignores(const struct source *src, const struct block *b);
 
+/* Tells people what a transfer would be: blocks, capabilities, channels. source-plan.c */
+int source_plan(const struct source *src, struct error *err);
+
 /* ---- pagesend.c: which record or batch a page becomes ---- */
 
 /* Opens and closes a RAM section (START, PART, END); close writes barrier, EOS and footer. */

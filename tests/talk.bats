@@ -195,6 +195,21 @@ wait_for_line() { # FILE PATTERN
 	done
 }
 
+@test "a dry run prints the plan" {
+	recv_start recv tcp:127.0.0.1:0 arrived.mem --param multifd-channels=3
+	run -0 --separate-stderr "$MIGTOOL" send -n --cap multifd --param multifd-channels=8 \
+		--param multifd-compression=zstd guest.mem "$RECV_URI"
+	echo "$stderr"
+	[ -z "$output" ]
+	[[ $stderr == *"plan: block pc.ram: 16.00 MiB, of which 2.86 MiB are data"* ]]
+	[[ $stderr == *"plan: capabilities: multifd"* ]]
+	[[ $stderr == *"plan: channels: the main one and 3 of multifd, compression zstd"* ]]
+	[[ $stderr == *"plan: at most 2.86 MiB of data travel"* ]]
+	[ ! -e arrived.mem ]
+	"$MIGTOOL" send -q guest.mem "$RECV_URI"
+	recv_wait recv
+}
+
 @test "a base that a QEMU cannot check is warned of" {
 	run -0 --separate-stderr "$MIGTOOL" send -n --peer qemu --machine pc-i440fx-7.2 \
 		--cap xbzrle --base guest.mem guest.mem unix:nobody
