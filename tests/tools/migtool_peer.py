@@ -618,7 +618,7 @@ SEND_WRONG = {
     "no-digest": (12, "without a digest"),
     "other-digest": (13, "digest"),
     "other-state": (13, "device state"),
-    "state-late": (12, "instead of COMMIT"),
+    "state-late": (50, "instead of COMMIT"),
     "failed": (5, "it changed \\x1b[31mat once"),
     "cut": (10, "ended"),
     "silent": (30, "nothing moved"),
