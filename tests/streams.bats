@@ -44,6 +44,10 @@ receive() { # STREAM IMAGE [OPTION]...
 		</dev/null >out 2>err 3>&- 4>&-
 }
 
+is() { # WORD WORD: true or false
+	[ "$1" = "$2" ] && echo true || echo false
+}
+
 # try_cases PATTERN: runs each case of that name; says all that is wrong, not only the first.
 try_cases() {
 	local name status words rc tried=0 bad=0
@@ -96,6 +100,37 @@ try_cases() {
 		recv_wait $name
 		assert_golden_image "image-$name" $name
 		rm -f socket
+	done
+}
+
+@test "an image from a golden stream, sent to a QEMU's file, is read as the same by the independent reader" {
+	local name option
+	for name in plain uuid compress xbzrle multifd-zstd; do
+		if [ -e "$GOLDEN/$name.stream.zst" ]; then
+			unpack $name
+			receive $name "image-$name" --cap compress
+		else
+			unpack $name.main
+			unpack $name.channel-0
+			unpack $name.channel-1
+			recv_start recv unix:socket "image-$name" --cap multifd --param multifd-channels=2
+			"$TOOLS/replay.py" socket $name.main $name.channel-1 $name.channel-0 3>&-
+			recv_wait recv
+		fi
+		for option in compress=off compress validate-uuid; do
+			[[ $option != validate-uuid || $name == uuid ]] || continue
+			"$MIGTOOL" send -q --peer qemu --cap $option "image-$name" file:again
+			rm -rf back
+			"$TOOLS/qemu_stream.py" --out back again >again.json
+			assert_same_image "image-$name" back
+			cmp "image-$name/device-state" back/device-state
+			[ "$(jq -r .machine again.json)" = "$(jq -r .machine "$GOLDEN/$name.json")" ]
+			[ "$(jq '.records.compress > 0' again.json)" = "$(is compress $option)" ]
+			[ "$(jq '.uuid != null' again.json)" = "$(is validate-uuid $option)" ]
+			rm again
+		done
+		jq -e '[.blocks[] | {name, size, sha256}] | sort' again.json >there
+		jq -e '[.blocks[] | {name, size, sha256}] | sort' "$GOLDEN/$name.json" | diff - there
 	done
 }
 
