@@ -219,7 +219,10 @@ refuses() {
 		# longer than the second between keepalives: our own must not keep us waiting
 		timeout=60
 		[ "$status" -ne 30 ] || timeout=3
-		source_run "$status" --wrong "$name" "${@:2}" -- --timeout "$timeout" || bad=1
+		source_run "$status" --wrong "$name" "${@:2}" -- --timeout "$timeout" || {
+			echo "$name"
+			bad=1
+		}
 		grep -qF -- "$words" recv.err || { echo "$name: $(cat recv.err)"; bad=1; }
 		if [ -e copy ] || { [ -e copy.part ] && [[ $name != *-late && $name != no-commit ]]; }; then
 			echo "$name: something was left behind"

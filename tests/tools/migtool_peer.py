@@ -199,8 +199,10 @@ class Peer:
             return
         if args.listen:
             self.listener = socket.socket(socket.AF_UNIX)
-            self.listener.bind(args.address)
+            # whoever sees the name can connect
+            self.listener.bind(args.address + ".new")
             self.listener.listen(300)
+            os.rename(args.address + ".new", args.address)
             self.listener.settimeout(60)
             self.main = Wire(self.accept())
         else:
