@@ -88,7 +88,7 @@ def greetings():
     yield "greeting-block-size", *greeted(12, "multiple", blocks=[block(size=m.SIZE + 1)])
     yield "greeting-block-empty", *greeted(12, "size", blocks=[block(size=0)])
     yield "greeting-block-negative", *greeted(12, "size", blocks=[block(size=-4096)])
-    yield "greeting-block-enormous", *greeted("4,11,12", BLOCK, blocks=[block(size=1 << 62)])
+    yield "greeting-block-enormous", *greeted("4,11,12", "128.00 TiB", blocks=[block(size=1 << 62)])
     yield "greeting-block-float", *greeted(12, "size", blocks=[block(size=4096.0)])
     yield "greeting-block-page", *greeted(12, "page size", blocks=[block(page_size=4097)])
     yield "greeting-block-gpa", *greeted(12, "gpa", blocks=[block(gpa="0xz")])
