@@ -95,6 +95,21 @@ try_cases() {
 	try_cases "ignore-*"
 }
 
+@test "a page for memory that is shared is refused, and that memory stays as it is" {
+	local name
+	mkdir -p image/ram
+	truncate -s 32K image/ram/pc.ram
+	for name in shared-page shared-zeros; do
+		run -12 "$MIGTOOL" recv --cap x-ignore-shared "file:$CASES/$name.stream" image
+		[[ $output == *"block pc.ram, offset 0x0: a page of shared memory"* ]]
+		cmp "$IMAGES/zeros" image/ram/pc.ram
+		[ ! -e image.part ] && [ "$(ls image)" = ram ]
+	done
+	run -0 "$MIGTOOL" recv --cap x-ignore-shared "file:$CASES/shared-good.stream" image
+	cmp "$IMAGES/zeros" image/ram/pc.ram
+	[ -e image/manifest.json ]
+}
+
 @test "a stream that is cut in the middle of anything, or behind it" {
 	try_cases "cut-*"
 }

@@ -170,6 +170,19 @@ def records():
     yield "ignore-shared-not-in-stream", 4, "x-ignore-shared", m.frame(shared) + m.GOOD
 
 
+def shared():
+    """For a copy that has the block already, all zero."""
+    g = m.frame(m.greeting(capabilities=["x-ignore-shared"],
+                           blocks=[block(shared=True, digest="0" * 32)]))
+    head = header() + be(q.CONFIGURATION, 1) + be(0, 4) + be(q.SUBSECTION, 1) + be(26, 1) + (
+        b"configuration/capabilities") + be(1, 4) + be(1, 4) + be(15, 1) + b"x-ignore-shared"
+    listed = be(m.SIZE | q.MEM_SIZE, 8) + be(len(BLOCK), 1) + BLOCK.encode() + be(m.SIZE, 8) + be(0, 8)
+    begin = g + head + start(listed)
+    yield "shared-good", 0, "", begin + m.END
+    yield "shared-page", 12, "a page of shared memory", begin + part(m.run()) + m.END
+    yield "shared-zeros", 12, "a page of shared memory", begin + part(m.zero_run()) + m.END
+
+
 def cuts(recorded):
     with open(recorded, "rb") as f:
         data = f.read()
@@ -189,7 +202,7 @@ def main():
     recorded, directory = sys.argv[1:]
     os.makedirs(directory, exist_ok=True)
     with open(os.path.join(directory, "cases"), "w", encoding="utf-8") as index:
-        for family in good(), greetings(), elements(), records(), cuts(recorded):
+        for family in good(), greetings(), elements(), records(), shared(), cuts(recorded):
             for name, status, words, data in family:
                 with open(os.path.join(directory, f"{name}.stream"), "wb") as f:
                     f.write(data)
