@@ -5,6 +5,7 @@
  */
 #include "check.h"
 #include "commands.h"
+#include "jsonline.h"
 #include "log.h"
 #include "wire-greet.h"
 
@@ -162,10 +163,10 @@ static int print_json(const struct host_facts *h, const struct greet_answer *a,
 		      (int)h->kvm_dirty_ring, "zero-copy", (int)h->zero_copy, "ok", bad == NULL);
 	if (bad) {
 		json_object_set_new(o, "error-code", json_string(status_info(bad->status)->code));
-		json_object_set_new(o, "error-desc", json_string(bad->msg));
+		json_object_set_new(o, "error-desc", jsonline_string(bad->msg));
 	}
 	if (a)
-		json_object_set_new(o, "peer", json_string(a->program));
+		json_object_set_new(o, "peer", jsonline_string(a->program));
 	json_dumpf(o, stdout, JSON_COMPACT);
 	putchar('\n');
 	json_decref(o);

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "wire-greet.h"
 
+#include "jsonline.h"
 #include "log.h"
 #include "stats.h"
 #include "units.h"
@@ -221,11 +222,37 @@ static json_t *caps_to_json(const struct cap_set *caps)
 	return list;
 }
 
+/* JSON is UTF-8; a name on a file system or a command line may be anything. */
+static int check_utf8(const char *what, const char *text, struct error *err)
+{
+	json_t *j = json_string(text);
+
+	if (!j)
+		return err_set(err, ST_UNSUPPORTED,
+			       "%s '%s' is not UTF-8, and cannot be greeted with", what, text);
+	json_decref(j);
+	return 0;
+}
+
+static int check_texts(const struct greeting *g, struct error *err)
+{
+	for (unsigned i = 0; i < g->nblocks; i++)
+		if (check_utf8("the block name", g->blocks[i].name, err))
+			return -1;
+	if (check_utf8("the machine name", g->machine, err) ||
+	    check_utf8("the architecture", g->target_arch, err))
+		return -1;
+	return check_utf8("the run state", g->run_state, err);
+}
+
 int greet_put(struct stream *s, const struct greeting *g, struct error *err)
 {
-	json_t *o, *blocks = json_array();
+	json_t *o, *blocks;
 	char session[33], hex[33];
 
+	if (check_texts(g, err))
+		return -1;
+	blocks = json_array();
 	for (size_t i = 0; i < 16; i++)
 		snprintf(session + 2 * i, 3, "%02x", g->session[i]);
 	for (unsigned i = 0; i < g->nblocks; i++)
@@ -446,10 +473,10 @@ int greet_answer_put(struct stream *s, const struct greet_answer *a, struct erro
 		o = json_pack("{s:i, s:s, s:b, s:o, s:{s:i}}", "version", GREET_VERSION, "program",
 			      a->program, "take", 1, "features", features_to_json(a->features),
 			      "parameters", "multifd-channels", (int)a->multifd_channels);
-	else
-		o = json_pack("{s:i, s:s, s:b, s:i, s:s, s:s}", "version", GREET_VERSION, "program",
+	else /* the words name files, and may have been cut inside a character */
+		o = json_pack("{s:i, s:s, s:b, s:i, s:o, s:o}", "version", GREET_VERSION, "program",
 			      a->program, "take", 0, "status", (int)a->why.status, "reason",
-			      a->why.msg, "hint", a->why.hint);
+			      jsonline_string(a->why.msg), "hint", jsonline_string(a->why.hint));
 	return put_frame(s, o, err);
 }
 

@@ -423,6 +423,30 @@ static void a_refusal_brings_its_reason(void)
 	close_pipe();
 }
 
+static void names_need_not_be_utf8(void)
+{
+	struct greet_block block = { .name = "a\xff", .size = 4096, .page_size = 4096 };
+	struct greeting g = { .page_size = 4096, .blocks = &block, .nblocks = 1 };
+	struct greet_answer a = { .program = "migtool y" }, got;
+	struct error e;
+
+	REQUIRE(open_pipe());
+	/* a message names a file, and is cut in the middle of a character */
+	err_set(&a.why, ST_FILE, "cannot create /x/\xff%1003s\u00e9", "");
+	CHECK(strlen(a.why.msg) == sizeof(a.why.msg) - 1);
+	err_hint(&a.why, "another name than \xfe");
+	CHECK(!greet_answer_put(&io.w, &a, &e) && !greet_answer_get(&io.r, 60000, &got, &e));
+	CHECK(!got.take && strstr(got.why.msg, "cannot create /x/\\xff"));
+	CHECK_STR(got.why.hint, "another name than \\xfe");
+	/* a block has to have just its name */
+	CHECK(greet_put(&io.w, &g, &e) == -1 && e.status == ST_UNSUPPORTED);
+	CHECK(strstr(e.msg, "block name"));
+	block.name[1] = '\0';
+	snprintf(g.machine, sizeof(g.machine), "pc\x80");
+	CHECK(greet_put(&io.w, &g, &e) == -1 && strstr(e.msg, "machine"));
+	close_pipe();
+}
+
 static void what_is_no_greeting_is_quoted(void)
 {
 	struct greeting g;
@@ -452,6 +476,7 @@ static const struct test_case cases[] = {
 	{ "bad greetings are refused", bad_greetings_are_refused },
 	{ "unknown keys are ignored", unknown_keys_are_ignored },
 	{ "a refusal brings its reason", a_refusal_brings_its_reason },
+	{ "a refusal is told whatever it names, a greeting is not", names_need_not_be_utf8 },
 	{ "what is no greeting is quoted", what_is_no_greeting_is_quoted },
 };
 TEST_MAIN(cases)
