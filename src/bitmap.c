@@ -103,32 +103,32 @@ static uint64_t word(const struct bitmap *b, size_t w)
 	return __atomic_load_n(&b->words[w], __ATOMIC_RELAXED);
 }
 
-/* First bit at or after from that differs from those of `same` (all ones or all zeros). */
-static size_t next_other(const struct bitmap *b, size_t from, uint64_t same)
+/* First bit of from..end that differs from those of `same` (all ones or all zeros), else end. */
+static size_t next_other(const struct bitmap *b, size_t from, size_t end, uint64_t same)
 {
-	size_t w = from / BITS, words = words_for(b->bits);
+	size_t w = from / BITS;
 	uint64_t v;
 
-	if (from >= b->bits)
-		return b->bits;
+	if (from >= end)
+		return end;
 	v = (word(b, w) ^ same) & (~UINT64_C(0) << from % BITS);
 	while (!v) {
-		if (++w == words)
-			return b->bits;
+		if (++w * BITS >= end)
+			return end;
 		v = word(b, w) ^ same;
 	}
 	from = w * BITS + (size_t)__builtin_ctzll(v);
-	return from < b->bits ? from : b->bits;
+	return from < end ? from : end;
 }
 
-size_t bitmap_next_set(const struct bitmap *b, size_t from)
+size_t bitmap_next_set(const struct bitmap *b, size_t from, size_t end)
 {
-	return next_other(b, from, 0);
+	return next_other(b, from, end, 0);
 }
 
-size_t bitmap_next_clear(const struct bitmap *b, size_t from)
+size_t bitmap_next_clear(const struct bitmap *b, size_t from, size_t end)
 {
-	return next_other(b, from, ~UINT64_C(0));
+	return next_other(b, from, end, ~UINT64_C(0));
 }
 
 /* The bits beyond the last are never set, so whole words can be counted. */

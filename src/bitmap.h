@@ -32,9 +32,13 @@ bool bitmap_test_set_atomic(struct bitmap *b, size_t i);
 void bitmap_set_atomic(struct bitmap *b, size_t from, size_t n);
 void bitmap_clear_atomic(struct bitmap *b, size_t from, size_t n);
 
-/* First set (clear) bit at or after from, b->bits if there is none; from may lie behind the end. */
-size_t bitmap_next_set(const struct bitmap *b, size_t from);
-size_t bitmap_next_clear(const struct bitmap *b, size_t from);
+/*
+ * First set (clear) bit of from..end, end if there is none; from may lie behind the end. It looks no
+ * further than end: who goes through a large bitmap in short ranges would else see all of it again
+ * for each.
+ */
+size_t bitmap_next_set(const struct bitmap *b, size_t from, size_t end);
+size_t bitmap_next_clear(const struct bitmap *b, size_t from, size_t end);
 size_t bitmap_count(const struct bitmap *b);
 
 #endif

@@ -184,13 +184,6 @@ static int zero_file(struct block_priv *p, uint64_t offset, uint64_t len)
 
 /* ---- what happens to a run ---- */
 
-static size_t run_end(const struct bitmap *marks, size_t from, size_t limit)
-{
-	size_t end = bitmap_next_clear(marks, from);
-
-	return end < limit ? end : limit;
-}
-
 /* Takes what is in a run out of the sum, before it is overwritten. */
 static int forget(struct image *img, struct block *b, uint64_t offset, uint64_t len,
 		  struct change *c, struct error *err)
@@ -199,9 +192,9 @@ static int forget(struct image *img, struct block *b, uint64_t offset, uint64_t 
 	size_t end = (size_t)((offset + len) / UNIT), next;
 	uint8_t old[8 * UNIT];
 
-	for (size_t i = bitmap_next_set(&p->present, (size_t)(offset / UNIT)); i < end;
-	     i = bitmap_next_set(&p->present, next)) {
-		next = run_end(&p->present, i, end);
+	for (size_t i = bitmap_next_set(&p->present, (size_t)(offset / UNIT), end); i < end;
+	     i = bitmap_next_set(&p->present, next, end)) {
+		next = bitmap_next_clear(&p->present, i, end);
 		if (next - i > sizeof(old) / UNIT)
 			next = i + sizeof(old) / UNIT;
 		if (image_file_read(&p->file, img->path, (uint64_t)i * UNIT, old, (next - i) * UNIT,
@@ -220,9 +213,9 @@ static int zero_marked(struct image *img, struct block *b, struct bitmap *marks,
 {
 	size_t end = (size_t)((offset + len) / UNIT), next;
 
-	for (size_t i = bitmap_next_set(marks, (size_t)(offset / UNIT)); i < end;
-	     i = bitmap_next_set(marks, next)) {
-		next = run_end(marks, i, end);
+	for (size_t i = bitmap_next_set(marks, (size_t)(offset / UNIT), end); i < end;
+	     i = bitmap_next_set(marks, next, end)) {
+		next = bitmap_next_clear(marks, i, end);
 		if (zero_file(block_priv(b), (uint64_t)i * UNIT, (uint64_t)(next - i) * UNIT) < 0)
 			return write_failed(img, b, (uint64_t)i * UNIT, errno, err);
 		bitmap_clear_atomic(marks, i, next - i);

@@ -166,7 +166,7 @@ static int send_dirty_block(struct source *src, struct block *b, struct error *e
 {
 	const struct bitmap *map = dirty_bitmap(src->dirty, b);
 	uint32_t page = src->img->target_page;
-	size_t i = bitmap_next_set(map, 0);
+	size_t i = bitmap_next_set(map, 0, map->bits);
 
 	while (i < map->bits) {
 		struct page_batch *batch = pagesend_get(src, err);
@@ -175,7 +175,7 @@ static int send_dirty_block(struct source *src, struct block *b, struct error *e
 			return -1;
 		batch_reset(batch, b);
 		for (; batch->n < batch_room(page) && i < map->bits;
-		     i = bitmap_next_set(map, i + 1))
+		     i = bitmap_next_set(map, i + 1, map->bits))
 			batch->offset[batch->n++] = (uint64_t)i * page;
 		if (pagesend_put(src, batch, err) || maybe_new_part(src, err))
 			return -1;

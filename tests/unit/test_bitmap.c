@@ -20,11 +20,16 @@ static void same_as_plain(const struct bitmap *b)
 		else
 			clear = i;
 		CHECK(bitmap_test(b, i) == plain[i]);
-		CHECK(bitmap_next_set(b, i) == set);
-		CHECK(bitmap_next_clear(b, i) == clear);
+		CHECK(bitmap_next_set(b, i, b->bits) == set);
+		CHECK(bitmap_next_clear(b, i, b->bits) == clear);
+		for (size_t end = 0; end <= b->bits; end += 29) {
+			CHECK(bitmap_next_set(b, i, end) == (set < end ? set : end));
+			CHECK(bitmap_next_clear(b, i, end) == (clear < end ? clear : end));
+		}
 	}
 	CHECK(bitmap_count(b) == count);
-	CHECK(bitmap_next_set(b, b->bits) == b->bits && bitmap_next_clear(b, b->bits) == b->bits);
+	CHECK(bitmap_next_set(b, b->bits, b->bits) == b->bits);
+	CHECK(bitmap_next_clear(b, b->bits, b->bits) == b->bits);
 }
 
 static void random_ranges_of(size_t bits)
@@ -68,8 +73,8 @@ static void every_range(void)
 		for (size_t n = 0; n <= 130 - from; n++) {
 			bitmap_set(&b, from, n);
 			CHECK(bitmap_count(&b) == n);
-			CHECK(bitmap_next_set(&b, 0) == (n ? from : 130));
-			CHECK(bitmap_next_clear(&b, from) == from + n);
+			CHECK(bitmap_next_set(&b, 0, 130) == (n ? from : 130));
+			CHECK(bitmap_next_clear(&b, from, 130) == from + n);
 			bitmap_clear(&b, from, n);
 			CHECK(bitmap_count(&b) == 0);
 		}
@@ -85,9 +90,9 @@ static void large(void)
 	/* 1 TiB in pages of 64 KiB and a bit */
 	REQUIRE(bitmap_init(&b, bits) == 0);
 	bitmap_set(&b, bits - 1, 1);
-	CHECK(bitmap_next_set(&b, 0) == bits - 1 && bitmap_count(&b) == 1);
+	CHECK(bitmap_next_set(&b, 0, bits) == bits - 1 && bitmap_count(&b) == 1);
 	bitmap_set(&b, 0, bits);
-	CHECK(bitmap_next_clear(&b, 0) == bits && bitmap_count(&b) == bits);
+	CHECK(bitmap_next_clear(&b, 0, bits) == bits && bitmap_count(&b) == bits);
 	bitmap_free(&b);
 }
 
@@ -135,7 +140,7 @@ static void *set_and_clear(void *arg)
 
 	for (size_t i = s->from; i + 3 <= s->b->bits; i += 9) {
 		bitmap_set_atomic(s->b, i, 3);
-		if (bitmap_next_set(s->b, i) != i)
+		if (bitmap_next_set(s->b, i, s->b->bits) != i)
 			return arg;
 	}
 	for (size_t i = s->from; i + 3 <= s->b->bits; i += 18)
