@@ -15,6 +15,13 @@ enum command { CMD_SEND, CMD_RECV, CMD_CHECK, CMD_CAPS, CMD_PARAMS, CMD_PSK, CMD
 enum peer_kind { PEER_UNSET, PEER_MIGTOOL, PEER_QEMU };
 enum progress_mode { PROGRESS_AUTO, PROGRESS_TTY, PROGRESS_JSON, PROGRESS_NONE };
 
+/* Values of a repeatable option, in order. */
+#define CONFIG_LIST_MAX 16
+struct config_list {
+	const char *v[CONFIG_LIST_MAX];
+	unsigned n;
+};
+
 struct config {
 	enum command command;
 	const char *image; /* IMAGE, or FILE of psk */
@@ -37,9 +44,14 @@ struct config {
 	unsigned retry;
 	bool json;
 	enum progress_mode progress;
-	int verbosity;		  /* -v counts up, -q down */
-	int64_t timeout;	  /* seconds, 0: never, -1: not given (60) */
-	int ready_fd;		  /* -1: none */
+	int verbosity;		    /* -v counts up, -q down */
+	int64_t timeout;	    /* seconds, 0: never, -1: not given (60) */
+	int ready_fd;		    /* -1: none */
+	const char *rsh;	    /* --rsh CMD: a remote shell, NULL: the library */
+	const char *remote_command; /* what starts migtool on the far host; NULL: migtool */
+	unsigned ssh_port;	    /* -p, 0: not given */
+	struct config_list identities, ssh_options; /* -i, -o */
+	bool far;		  /* --far: started by the other end through a remote shell */
 	const char *replay_dirty; /* --x-replay-dirty FILE: the recorded dirty rounds of a test */
 };
 

@@ -12,8 +12,9 @@
 #include <sys/un.h>
 #include <linux/vm_sockets.h>
 
-#define SCHEMES \
-	"tcp:HOST:PORT, unix:PATH, vsock:CID:PORT, fd:N, exec:COMMAND, file:PATH, stdio:, null:"
+#define SCHEMES                                                                                  \
+	"tcp:HOST:PORT, unix:PATH, vsock:CID:PORT, ssh://[USER@]HOST/PATH, fd:N, exec:COMMAND, " \
+	"file:PATH, stdio:, null:"
 
 static int parse_u32(const char *s, uint32_t max, uint32_t *out)
 {
@@ -123,11 +124,143 @@ static int parse_rdma(struct uri *uri, const char *s, struct error *err)
 	return err_hint(err, "use tcp:, over the same cards if need be");
 }
 
+#define SSH_FORM "ssh://[USER@]HOST[:PORT]/PATH, where /~/ is the home"
+
+static int hex_digit(char c)
+{
+	if (c >= '0' && c <= '9')
+		return c - '0';
+	if (c >= 'a' && c <= 'f')
+		return c - 'a' + 10;
+	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
+}
+
+/* %41 is A. NULL with the error: out of memory, no two hex digits, %00. */
+static char *percent_decode(const struct uri *uri, const char *s, size_t len, struct error *err)
+{
+	char *out = malloc(len + 1);
+	size_t n = 0;
+
+	if (!out) {
+		no_memory(err);
+		return NULL;
+	}
+	for (size_t i = 0; i < len; i++) {
+		int high, low;
+
+		if (s[i] != '%') {
+			out[n++] = s[i];
+			continue;
+		}
+		high = i + 2 < len ? hex_digit(s[i + 1]) : -1;
+		low = i + 2 < len ? hex_digit(s[i + 2]) : -1;
+		if (high < 0 || low < 0 || !(high | low)) {
+			bad(uri, err, high < 0 || low < 0 ? "a % without two hex digits" : "a %00",
+			    SSH_FORM "; %25 is a percent sign");
+			free(out);
+			return NULL;
+		}
+		out[n++] = (char)(high << 4 | low);
+		i += 2;
+	}
+	out[n] = '\0';
+	return out;
+}
+
+/* What ssh, its ProxyCommand's shell and our own messages can take for nothing but a name. */
+static bool is_plain_name(const char *s, size_t len)
+{
+	if (!len || *s == '-')
+		return false;
+	for (size_t i = 0; i < len; i++)
+		if ((unsigned char)s[i] <= ' ' || s[i] == 0x7f ||
+		    strchr("'\"`$\\;&<>|(){}*?!#", s[i]))
+			return false;
+	return true;
+}
+
+/* HOST, HOST:PORT, [V6], [V6]:PORT between s and end. */
+static int parse_ssh_host(struct uri *uri, const char *s, const char *end, struct error *err)
+{
+	const char *host = s, *host_end = end, *port = NULL;
+	char digits[8];
+
+	if (*s == '[') {
+		host = s + 1;
+		host_end = memchr(s, ']', (size_t)(end - s));
+		if (!host_end || (host_end + 1 != end && host_end[1] != ':'))
+			return bad(uri, err, "an address in brackets without its end", SSH_FORM);
+		port = host_end + 1 == end ? NULL : host_end + 2;
+	} else if ((port = memchr(s, ':', (size_t)(end - s)))) {
+		host_end = port++;
+	}
+	if (!is_plain_name(host, (size_t)(host_end - host)) || (size_t)(host_end - host) > 255)
+		return bad(uri, err, "a host that is no name of one", SSH_FORM);
+	if (port) {
+		snprintf(digits, sizeof(digits), "%.*s", (int)(end - port), port);
+		if (end - port > 5 || parse_u32(digits, 65535, &uri->port) || !uri->port)
+			return bad(uri, err, "a port that is no number from 1 to 65535", SSH_FORM);
+	}
+	uri->host = strndup(host, (size_t)(host_end - host));
+	return uri->host ? 0 : no_memory(err);
+}
+
+static int parse_ssh_user(struct uri *uri, const char *s, const char *end, struct error *err)
+{
+	if (memchr(s, ':', (size_t)(end - s))) {
+		bad(uri, err, "a password", SSH_FORM);
+		return err_hint(err, "secrets come from keys, an agent or the terminal: everybody "
+				     "can read a command line");
+	}
+	uri->user = percent_decode(uri, s, (size_t)(end - s), err);
+	if (!uri->user)
+		return -1;
+	if (!is_plain_name(uri->user, strlen(uri->user)) || strlen(uri->user) > 255)
+		return bad(uri, err, "a user that is no name of one", SSH_FORM);
+	return 0;
+}
+
+/* The path as the far command's operand: relative to the home is what needs no tilde there. */
+static int parse_ssh_path(struct uri *uri, const char *s, struct error *err)
+{
+	bool home = !strncmp(s, "/~/", 3);
+	size_t len;
+	char *path;
+
+	if (home)
+		s += 3;
+	path = percent_decode(uri, s, strlen(s), err);
+	if (!path)
+		return -1;
+	/* a relative one must not look like an option, nor like nothing */
+	if (home && (path[0] == '-' || !path[0])) {
+		len = strlen(path) + 3;
+		uri->path = malloc(len);
+		if (uri->path)
+			snprintf(uri->path, len, "./%s", path);
+		free(path);
+		return uri->path ? 0 : no_memory(err);
+	}
+	uri->path = path;
+	return 0;
+}
+
 static int parse_ssh(struct uri *uri, const char *s, struct error *err)
 {
-	(void)s;
-	err_set(err, ST_UNSUPPORTED, "%s: ssh is not built yet", uri->text);
-	return err_hint(err, "use 'exec:ssh HOST migtool recv stdio: IMAGE'");
+	const char *at, *slash;
+
+	if (strncmp(s, "//", 2))
+		return bad(uri, err, "no // behind ssh:", SSH_FORM);
+	s += 2;
+	slash = strchr(s, '/');
+	if (!slash)
+		return bad(uri, err, "no path", SSH_FORM);
+	at = memrchr(s, '@', (size_t)(slash - s));
+	if (at && parse_ssh_user(uri, s, at, err))
+		return -1;
+	if (parse_ssh_host(uri, at ? at + 1 : s, slash, err))
+		return -1;
+	return parse_ssh_path(uri, slash, err);
 }
 
 static int parse_image(struct uri *uri, const char *s, struct error *err)
@@ -205,12 +338,14 @@ void uri_free(struct uri *uri)
 {
 	free(uri->text);
 	free(uri->host);
+	free(uri->user);
 	free(uri->path);
-	uri->text = uri->host = uri->path = NULL;
+	uri->text = uri->host = uri->user = uri->path = NULL;
 }
 
 bool uri_multi_channel(const struct uri *uri)
 {
 	return uri->scheme == SCHEME_TCP || uri->scheme == SCHEME_UNIX ||
-	       uri->scheme == SCHEME_VSOCK || uri->scheme == SCHEME_NULL;
+	       uri->scheme == SCHEME_VSOCK || uri->scheme == SCHEME_NULL ||
+	       uri->scheme == SCHEME_SSH;
 }

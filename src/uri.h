@@ -17,7 +17,7 @@ enum scheme {
 	SCHEME_STDIO, /* stdio: */
 	SCHEME_NULL,  /* null: */
 	SCHEME_IMAGE, /* image:PATH; known, not built */
-	SCHEME_SSH,   /* known, not built */
+	SCHEME_SSH,   /* ssh://[USER@]HOST[:PORT]/PATH, /~/ is the home */
 	SCHEME_RDMA,  /* known, not built */
 	SCHEME__MAX
 };
@@ -25,16 +25,17 @@ enum scheme {
 struct uri {
 	enum scheme scheme;
 	char *text;    /* as given, for messages */
-	char *host;    /* tcp: without brackets; empty: any / loopback */
-	char *path;    /* unix, file, image; exec: the command */
+	char *host;    /* tcp: without brackets; empty: any / loopback. ssh: never empty */
+	char *user;    /* ssh; NULL: not given */
+	char *path;    /* unix, file, image; exec: the command; ssh: on the far host, decoded */
 	uint32_t cid;  /* vsock; VMADDR_CID_ANY for an empty one */
-	uint32_t port; /* tcp, vsock */
+	uint32_t port; /* tcp, vsock; ssh, 0: not given */
 	int fd;	       /* fd */
 };
 
 /*
- * Parses; ST_USAGE for what is none, ST_UNSUPPORTED for what is known and not built (image, rdma,
- * ssh), with the reason. The caller frees it after success; after a failure there is nothing to
+ * Parses; ST_USAGE for what is none, ST_UNSUPPORTED for what is known and not built (image, rdma),
+ * with the reason. The caller frees it after success; after a failure there is nothing to
  * free (doing so is harmless).
  */
 int uri_parse(struct uri *uri, const char *text, struct error *err);
@@ -43,7 +44,13 @@ void uri_free(struct uri *uri);
 /* "tcp", ... as written before the colon. */
 const char *uri_scheme_name(enum scheme scheme);
 
-/* Whether more than one connection can be opened to it: tcp, unix, vsock, null. */
+/*
+ * Of ssh: user and host begin with no dash and hold nothing that a shell or ssh's own options would
+ * take for more than a name. The path holds no NUL; it is relative to the far login's directory
+ * unless it begins with '/', never empty, and never begins with '-'.
+ */
+
+/* Whether more than one connection can be opened to it: tcp, unix, vsock, null, ssh. */
 bool uri_multi_channel(const struct uri *uri);
 
 #endif

@@ -82,9 +82,9 @@ static void some_take_several_channels(void)
 		const char *text;
 		bool multi;
 	} all[] = {
-		{ "tcp:h:1", true }, { "unix:p", true },  { "vsock:2:1", true },
-		{ "null:", true },   { "fd:3", false },	  { "exec:cat", false },
-		{ "file:p", false }, { "stdio:", false },
+		{ "tcp:h:1", true },   { "unix:p", true },    { "vsock:2:1", true },
+		{ "null:", true },     { "ssh://h/p", true }, { "fd:3", false },
+		{ "exec:cat", false }, { "file:p", false },   { "stdio:", false },
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++) {
@@ -136,6 +136,33 @@ static void what_is_no_uri_is_refused_with_its_form(void)
 		{ "exec:", "nothing behind" },
 		{ "stdio:x", "something behind" },
 		{ "null:x", "something behind" },
+		{ "ssh:host/x", "no //" },
+		{ "ssh://host", "no path" },
+		{ "ssh:///x", "a host" },
+		{ "ssh://@host/x", "a user" },
+		{ "ssh://-oProxyCommand=x/x", "a host" },
+		{ "ssh://a@-oProxyCommand=x/x", "a host" },
+		{ "ssh://-l@host/x", "a user" },
+		{ "ssh://%2dl@host/x", "a user" },
+		{ "ssh://a%0ab@host/x", "a user" },
+		{ "ssh://a%20b@host/x", "a user" },
+		{ "ssh://a;b@host/x", "a user" },
+		{ "ssh://me:secret@host/x", "a password" },
+		{ "ssh://ho st/x", "a host" },
+		{ "ssh://$(id)/x", "a host" },
+		{ "ssh://`id`/x", "a host" },
+		{ "ssh://host:/x", "a port" },
+		{ "ssh://host:0/x", "a port" },
+		{ "ssh://host:65536/x", "a port" },
+		{ "ssh://host:0000022/x", "a port" },
+		{ "ssh://host:22:22/x", "a port" },
+		{ "ssh://[::1/x", "brackets" },
+		{ "ssh://[::1]2/x", "brackets" },
+		{ "ssh://[]/x", "a host" },
+		{ "ssh://host/a%00b", "%00" },
+		{ "ssh://host/a%", "without two" },
+		{ "ssh://host/a%4", "without two" },
+		{ "ssh://host/a%4g", "without two" },
 	};
 
 	for (size_t i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
@@ -145,6 +172,45 @@ static void what_is_no_uri_is_refused_with_its_form(void)
 		CHECK(uri_parse(&u, bad[i].text, &e) == -1);
 		CHECK(e.status == ST_USAGE && e.hint[0]);
 		CHECK(strstr(e.msg, bad[i].text) && strstr(e.msg, bad[i].say));
+		uri_free(&u);
+	}
+}
+
+static void ssh_is_a_host_with_a_user_a_port_and_a_path(void)
+{
+	static const struct {
+		const char *text, *user, *host, *path;
+		uint32_t port;
+	} good[] = {
+		{ "ssh://host/p", NULL, "host", "/p", 0 },
+		{ "ssh://me@host:22/p/q", "me", "host", "/p/q", 22 },
+		{ "ssh://a@b@host:65535/p", "a@b", "host", "/p", 65535 },
+		{ "ssh://[::1]/p", NULL, "::1", "/p", 0 },
+		{ "ssh://me@[fe80::1%eth0]:2222/p", "me", "fe80::1%eth0", "/p", 2222 },
+		{ "ssh://h/", NULL, "h", "/", 0 },
+		{ "ssh://h/~/x/", NULL, "h", "x/", 0 },
+		{ "ssh://h/~/-rf", NULL, "h", "./-rf", 0 },
+		{ "ssh://h/~/%2drf", NULL, "h", "./-rf", 0 },
+		{ "ssh://h/~/", NULL, "h", "./", 0 },
+		{ "ssh://h/~", NULL, "h", "/~", 0 },
+		{ "ssh://h/%7e/x", NULL, "h", "/~/x", 0 },
+		{ "ssh://h/~/~/x", NULL, "h", "~/x", 0 },
+		{ "ssh://h/a%20b%0A%25%ff@:", NULL, "h", "/a b\n%\xff@:", 0 },
+		{ "ssh://h/$(id)'`\"", NULL, "h", "/$(id)'`\"", 0 },
+		{ "ssh://%6de@h/p", "me", "h", "/p", 0 },
+	};
+
+	for (size_t i = 0; i < sizeof(good) / sizeof(good[0]); i++) {
+		struct error e;
+		struct uri u;
+
+		REQUIRE(uri_parse(&u, good[i].text, &e) == 0);
+		CHECK(u.scheme == SCHEME_SSH && u.port == good[i].port);
+		CHECK(!u.user == !good[i].user);
+		if (u.user && good[i].user)
+			CHECK_STR(u.user, good[i].user);
+		CHECK_STR(u.host, good[i].host);
+		CHECK_STR(u.path, good[i].path);
 		uri_free(&u);
 	}
 }
@@ -176,7 +242,7 @@ static void socket_paths_have_a_limit(void)
 
 static void what_is_not_built_says_so(void)
 {
-	static const char *const known[] = { "ssh://host/x", "rdma:host:1", "image:/x" };
+	static const char *const known[] = { "rdma:host:1", "image:/x" };
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
 		struct error e;
@@ -194,6 +260,8 @@ static const struct test_case cases[] = {
 	{ "numbers are numbers", numbers_are_numbers },
 	{ "some take several channels", some_take_several_channels },
 	{ "what is no URI is refused with its form", what_is_no_uri_is_refused_with_its_form },
+	{ "ssh is a host with a user, a port and a path",
+	  ssh_is_a_host_with_a_user_a_port_and_a_path },
 	{ "a mistyped scheme gets the nearest", a_mistyped_scheme_gets_the_nearest },
 	{ "socket paths have a limit", socket_paths_have_a_limit },
 	{ "what is not built says so", what_is_not_built_says_so },
