@@ -211,7 +211,8 @@ clean:
 	rm -rf build
 
 DEPS := build-essential pkg-config libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev \
-	bats python3 socat qemu-system-x86 busybox-static cpio jq btrfs-progs zstd zsh fish mandoc shellcheck git
+	bats python3 socat qemu-system-x86 busybox-static cpio jq btrfs-progs zstd zsh fish mandoc shellcheck git \
+	openssh-server openssh-client procps
 
 ## deps: installs the Debian packages that building and testing need, if they are missing
 deps:

@@ -1,0 +1,131 @@
+# SPDX-License-Identifier: GPL-2.0-or-later
+# shellcheck shell=bash
+#
+# A real sshd on loopback for the .bats files: with a configuration, host keys, user keys and a port
+# of its own, so that nobody's ~/.ssh is read or written. Whoever runs the tests logs in to himself.
+# load it behind helper.
+
+# sshd_start DIR [CONFIG-LINE]...: all files are in DIR, which is made; returns when it answers.
+#   SSH_PORT                      where it listens, on 127.0.0.1
+#   DIR/key, key.pub              ed25519, accepted; DIR/other is one that is not
+#   DIR/host_ed25519.pub          its host key; DIR/known_hosts names it
+#   DIR/client                    what `ssh -F` needs to log in by itself to any name (of 127.0.0.1)
+#   DIR/log                       what sshd says
+# A login finds this tree's migtool in its PATH, and MIGTOOL_FAR=DIR in its environment. The more
+# CONFIG-LINEs go first, and sshd takes the first of each word.
+sshd_start() {
+	local dir=$1 i
+	shift
+	mkdir -p "$dir"
+	[ "$(id -u)" -ne 0 ] || mkdir -p /run/sshd # sshd's own, which a container may lack
+	[ -e "$dir/host_ed25519" ] || ssh-keygen -q -t ed25519 -N '' -C host -f "$dir/host_ed25519"
+	[ -e "$dir/key" ] || ssh-keygen -q -t ed25519 -N '' -C test -f "$dir/key"
+	[ -e "$dir/other" ] || ssh-keygen -q -t ed25519 -N '' -C other -f "$dir/other"
+	cp "$dir/key.pub" "$dir/authorized_keys"
+	# somebody may take the port between its choice and sshd's bind
+	for ((i = 0; i < 20; i++)); do
+		SSH_PORT=$((20000 + RANDOM % 12000))
+		sshd_config "$dir" "$@" >"$dir/config"
+		sshd_up "$dir" && break
+	done
+	[ "$i" -lt 20 ] || {
+		echo "sshd does not listen:" >&2
+		tail -n 5 "$dir/log" >&2
+		return 1
+	}
+	echo "[127.0.0.1]:$SSH_PORT $(cut -d ' ' -f 1,2 "$dir/host_ed25519.pub")" >"$dir/known_hosts"
+	sshd_client "$dir" >"$dir/client"
+	echo "$SSH_PORT" >"$dir/port"
+}
+
+sshd_config() { # DIR [CONFIG-LINE]...
+	local dir=$1
+	shift
+	[ $# -eq 0 ] || printf '%s\n' "$@"
+	cat <<-END
+		ListenAddress 127.0.0.1:$SSH_PORT
+		HostKey $dir/host_ed25519
+		AuthorizedKeysFile $dir/authorized_keys
+		PidFile none
+		StrictModes no
+		UsePAM no
+		PasswordAuthentication no
+		KbdInteractiveAuthentication no
+		PermitRootLogin yes
+		MaxStartups 100
+		PrintMotd no
+		SetEnv PATH=$(dirname "$(realpath "$MIGTOOL")"):$PATH MIGTOOL_FAR=$dir
+	END
+}
+
+# For ssh -F: any name is this host.
+sshd_client() { # DIR
+	cat <<-END
+		Host *
+		HostName 127.0.0.1
+		HostKeyAlias [127.0.0.1]:$SSH_PORT
+		Port $SSH_PORT
+		IdentityFile $1/key
+		IdentitiesOnly yes
+		IdentityAgent none
+		UserKnownHostsFile $1/known_hosts
+		GlobalKnownHostsFile /dev/null
+		StrictHostKeyChecking yes
+		BatchMode yes
+	END
+}
+
+# Starts it on SSH_PORT; fails if it ends instead of listening.
+sshd_up() { # DIR
+	local pid i
+	"$(command -v sshd || echo /usr/sbin/sshd)" -D -e -f "$1/config" >"$1/log" 2>&1 \
+		</dev/null 3>&- 4>&- &
+	pid=$!
+	echo "$pid" >"$1/pid"
+	for ((i = 0; i < 500; i++)); do
+		grep -q '^Server listening' "$1/log" 2>/dev/null && return 0
+		kill -0 "$pid" 2>/dev/null || return 1
+		sleep 0.02
+	done
+	return 1
+}
+
+# sshd_stop DIR: the listener and every connection of it.
+sshd_stop() {
+	local pid child
+	[ -e "$1/pid" ] || return 0
+	read -r pid <"$1/pid"
+	for child in $(pgrep -P "$pid"); do
+		kill "$child" 2>/dev/null || true
+	done
+	kill "$pid" 2>/dev/null || true
+	wait "$pid" 2>/dev/null || true
+	rm -f "$1/pid"
+}
+
+# far_left DIR: the processes that a login to that sshd has left, as "PID COMMAND"; none, after a
+# moment for what is about to end.
+far_left() {
+	local i env left
+	for ((i = 0; i < 250; i++)); do
+		left=
+		for env in /proc/[0-9]*/environ; do
+			grep -qzx "MIGTOOL_FAR=$1" "$env" 2>/dev/null || continue
+			env=${env%/environ}
+			left+="${env#/proc/} $(tr '\0' ' ' <"$env/cmdline" 2>/dev/null)"$'\n'
+		done
+		[ -n "$left" ] || return 0
+		sleep 0.02
+	done
+	printf '%s' "$left"
+}
+
+# assert_nothing_far DIR: no process is left.
+assert_nothing_far() {
+	local left
+	left=$(far_left "$1")
+	[ -z "$left" ] || {
+		echo "left on the far side: $left"
+		return 1
+	}
+}
