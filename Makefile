@@ -7,6 +7,7 @@
 #   SANITIZE         address | undefined | thread; the check-*san targets set it
 #   TESTS            what `make check` runs: names of unit tests and .bats files (default: all)
 #   FUZZ, FUZZ_TIME  what `make fuzz` runs (default: all), for how many seconds each (60)
+#   FUZZ_JOBS        how many of them at a time (1)
 #   SEED             the seed of the random points in tests
 
 VERSION := 0.1.0
@@ -133,6 +134,7 @@ $(B)/target/%: tests/fuzz/%.c $(B)/libmigtool.a
 
 FUZZ_DEPS := clang libclang-rt-dev
 FUZZ_TIME ?= 60
+FUZZ_JOBS ?= 1
 
 ## fuzz: libFuzzer on every target, or those in FUZZ, FUZZ_TIME seconds each
 fuzz: deps
@@ -142,7 +144,7 @@ fuzz: deps
 		CFLAGS='-O1 -g -fno-sanitize-recover=all' fuzz-run
 
 fuzz-run: $(FUZZ:%=$(B)/target/fuzz_%)
-	$(Q)B=$(B) FUZZ_TIME=$(FUZZ_TIME) tests/fuzz/run $(FUZZ)
+	$(Q)B=$(B) FUZZ_TIME=$(FUZZ_TIME) FUZZ_JOBS=$(FUZZ_JOBS) tests/fuzz/run $(FUZZ)
 
 AARCH64_DEPS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
 AARCH64_LIBS := libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev

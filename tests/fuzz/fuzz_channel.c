@@ -33,7 +33,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	fuzz_say(&packets, data + 2, size - 2);
 	said = (struct fuzz_said){ main.p, main.len, 0 };
 	channel = (struct fuzz_said){ packets.p, packets.len, data[1] };
-	fuzz_clean(fuzz_recv(mode, &said, &channel));
+	fuzz_clean(fuzz_recv(mode, &said, &channel, 1));
 	free(main.p);
 	free(packets.p);
 	return 0;

@@ -70,23 +70,25 @@ enum fuzz_mode {
 #define FUZZ_RAM_SIZE (16u * 16384)
 #define FUZZ_ROM_SIZE (2u * 16384)
 
-static inline void fuzz_say_greeting(struct fuzz_text *to, unsigned mode, bool multifd)
+/* channels: multifd's, 0: none. */
+static inline void fuzz_say_greeting(struct fuzz_text *to, unsigned mode, unsigned channels)
 {
 	char json[1024];
-	int n = snprintf(
-		json, sizeof(json),
-		"{\"version\":1,\"session\":\"%s\",\"page-size\":%d,\"one-way\":%s,"
-		"\"device-state\":true,\"features\":[%s],\"capabilities\":[\"%s\"%s],"
-		"\"parameters\":{\"multifd-channels\":1,\"multifd-compression\":\"%s\"},\"blocks\":"
-		"[{\"name\":\"pc.ram\",\"size\":%u},{\"name\":\"rom\",\"size\":%u}]}",
-		"00000000000000000000000000000000", mode & FUZZ_PAGE_16K ? 16384 : 4096,
-		mode & FUZZ_ONE_WAY ? "true" : "false",
-		mode & FUZZ_FEATURES ? "\"page-runs\",\"multifd-2\"" : "",
-		multifd ? "multifd" : "xbzrle", mode & FUZZ_COMPRESS ? ",\"compress\"" : "",
-		mode & FUZZ_ZSTD   ? "zstd"
-		: mode & FUZZ_ZLIB ? "zlib"
-				   : "none",
-		FUZZ_RAM_SIZE, FUZZ_ROM_SIZE);
+	int n = snprintf(json, sizeof(json),
+			 "{\"version\":1,\"session\":\"%s\",\"page-size\":%d,\"one-way\":%s,"
+			 "\"device-state\":true,\"features\":[%s],\"capabilities\":[\"%s\"%s],"
+			 "\"parameters\":{\"multifd-channels\":%u,\"multifd-compression\":\"%s\"},"
+			 "\"blocks\":"
+			 "[{\"name\":\"pc.ram\",\"size\":%u},{\"name\":\"rom\",\"size\":%u}]}",
+			 "00000000000000000000000000000000", mode & FUZZ_PAGE_16K ? 16384 : 4096,
+			 mode & FUZZ_ONE_WAY ? "true" : "false",
+			 mode & FUZZ_FEATURES ? "\"page-runs\",\"multifd-2\"" : "",
+			 channels ? "multifd" : "xbzrle",
+			 mode & FUZZ_COMPRESS ? ",\"compress\"" : "", channels ? channels : 1,
+			 mode & FUZZ_ZSTD   ? "zstd"
+			 : mode & FUZZ_ZLIB ? "zlib"
+					    : "none",
+			 FUZZ_RAM_SIZE, FUZZ_ROM_SIZE);
 
 	FUZZ_SAY(to, GREET_MAGIC);
 	fuzz_say_be32(to, (uint32_t)n);
@@ -99,15 +101,9 @@ static inline void fuzz_say_eos(struct fuzz_text *to)
 	FUZZ_SAY(to, "\x7e\0\0\0\2");
 }
 
-/* Greeting, header, configuration, and START with the blocks; `flush`: multifd's barrier. */
-static inline void fuzz_say_head(struct fuzz_text *to, unsigned mode, bool flush)
+/* START with the blocks; `flush`: multifd's barrier. */
+static inline void fuzz_say_start(struct fuzz_text *to, bool flush)
 {
-	if (mode & FUZZ_MIGTOOL)
-		fuzz_say_greeting(to, mode, flush);
-	FUZZ_SAY(to, "QEVM\0\0\0\3\7\0\0\0\2pc");
-	if (mode & FUZZ_PAGE_16K)
-		FUZZ_SAY(to, "\5\x1e"
-			     "configuration/target-page-bits\0\0\0\1\0\0\0\x0e");
 	FUZZ_SAY(to, "\1\0\0\0\2\3ram\0\0\0\0\0\0\0\4");
 	fuzz_say_be64(to, (FUZZ_RAM_SIZE + FUZZ_ROM_SIZE) | RAM_MEM_SIZE);
 	FUZZ_SAY(to, "\6pc.ram");
@@ -117,6 +113,18 @@ static inline void fuzz_say_head(struct fuzz_text *to, unsigned mode, bool flush
 	if (flush)
 		fuzz_say_be64(to, RAM_MULTIFD_FLUSH);
 	fuzz_say_eos(to);
+}
+
+/* Greeting, header, configuration, and START with the blocks; `flush`: multifd's barrier. */
+static inline void fuzz_say_head(struct fuzz_text *to, unsigned mode, bool flush)
+{
+	if (mode & FUZZ_MIGTOOL)
+		fuzz_say_greeting(to, mode, flush ? 1 : 0);
+	FUZZ_SAY(to, "QEVM\0\0\0\3\7\0\0\0\2pc");
+	if (mode & FUZZ_PAGE_16K)
+		FUZZ_SAY(to, "\5\x1e"
+			     "configuration/target-page-bits\0\0\0\1\0\0\0\x0e");
+	fuzz_say_start(to, flush);
 }
 
 /* END and what follows. A migtool's digest is that of no memory. */
@@ -165,6 +173,47 @@ static inline const char *fuzz_image(void)
 	return path;
 }
 
+/* Who comes after the last channel: nobody ever does. */
+static inline ssize_t fuzz_nobody_read(struct transport *t, void *buf, size_t len,
+				       struct error *err)
+{
+	(void)buf;
+	(void)len;
+	err_set(err, ST_TIMEOUT, "no further channel comes");
+	cancel_fire(t->cancel, err);
+	return -1;
+}
+
+static const struct transport_ops fuzz_nobody_ops = {
+	.scheme = "nobody",
+	.read = fuzz_nobody_read,
+	.shutdown_write = fuzz_memory_shutdown,
+	.close = io_close,
+};
+
+/* The channels wait where those are that came before the main connection. */
+static inline void fuzz_stash(struct session *ss, struct fuzz_said *channels, unsigned n)
+{
+	static struct listener *listener;
+	static struct cancel token;
+	struct error err;
+	struct uri uri;
+	char text[96];
+
+	if (!listener) {
+		snprintf(text, sizeof(text), "unix:%s/socket", fuzz_dir);
+		FUZZ_CHECK(!cancel_init(&token, &err) && !uri_parse(&uri, text, &err));
+		listener = listener_open(&uri, &token, &err);
+		FUZZ_CHECK(listener);
+		uri_free(&uri);
+	}
+	ss->pending = pending_new(listener, &ss->cancel, &err);
+	ss->stash[ss->nstash++] = io_new(&fuzz_nobody_ops, "nobody", &ss->cancel, &err);
+	FUZZ_CHECK(ss->pending && ss->stash[0]);
+	for (unsigned i = 0; i < n; i++)
+		ss->stash[ss->nstash++] = fuzz_memory(&channels[i], false, &ss->cancel);
+}
+
 static inline int fuzz_stages(struct session *ss, struct error *err)
 {
 	int (*const stages[])(struct session *, struct error *) = {
@@ -185,8 +234,9 @@ static inline int fuzz_stages(struct session *ss, struct error *err)
 	return 0;
 }
 
-/* Receives; `channel` is the only multifd channel, or NULL. Returns 0 if an image came of it. */
-static inline int fuzz_recv(unsigned mode, struct fuzz_said *main, struct fuzz_said *channel)
+/* Receives, with `n` multifd channels (0: none). Returns 0 if an image came of it. */
+static inline int fuzz_recv(unsigned mode, struct fuzz_said *main, struct fuzz_said *channels,
+			    unsigned n)
 {
 	static struct session ss;
 	struct config cfg = { .image = fuzz_image(), .force = true, .timeout = -1, .ready_fd = -1 };
@@ -195,12 +245,12 @@ static inline int fuzz_recv(unsigned mode, struct fuzz_said *main, struct fuzz_s
 	int rc;
 
 	params_init(&cfg.params);
-	cfg.params.num[PARAM_MULTIFD_CHANNELS] = 1;
+	cfg.params.num[PARAM_MULTIFD_CHANNELS] = n ? n : 1;
 	cfg.params.num[PARAM_DECOMPRESS_THREADS] = 2;
 	if (!(mode & FUZZ_MIGTOOL)) {
 		cfg.caps.on[CAP_COMPRESS] = mode & FUZZ_COMPRESS;
-		cfg.caps.on[CAP_MULTIFD] = channel;
-		cfg.caps.on[CAP_X_IGNORE_SHARED] = !channel && mode & FUZZ_SHARED;
+		cfg.caps.on[CAP_MULTIFD] = n;
+		cfg.caps.on[CAP_X_IGNORE_SHARED] = !n && mode & FUZZ_SHARED;
 		cfg.page_size = mode & FUZZ_PAGE_16K ? 16384 : 0;
 	}
 	memset(&ss, 0, sizeof(ss));
@@ -211,8 +261,8 @@ static inline int fuzz_recv(unsigned mode, struct fuzz_said *main, struct fuzz_s
 	ss.role = ROLE_DESTINATION;
 	FUZZ_CHECK(!target_open(&ss, &why));
 	ss.main = fuzz_memory(main, !(mode & FUZZ_ONE_WAY), &ss.cancel);
-	if (channel)
-		ss.stash[ss.nstash++] = fuzz_memory(channel, false, &ss.cancel);
+	if (n)
+		fuzz_stash(&ss, channels, n);
 	rc = fuzz_stages(&ss, &err);
 	FUZZ_CHECK(!rc == !err.status && !rc == !err.msg[0]);
 	FUZZ_CHECK(rc || ss.complete || ss.dry_run_done);
@@ -224,6 +274,7 @@ static inline int fuzz_recv(unsigned mode, struct fuzz_said *main, struct fuzz_s
 		transport_close(t, &why);
 	stream_close(&ss.stream);
 	transport_close(ss.main, &why);
+	pending_free(ss.pending);
 	uri_free(&ss.uri);
 	params_free(&cfg.params);
 	cancel_destroy(&ss.cancel);

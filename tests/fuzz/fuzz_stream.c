@@ -18,7 +18,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 	said = (struct fuzz_said){ fuzz_copy(text.p, text.len), text.len, data[1] };
 	free(text.p);
 	text.p = (uint8_t *)said.bytes;
-	fuzz_clean(fuzz_recv(data[0], &said, NULL));
+	fuzz_clean(fuzz_recv(data[0], &said, NULL, 0));
 	free(text.p);
 	return 0;
 }
