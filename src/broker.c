@@ -7,11 +7,13 @@
 #include <netinet/in.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -131,6 +133,48 @@ int broker_socket_listen(const struct sockaddr *sa, socklen_t len, int backlog)
 	if (sa->sa_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
 	if (bind(fd, sa, len) || listen(fd, backlog))
+		return close_keeping_errno(fd);
+	return fd;
+}
+
+/* The name in the abstract name space, which ends with its socket. */
+static int local_socket(const char *name, int flags, struct sockaddr_un *un, socklen_t *len)
+{
+	size_t n = strlen(name);
+
+	memset(un, 0, sizeof(*un));
+	un->sun_family = AF_UNIX;
+	if (n > sizeof(un->sun_path) - 1) {
+		errno = ENAMETOOLONG;
+		return -1;
+	}
+	memcpy(un->sun_path + 1, name, n);
+	*len = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + n);
+	return socket(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC | flags, 0);
+}
+
+int broker_local_listen(const char *name)
+{
+	struct sockaddr_un un;
+	socklen_t len;
+	int fd = local_socket(name, SOCK_NONBLOCK, &un, &len);
+
+	if (fd < 0)
+		return -1;
+	if (bind(fd, (struct sockaddr *)&un, len) || listen(fd, SOMAXCONN))
+		return close_keeping_errno(fd);
+	return fd;
+}
+
+int broker_local_connect(const char *name)
+{
+	struct sockaddr_un un;
+	socklen_t len;
+	int fd = local_socket(name, 0, &un, &len);
+
+	if (fd < 0)
+		return -1;
+	if (connect(fd, (struct sockaddr *)&un, len))
 		return close_keeping_errno(fd);
 	return fd;
 }

@@ -41,8 +41,14 @@ int broker_resolve(const char *host, uint16_t port, bool passive, struct broker_
  */
 int broker_socket_connect(const struct sockaddr *sa, socklen_t len);
 int broker_socket_listen(const struct sockaddr *sa, socklen_t len, int backlog); /* non-blocking */
-int broker_socketpair(int fds[2]);						 /* both blocking */
-int broker_accept(int listener, struct sockaddr_storage *sa, socklen_t *len);	 /* non-blocking */
+/*
+ * Message sockets of this host (SOCK_SEQPACKET) with a name and no file: the one waits, the other
+ * comes, blocking. Whoever is at the other end is for the caller to ask (SO_PEERCRED).
+ */
+int broker_local_listen(const char *name);
+int broker_local_connect(const char *name);
+int broker_socketpair(int fds[2]);					      /* both blocking */
+int broker_accept(int listener, struct sockaddr_storage *sa, socklen_t *len); /* non-blocking */
 
 /* What a child becomes the leader of. It outlives a Ctrl-C on our terminal either way. */
 enum spawn_group {

@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "join.h"
 #include "transport-io.h"
 
 #include <errno.h>
@@ -12,6 +13,7 @@
 struct listener {
 	struct cancel *cancel; /* not owned */
 	int fd;
+	bool joins; /* what comes brings its descriptors */
 	char *uri;  /* what the other side dials */
 	char *path; /* unix: the file that is ours to remove, else NULL */
 	dev_t dev;  /* which file it was */
@@ -79,6 +81,24 @@ struct listener *listener_open(const struct uri *uri, struct cancel *cancel, str
 	return l;
 }
 
+struct listener *listener_open_joins(char id[33], struct cancel *cancel, struct error *err)
+{
+	struct listener *l = calloc(1, sizeof(*l));
+
+	if (!l || !(l->uri = strdup("the far host's join socket"))) {
+		err_set(err, ST_NOMEM, "out of memory for a listener");
+		free(l);
+		return NULL;
+	}
+	l->cancel = cancel;
+	l->joins = true;
+	l->fd = join_listen(id, err);
+	if (l->fd >= 0)
+		return l;
+	listener_close(l);
+	return NULL;
+}
+
 const char *listener_uri(const struct listener *l)
 {
 	return l->uri;
@@ -136,6 +156,14 @@ struct transport *listener_accept(struct listener *l, int timeout_ms, struct err
 		}
 		memset(&sa, 0, sizeof(sa));
 		fd = broker_accept(l->fd, &sa, &len);
+		if (fd >= 0 && l->joins) {
+			struct transport *t = join_take(fd, l->cancel, err);
+
+			/* a stranger was dropped with a warning: the next one, please */
+			if (t || err->status != ST_OK)
+				return t;
+			continue;
+		}
 		if (fd >= 0)
 			return accepted(l, fd, &sa, err);
 		if (!not_ours(errno)) {

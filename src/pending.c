@@ -78,6 +78,7 @@ static int accept_one(struct pending *p, struct error *err)
 		.t = t,
 		.since = io_now_ms(),
 		.deadline = io_deadline(p->silence_ms),
+		.fresh = t->ops->peek != NULL,
 	};
 	return 1;
 }
@@ -99,6 +100,7 @@ static int examine(struct pending *p, int i, short revents, uint8_t first[8])
 	struct error why;
 	ssize_t n = transport_peek(c->t, said, sizeof(said), &why);
 
+	c->fresh = false;
 	memcpy(first, said, 8);
 	if (n > 0 && enough(said, n))
 		return 1;
@@ -129,7 +131,7 @@ static int wait_ms(const struct pending *p, int64_t deadline)
 	if (full && (ms < 0 || full < ms))
 		ms = full;
 	for (int i = 0; i < p->n; i++) {
-		int left = io_left_ms(p->one[i].deadline);
+		int left = p->one[i].fresh ? 0 : io_left_ms(p->one[i].deadline);
 
 		if (p->one[i].partial && left > PARTIAL_STEP_MS)
 			left = PARTIAL_STEP_MS;

@@ -26,6 +26,7 @@ struct pending {
 		int64_t since; /* monotonic ms, as the next */
 		int64_t deadline;
 		bool partial; /* it said something, not enough to judge by */
+		bool fresh;   /* its bytes may be here where poll() does not see them */
 	} one[PENDING_MAX];   /* the oldest first */
 };
 

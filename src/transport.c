@@ -46,6 +46,8 @@ ssize_t transport_peek(struct transport *t, void *buf, size_t len, struct error 
 {
 	ssize_t n;
 
+	if (t->ops->peek)
+		return t->ops->peek(t, buf, len, err);
 	if (t->rkind != IO_SOCKET)
 		return err_set(err, ST_UNSUPPORTED, "%s cannot be peeked at", t->name);
 	if (io_stopped(t, err))

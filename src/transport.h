@@ -38,6 +38,8 @@ struct transport_ops {
 	 */
 	ssize_t (*sendfile)(struct transport *t, int fd, uint64_t offset, size_t len,
 			    struct error *err);
+	/* As transport_peek, for what keeps bytes of its own. NULL: the socket is asked */
+	ssize_t (*peek)(struct transport *t, void *buf, size_t len, struct error *err);
 	/* Called once a second while something waits for t; -1 ends the wait. NULL: nothing */
 	int (*waiting)(struct transport *t, struct error *err);
 	int (*shutdown_write)(struct transport *t, struct error *err);
@@ -136,6 +138,11 @@ struct listener;
 /* Whether one can listen on it: tcp, unix, vsock, and a descriptor that is a listening socket. */
 bool listener_possible(const struct uri *uri);
 struct listener *listener_open(const struct uri *uri, struct cancel *cancel, struct error *err);
+/*
+ * On the far host of an ssh: URI: listens for `migtool join ID` (join.h), by a name that nobody can
+ * guess and a socket that no other user's process gets an answer from. `id`: 32 hex digits and NUL.
+ */
+struct listener *listener_open_joins(char id[33], struct cancel *cancel, struct error *err);
 const char *listener_uri(const struct listener *l);
 int listener_fd(const struct listener *l);
 struct transport *listener_accept(struct listener *l, int timeout_ms, struct error *err);
