@@ -153,8 +153,8 @@ const struct check_rule check_rules[] = {
 	TEST(16, DIRTY_LIMIT, dirty_ring, "--cap dirty-limit=off; auto-converge is the other way"),
 
 	/* QEMU 8.1 finds this out when it migrates; 7.2 asked here, as its ninth */
-	TEST(9, MULTIFD, multi_channel, "use tcp:, unix: or vsock:"),
-	TEST(9, POSTCOPY_PREEMPT, multi_channel, "use tcp:, unix: or vsock:"),
+	TEST(9, MULTIFD, multi_channel, "use tcp:, unix:, vsock: or ssh:"),
+	TEST(9, POSTCOPY_PREEMPT, multi_channel, "use tcp:, unix:, vsock: or ssh:"),
 
 	/* ours. QEMU refuses the first one from 8.2 on; 8.1 takes it and makes no deltas */
 	EXCLUDES(OURS, MULTIFD, XBZRLE, "pages on multifd's channels are never deltas"),

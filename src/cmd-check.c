@@ -7,6 +7,7 @@
 #include "commands.h"
 #include "jsonline.h"
 #include "log.h"
+#include "remote.h"
 #include "wire-greet.h"
 
 #include <jansson.h>
@@ -46,8 +47,9 @@ static int check_roles(const struct config *cfg, const struct host_facts *host,
 
 /* ---- the other end ---- */
 
-static int exchange(const struct config *cfg, struct stream *s, struct greet_answer *a,
-		    struct error *err)
+/* quiet_ms: how long the other end may say nothing at all. */
+static int exchange(const struct config *cfg, struct stream *s, int quiet_ms,
+		    struct greet_answer *a, struct error *err)
 {
 	struct greeting g = { .dry_run = true, .page_size = 4096, .features = FEATURES_ALL };
 	int r;
@@ -64,10 +66,10 @@ static int exchange(const struct config *cfg, struct stream *s, struct greet_ans
 		g.page_size = cfg->page_size;
 	if (greet_put(s, &g, err))
 		return -1;
-	r = cancel_wait(s->t->cancel, s->t->rfd, POLLIN, ANSWER_MS, err);
+	r = cancel_wait(s->t->cancel, s->t->rfd, POLLIN, quiet_ms, err);
 	if (r == 0) {
 		err_set(err, ST_TIMEOUT, "%s does not answer within %d s", s->t->name,
-			ANSWER_MS / 1000);
+			quiet_ms / 1000);
 		return err_hint(err, "is a `migtool recv` listening there?");
 	}
 	return r < 0 ? -1 : greet_answer_get(s, ANSWER_MS, a, err);
@@ -98,7 +100,7 @@ static void *deadline_main(void *arg)
 }
 
 /* As exchange, for `ms` (-1: no limit). */
-static int exchange_in_time(const struct config *cfg, struct stream *s, int ms,
+static int exchange_in_time(const struct config *cfg, struct stream *s, int ms, int quiet_ms,
 			    struct greet_answer *a, struct error *err)
 {
 	struct deadline d = { .cancel = s->t->cancel, .name = s->t->name, .ms = ms };
@@ -111,7 +113,7 @@ static int exchange_in_time(const struct config *cfg, struct stream *s, int ms,
 	if (e) {
 		err_sys(err, ST_NOMEM, e, "cannot start a thread");
 	} else {
-		rc = exchange(cfg, s, a, err);
+		rc = exchange(cfg, s, quiet_ms, a, err);
 		cancel_fire(&d.over, &ignored);
 		pthread_join(d.thread, NULL);
 	}
@@ -123,6 +125,7 @@ static int ask_peer(const struct config *cfg, const struct uri *uri, struct gree
 		    struct error *err)
 {
 	int64_t ms = cfg->timeout < 0 ? 60000 : cfg->timeout ? cfg->timeout * 1000 : -1;
+	bool ssh = uri->scheme == SCHEME_SSH; /* who logs in first, and may be asked to */
 	struct cancel cancel;
 	struct transport *t;
 	struct stream s;
@@ -131,13 +134,16 @@ static int ask_peer(const struct config *cfg, const struct uri *uri, struct gree
 
 	if (cancel_init(&cancel, err))
 		return -1;
-	t = transport_dial(uri, true, (int)ms, &cancel, err);
+	t = ssh ? remote_dial(cfg, uri, true, NULL, (int)ms, &cancel, err)
+		: transport_dial(uri, true, (int)ms, &cancel, err);
 	if (t && !t->two_way)
 		err_set(err, ST_USAGE, "check: %s carries no answer back", uri->text);
 	else if (t && !stream_open(&s, t, 64 << 10, 64 << 10, err)) {
-		rc = exchange_in_time(cfg, &s, (int)ms, a, err);
+		rc = exchange_in_time(cfg, &s, (int)ms, ssh ? -1 : ANSWER_MS, a, err);
 		stream_close(&s);
 	}
+	if (rc)
+		remote_explain(t, err);
 	transport_close(t, &ignored);
 	cancel_destroy(&cancel);
 	if (!rc && !a->take) {

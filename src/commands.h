@@ -12,6 +12,7 @@ int cmd_send(const struct config *cfg, struct error *err);
 int cmd_recv(const struct config *cfg, struct error *err);
 int cmd_check(const struct config *cfg, struct error *err);
 int cmd_caps(const struct config *cfg, struct error *err);
+int cmd_join(const struct config *cfg, struct error *err);
 int cmd_params(const struct config *cfg, struct error *err);
 
 #endif

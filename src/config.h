@@ -11,7 +11,7 @@
 
 #include <stdint.h>
 
-enum command { CMD_SEND, CMD_RECV, CMD_CHECK, CMD_CAPS, CMD_PARAMS, CMD_PSK, CMD__MAX };
+enum command { CMD_SEND, CMD_RECV, CMD_CHECK, CMD_CAPS, CMD_PARAMS, CMD_PSK, CMD_JOIN, CMD__MAX };
 enum peer_kind { PEER_UNSET, PEER_MIGTOOL, PEER_QEMU };
 enum progress_mode { PROGRESS_AUTO, PROGRESS_TTY, PROGRESS_JSON, PROGRESS_NONE };
 
@@ -24,7 +24,7 @@ struct config_list {
 
 struct config {
 	enum command command;
-	const char *image; /* IMAGE, or FILE of psk */
+	const char *image; /* IMAGE, FILE of psk, ID of join */
 	const char *uri;
 	char **argv; /* what stands behind the first `--`, NULL-terminated, or NULL */
 

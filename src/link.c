@@ -3,6 +3,7 @@
 
 #include "byteorder.h"
 #include "log.h"
+#include "remote.h"
 #include "units.h"
 #include "wire-multifd.h"
 #include "zero.h"
@@ -42,7 +43,7 @@ int link_left_ms(uint64_t deadline)
 bool link_multi_channel(const struct session *ss)
 {
 	/* a listening descriptor too gives as many as are dialled */
-	return uri_multi_channel(&ss->uri) || listener_possible(&ss->uri);
+	return ss->cfg->far || uri_multi_channel(&ss->uri) || listener_possible(&ss->uri);
 }
 
 int link_open_stream(struct session *ss, struct error *err)
@@ -79,10 +80,32 @@ void link_drop_main(struct session *ss)
 	link_end_main(ss, &ignored);
 }
 
+/* ---- dialling ---- */
+
+static struct transport *dial(struct session *ss, bool extra, struct error *err)
+{
+	bool writer = ss->role == ROLE_SOURCE;
+	int ms = (int)link_timeout_ms(ss);
+
+	if (ss->uri.scheme != SCHEME_SSH)
+		return transport_dial(&ss->uri, writer, ms, &ss->cancel, err);
+	if (!extra || ss->join[0])
+		return remote_dial(ss->cfg, &ss->uri, writer, extra ? ss->join : NULL, ms,
+				   &ss->cancel, err);
+	err_set(err, ST_PROTOCOL, "the far migtool takes no further connections");
+	err_hint(err, "use the same release on both hosts, or leave multifd off");
+	return NULL;
+}
+
+int link_dial_main(struct session *ss, struct error *err)
+{
+	ss->main = dial(ss, false, err);
+	return ss->main ? 0 : -1;
+}
+
 struct transport *link_dial_extra(struct session *ss, struct error *err)
 {
-	return transport_dial(&ss->uri, ss->role == ROLE_SOURCE, (int)link_timeout_ms(ss),
-			      &ss->cancel, err);
+	return dial(ss, true, err);
 }
 
 /* ---- the first packet ---- */
@@ -214,7 +237,7 @@ static struct transport *accept_extra(struct session *ss, struct error *err)
 struct transport *link_source_channel(struct session *ss, unsigned id, struct stream *s,
 				      struct error *err)
 {
-	struct transport *t = ss->listener ? accept_extra(ss, err) : link_dial_extra(ss, err);
+	struct transport *t = ss->pending ? accept_extra(ss, err) : link_dial_extra(ss, err);
 	struct error ignored;
 
 	if (!t)
@@ -222,7 +245,7 @@ struct transport *link_source_channel(struct session *ss, unsigned id, struct st
 	if (!stream_open(s, t, 0, 64 << 10, err)) {
 		s->pacer = ss->pacer.rate ? &ss->pacer : NULL;
 		s->activity = &ss->stats.activity;
-		if (ss->listener || !link_put_hello(ss, s, id, err))
+		if (ss->pending || !link_put_hello(ss, s, id, err))
 			return t;
 		stream_close(s);
 	}
@@ -367,6 +390,15 @@ void link_last_words(struct session *ss, const void *buf, size_t len)
 	}
 	shutdown(t->wfd, SHUT_WR);
 	drain_briefly(t->rfd);
+}
+
+int link_listen_joins(struct session *ss, struct error *err)
+{
+	ss->joins = listener_open_joins(ss->join, &ss->cancel, err);
+	if (!ss->joins)
+		return -1;
+	ss->pending = pending_new(ss->joins, &ss->cancel, err);
+	return ss->pending ? 0 : -1;
 }
 
 int link_listen(struct session *ss, struct error *err)

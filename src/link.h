@@ -25,6 +25,9 @@ int64_t link_timeout_ms(const struct session *ss);
 uint64_t link_deadline(int64_t ms);
 int link_left_ms(uint64_t deadline);
 
+/* Dials ss->main; an ssh: URI's far process is started. */
+int link_dial_main(struct session *ss, struct error *err);
+
 /* Can there be more than the main connection? */
 bool link_multi_channel(const struct session *ss);
 
@@ -87,6 +90,9 @@ int link_image_digest(const struct image *img, struct digest *out, struct error 
  * them on their way.
  */
 void link_last_words(struct session *ss, const void *buf, size_t len);
+
+/* The far end of an ssh: URI: listens for `migtool join`, by the name that ss->join becomes. */
+int link_listen_joins(struct session *ss, struct error *err);
 
 /* Listens, and says where: to people, to --ready-fd. */
 int link_listen(struct session *ss, struct error *err);

@@ -100,26 +100,16 @@ char *log_escape(char *out, size_t outlen, const void *in, size_t inlen)
 	return out;
 }
 
-void log_at(enum log_level level, const char *fmt, ...)
+/* Writes head and text as one line, around the progress line. */
+static void put_line(const char *head, const char *text)
 {
-	static const char *const words[] = {
-		[LOG_ANSWER] = "", [LOG_ERROR] = "error: ", [LOG_WARN] = "warning: "
-	};
-	char line[2400], text[2000];
+	char line[2400];
 	size_t n = 0;
-	va_list ap;
 
-	if (level > logger.level && level != LOG_ANSWER)
-		return;
-	va_start(ap, fmt);
-	vsnprintf(text, sizeof(text), fmt, ap);
-	va_end(ap);
 	pthread_mutex_lock(&logger.lock);
 	if (logger.status[0])
 		n += (size_t)snprintf(line, sizeof(line), "\r\033[K");
-	n += (size_t)snprintf(line + n, sizeof(line) - n, "migtool%s%s: %s", logger.role ? " " : "",
-			      logger.role ? logger.role : "",
-			      level <= LOG_WARN ? words[level] : "");
+	n += (size_t)snprintf(line + n, sizeof(line) - n, "%.300s", head);
 	/* block names and the like come from peers: no message may steer the terminal */
 	n += escape(line + n, sizeof(line) - n - sizeof(logger.status) - 1, text, strlen(text));
 	line[n++] = '\n';
@@ -127,4 +117,30 @@ void log_at(enum log_level level, const char *fmt, ...)
 		n += (size_t)snprintf(line + n, sizeof(line) - n, "%s", logger.status);
 	put(line, n);
 	pthread_mutex_unlock(&logger.lock);
+}
+
+void log_far(const char *who, const char *line)
+{
+	char head[300];
+
+	snprintf(head, sizeof(head), "%s: ", who);
+	put_line(head, line);
+}
+
+void log_at(enum log_level level, const char *fmt, ...)
+{
+	static const char *const words[] = {
+		[LOG_ANSWER] = "", [LOG_ERROR] = "error: ", [LOG_WARN] = "warning: "
+	};
+	char head[300], text[2000];
+	va_list ap;
+
+	if (level > logger.level && level != LOG_ANSWER)
+		return;
+	va_start(ap, fmt);
+	vsnprintf(text, sizeof(text), fmt, ap);
+	va_end(ap);
+	snprintf(head, sizeof(head), "migtool%s%s: %s", logger.role ? " " : "",
+		 logger.role ? logger.role : "", level <= LOG_WARN ? words[level] : "");
+	put_line(head, text);
 }

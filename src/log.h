@@ -24,6 +24,12 @@ void log_at(enum log_level level, const char *fmt, ...) __attribute__((format(pr
 #define log_verbose(...) log_at(LOG_VERBOSE, __VA_ARGS__)
 #define log_debug(...)	 log_at(LOG_DEBUG, __VA_ARGS__)
 
+/*
+ * A line that another program said, as "who: line", whatever the level is: how much it says is
+ * decided where it is started.
+ */
+void log_far(const char *who, const char *line);
+
 /* The progress line (no newline) that every other line has to clear and bring back; NULL ends it.
  */
 void log_status_line(const char *line);

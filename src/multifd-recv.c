@@ -509,7 +509,7 @@ struct multifd_recv *multifd_recv_open(struct target *t, unsigned n, struct erro
 	pthread_mutex_init(&m->lock, NULL);
 	pthread_cond_init(&m->changed, NULL);
 	if (allocate(m, err) ||
-	    (t->ss->listener ? accept_channels(m, err) : dial_channels(m, err))) {
+	    (t->ss->pending ? accept_channels(m, err) : dial_channels(m, err))) {
 		multifd_recv_close(m, 0);
 		return NULL;
 	}

@@ -12,7 +12,8 @@
 static const char *const group_titles[GROUP__MAX] = {
 	[GROUP_TRAVEL] = "What travels", [GROUP_NAMES] = "What QEMU calls it",
 	[GROUP_PEER] = "The other end",	 [GROUP_IMAGE] = "The image at the destination",
-	[GROUP_OUTPUT] = "Output",	 [GROUP_HELP] = "Help",
+	[GROUP_SSH] = "Over SSH",	 [GROUP_OUTPUT] = "Output",
+	[GROUP_HELP] = "Help",
 };
 
 static const struct {
@@ -26,6 +27,10 @@ static const struct {
 	  "migtool send --cap multifd --param multifd-channels=4 \\\n"
 	  "        --param multifd-compression=zstd guest.mem tcp:HOST:4444",
 	  1u << CMD_SEND },
+	{ "To a host where only sshd runs, and from one:",
+	  "migtool send --rsh ssh guest.mem ssh://HOST/srv/guest.mem", 1u << CMD_SEND },
+	{ NULL, "migtool recv --rsh 'ssh -J JUMP' ssh://USER@HOST/~/guest.mem guest.mem",
+	  1u << CMD_RECV },
 	{ "Take a guest from QEMU (there: migrate tcp:HOST:4444):", "migtool recv tcp::4444 guest/",
 	  1u << CMD_RECV },
 	{ "Give it to a QEMU 7.2 that waits with -incoming tcp::4444:",
@@ -46,7 +51,7 @@ static void print_forms(int command)
 	for (int i = 0; i < CMD__MAX; i++) {
 		const struct command_info *c = &command_table[i];
 
-		if (!c->built || !concerns(1u << i, command))
+		if (!command_shown(c) || !concerns(1u << i, command))
 			continue;
 		printf("%-6s migtool %s [OPTION]...%s%s\n", lead, c->name,
 		       c->operands[0] ? " " : "", c->operands);
@@ -96,7 +101,7 @@ void answer_help(const struct option_row *row, int command)
 	if (command < 0) {
 		printf("\nCommands:\n");
 		for (int i = 0; i < CMD__MAX; i++)
-			if (command_table[i].built)
+			if (command_shown(&command_table[i]))
 				text_row(stdout, 2, INDENT, command_table[i].name,
 					 command_table[i].help);
 	}
@@ -151,7 +156,7 @@ void answer_list_options(const struct option_row *row, int command)
 		else
 			printf("-");
 		for (int i = 0, n = 0; i < CMD__MAX; i++)
-			if (command_table[i].built && r->commands >> i & 1)
+			if (command_shown(&command_table[i]) && r->commands >> i & 1)
 				printf("%c%s", n++ ? ',' : '\t', command_table[i].name);
 		printf("\t%s\n", r->help);
 	}
@@ -163,7 +168,7 @@ void answer_list_commands(const struct option_row *row, int command)
 	(void)row;
 	(void)command;
 	for (int i = 0; i < CMD__MAX; i++)
-		if (command_table[i].built)
+		if (command_shown(&command_table[i]))
 			printf("%s\t%s\t%s\n", command_table[i].name,
 			       command_table[i].operands[0] ? command_table[i].operands : "-",
 			       command_table[i].help);

@@ -11,7 +11,7 @@
 #define RECV	     BIT(RECV)
 #define CHECK	     BIT(CHECK)
 #define MOVE	     (SEND | RECV)
-#define ALL	     ((1u << CMD__MAX) - 1)
+#define ALL	     (((1u << CMD__MAX) - 1) & ~BIT(JOIN))
 
 #define TEXT_FIELD(cfg, row) (*(const char **)((char *)(cfg) + (row)->field))
 #define FLAG_FIELD(cfg, row) (*(bool *)((char *)(cfg) + (row)->field))
@@ -24,6 +24,13 @@ const struct command_info command_table[CMD__MAX] = {
 			"probe this host and check what is asked for; move nothing" },
 	[CMD_CAPS] = { "caps", "", 0, 0, true, "list the capabilities and what each does here" },
 	[CMD_PARAMS] = { "params", "", 0, 0, true, "list the parameters and their values" },
+	[CMD_JOIN] = { .name = "join",
+		       .operands = "ID",
+		       .min = 1,
+		       .max = 1,
+		       .built = true,
+		       .hidden = true,
+		       .help = "hand one more connection to a migtool on this host" },
 	[CMD_PSK] = { "psk", "FILE", 1, 1, false, "make a pre-shared key file for TLS" },
 };
 
@@ -186,6 +193,42 @@ static int set_verbose(struct config *cfg, const struct option_row *row, const c
 	return 0;
 }
 
+static int set_port(struct config *cfg, const struct option_row *row, const char *value,
+		    struct error *err)
+{
+	uint64_t v;
+
+	if (units_parse_u64(value, &v) || !v || v > 65535)
+		return bad_value(row, value, "a port, 1 to 65535", err);
+	cfg->ssh_port = (unsigned)v;
+	return 0;
+}
+
+static int add_text(struct config *cfg, const struct option_row *row, const char *value,
+		    struct error *err)
+{
+	struct config_list *list = (struct config_list *)((char *)cfg + row->field);
+
+	if (!value[0])
+		return bad_value(row, value, "a word that is not empty", err);
+	if (list->n == CONFIG_LIST_MAX)
+		return err_set(err, ST_USAGE, "option %s stands more than %d times",
+			       option_name(row), CONFIG_LIST_MAX);
+	list->v[list->n++] = value;
+	return 0;
+}
+
+/* ssh's own form; which options there are is for who takes them to say. */
+static int add_ssh_option(struct config *cfg, const struct option_row *row, const char *value,
+			  struct error *err)
+{
+	const char *eq = strchr(value, '=');
+
+	if (!eq || eq == value)
+		return bad_value(row, value, "OPT=VALUE, like StrictHostKeyChecking=yes", err);
+	return add_text(cfg, row, value, err);
+}
+
 #define FIELD(name) .field = offsetof(struct config, name)
 
 const struct option_row option_table[] = {
@@ -235,11 +278,25 @@ const struct option_row option_table[] = {
 	  "write the URI and a newline to descriptor N once listening", .set = set_ready_fd },
 
 	/* the image */
-	{ "--force", NULL, ARG_NONE, NULL, RECV, 0, GROUP_IMAGE,
+	{ "--force", NULL, ARG_NONE, NULL, MOVE, 0, GROUP_IMAGE,
 	  "replace an IMAGE that exists and is not empty", .set = set_flag, FIELD(force) },
-	{ "--in-place", NULL, ARG_NONE, NULL, RECV, 0, GROUP_IMAGE,
+	{ "--in-place", NULL, ARG_NONE, NULL, MOVE, 0, GROUP_IMAGE,
 	  "write into IMAGE itself, not IMAGE.part (block devices need it)", .set = set_flag,
 	  FIELD(in_place) },
+
+	/* over ssh */
+	{ "--port", "-p", ARG_REQUIRED, "PORT", MOVE | CHECK, 0, GROUP_SSH,
+	  "where sshd listens, if the URI does not say it (22)", .set = set_port },
+	{ "--identity", "-i", ARG_REQUIRED, "FILE", MOVE | CHECK, 0, GROUP_SSH,
+	  "a private key to log in with; repeatable", .set = add_text, FIELD(identities) },
+	{ "--ssh-option", "-o", ARG_REQUIRED, "OPT=VALUE", MOVE | CHECK, 0, GROUP_SSH,
+	  "an option of ssh_config; without --rsh: UserKnownHostsFile=FILE, "
+	  "StrictHostKeyChecking=yes",
+	  .set = add_ssh_option, FIELD(ssh_options) },
+	{ "--rsh", NULL, ARG_REQUIRED, "CMD", MOVE | CHECK, 0, GROUP_SSH,
+	  "the remote shell to use instead, like 'ssh -J jump'", .set = set_text, FIELD(rsh) },
+	{ "--remote-command", NULL, ARG_REQUIRED, "CMD", MOVE | CHECK, 0, GROUP_SSH,
+	  "what starts migtool on the far host (migtool)", .set = set_text, FIELD(remote_command) },
 
 	/* output */
 	{ "--json", NULL, ARG_NONE, NULL, ALL & ~BIT(PSK), 0, GROUP_OUTPUT,
@@ -285,6 +342,8 @@ const struct option_row option_table[] = {
 	  .commands = ALL,
 	  .group = GROUP_HIDDEN,
 	  .answer = answer_list_statuses },
+	{ "--far", NULL, ARG_NONE, NULL, MOVE, 0, GROUP_HIDDEN,
+	  "started by the other end through a remote shell", .set = set_flag, FIELD(far) },
 	{ "--x-replay-dirty", NULL, ARG_REQUIRED, "FILE", SEND, 0, GROUP_HIDDEN,
 	  "replay a recorded sequence of dirty rounds", .set = set_text, FIELD(replay_dirty) },
 
@@ -294,11 +353,6 @@ const struct option_row option_table[] = {
 		.flag = flag_, .letter = letter_, .arg = arg_, .later = MOVE, \
 		.group = GROUP_HIDDEN                                         \
 	}
-	LATER(NULL, "-i", ARG_REQUIRED),
-	LATER(NULL, "-p", ARG_REQUIRED),
-	LATER(NULL, "-o", ARG_REQUIRED),
-	LATER("--rsh", NULL, ARG_REQUIRED),
-	LATER("--remote-command", NULL, ARG_REQUIRED),
 	LATER("--no-sandbox", NULL, ARG_NONE),
 	LATER("--guest", NULL, ARG_REQUIRED),
 	LATER("--uffd-socket", NULL, ARG_REQUIRED),

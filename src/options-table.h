@@ -17,6 +17,7 @@ enum option_group {
 	GROUP_NAMES,
 	GROUP_PEER,
 	GROUP_IMAGE,
+	GROUP_SSH,
 	GROUP_OUTPUT,
 	GROUP_HELP,
 	GROUP__MAX,
@@ -48,7 +49,14 @@ struct command_info {
 	int min, max;	      /* how many operands */
 	bool built;
 	const char *help;
+	bool hidden; /* not for people: in no listing */
 };
+
+/* What listings show. */
+static inline bool command_shown(const struct command_info *c)
+{
+	return c->built && !c->hidden;
+}
 
 /* By enum command. */
 extern const struct command_info command_table[CMD__MAX];

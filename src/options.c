@@ -191,7 +191,7 @@ static int find_command(const char *word, struct error *err)
 	for (int i = 0; i < CMD__MAX; i++) {
 		if (!strcmp(word, command_table[i].name))
 			return i;
-		if (command_table[i].built)
+		if (command_shown(&command_table[i]))
 			suggest_offer(&near, command_table[i].name);
 	}
 	err_set(err, ST_USAGE, "unknown command \"%s\"", word);
@@ -315,10 +315,55 @@ static int take_operands(struct config *cfg, const struct words *w, struct error
 	case CMD_CHECK:
 		cfg->uri = n ? o[0] : NULL;
 		break;
+	case CMD_JOIN:
+		cfg->image = o[0];
+		break;
 	default:
 		break;
 	}
 	return 0;
+}
+
+static bool is_ssh(const struct config *cfg)
+{
+	return cfg->uri && !strncmp(cfg->uri, "ssh:", 4);
+}
+
+static int only_ssh(const char *option, struct error *err)
+{
+	err_set(err, ST_USAGE, "%s needs an ssh: URI", option);
+	return err_hint(err, "migtool send IMAGE ssh://[USER@]HOST/PATH");
+}
+
+/* What is about the far side's login, and what a sender can tell the far side's recv. */
+static int check_ssh(const struct config *cfg, struct error *err)
+{
+	bool ssh = is_ssh(cfg), send = cfg->command == CMD_SEND;
+
+	if (ssh && (cfg->listen || cfg->connect || cfg->one_way || cfg->peer == PEER_QEMU)) {
+		err_set(err, ST_USAGE, "%s does not go with an ssh: URI",
+			cfg->listen    ? "--listen"
+			: cfg->connect ? "--connect"
+			: cfg->one_way ? "--one-way"
+				       : "--peer qemu");
+		return err_hint(err, "at its far end a migtool is started, which answers");
+	}
+	if (cfg->far && strcmp(cfg->uri, "stdio:"))
+		return err_set(err, ST_USAGE, "--far is for the far end of an ssh: URI");
+	if (ssh)
+		return 0;
+	if (cfg->rsh || cfg->remote_command)
+		return only_ssh(cfg->rsh ? "--rsh" : "--remote-command", err);
+	if (cfg->ssh_port || cfg->identities.n || cfg->ssh_options.n)
+		return only_ssh(cfg->ssh_port	    ? "--port"
+				: cfg->identities.n ? "--identity"
+						    : "--ssh-option",
+				err);
+	if (!send || (!cfg->force && !cfg->in_place))
+		return 0;
+	err_set(err, ST_USAGE, "%s is for the destination to say, unless it is an ssh: URI's",
+		cfg->force ? "--force" : "--in-place");
+	return err_hint(err, "give it to `migtool recv`");
 }
 
 /* What only makes sense, or does not, together. */
@@ -331,6 +376,8 @@ static int check_config(const struct config *cfg, struct error *err)
 	}
 	if (cfg->argv && (!cfg->argv[0] || !cfg->argv[0][0]))
 		return err_set(err, ST_USAGE, "no COMMAND behind --");
+	if (check_ssh(cfg, err))
+		return -1;
 	return params_check(&cfg->params, cfg->page_size ? cfg->page_size : 4096, err);
 }
 

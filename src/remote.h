@@ -20,6 +20,7 @@ struct remote_how {
 	const struct config_list *ssh_options; /* -o OPT=VALUE */
 	int timeout_ms;			       /* for connecting and logging in; -1: no limit */
 	bool writer;			       /* this side sends the memory */
+	bool extra; /* a further connection: its end explains nothing that the first does not */
 };
 
 struct remote_conn;
@@ -51,6 +52,10 @@ struct remote_conn {
 	int err_fd; /* read end: its stderr, at its end when there will be no more */
 	int end_fd; /* readable once the command's end is known (and stays so) */
 	void *priv;
+
+	/* What transport-remote.c has seen, for status(). */
+	bool heard;	/* something came from the far command's stdout */
+	char said[513]; /* the last line of stderr that is no migtool's, escaped */
 };
 
 /*
@@ -68,6 +73,21 @@ int ssh_start(const struct remote_how *how, const char *command, struct remote_c
  * transport_close, say why the command ended: its own words and status where it is a migtool's,
  * ST_NO_REMOTE where the far shell found none, the back end's reason where there was no connection.
  */
+/*
+ * Dials an ssh: URI as the command line says: its far process (far.h), or, with its name in `join`,
+ * a further connection to the one that runs. NULL: with the error.
+ */
+struct transport *remote_dial(const struct config *cfg, const struct uri *uri, bool writer,
+			      const char *join, int timeout_ms, struct cancel *cancel,
+			      struct error *err);
+
+/*
+ * After a failure, when nothing else happens with t any more: takes what the far side says about it
+ * into *err if err explains less, and prints its last words if they say something else. Does
+ * nothing to other transports.
+ */
+void remote_explain(struct transport *t, struct error *err);
+
 struct transport *remote_open(const struct remote_how *how, const char *command,
 			      struct cancel *cancel, struct error *err);
 

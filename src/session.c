@@ -7,6 +7,7 @@
 #include "link.h"
 #include "log.h"
 #include "progress.h"
+#include "remote.h"
 #include "signals.h"
 
 #include <errno.h>
@@ -334,6 +335,8 @@ static int choose_sides(struct session *ss, struct error *err)
 		return err_set(err, ST_USAGE, "--listen: %s cannot be listened on", ss->uri.text);
 	if (cfg->listen && cfg->peer == PEER_QEMU)
 		return err_set(err, ST_USAGE, "--listen: a QEMU never dials its source");
+	if (cfg->far)
+		return link_listen_joins(ss, err);
 	return listens ? link_listen(ss, err) : 0;
 }
 
@@ -384,6 +387,7 @@ static void session_destroy(struct session *ss)
 	link_drop_main(ss);
 	pending_free(ss->pending);
 	listener_close(ss->listener);
+	listener_close(ss->joins);
 	uri_free(&ss->uri);
 	pacer_destroy(&ss->pacer);
 	events_destroy(&ss->events);
@@ -423,6 +427,8 @@ static int finish_run(struct session *ss, struct run *r)
 {
 	struct error err;
 
+	if (r->rc)
+		remote_explain(ss->main, &r->err);
 	/* both ends know that it is done: what a command says now changes nothing */
 	if (!r->rc && link_end_main(ss, &err))
 		log_warn("all is done, but %s", err.msg);

@@ -49,7 +49,9 @@ struct session {
 	enum multifd_method method;
 
 	struct listener *listener; /* NULL: this side dials */
-	struct pending *pending;
+	struct listener *joins;	   /* the far end of an ssh: URI: where its channels come in */
+	struct pending *pending;   /* of either; NULL: this side dials channels too */
+	char join[33];		   /* the far end's name for `migtool join`; "": none (yet) */
 	struct transport *main;
 	struct transport *stash[255]; /* multifd channels that came before the main one */
 	unsigned nstash;

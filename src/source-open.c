@@ -180,8 +180,7 @@ static int accept_main(struct session *ss, struct error *err)
 
 static int dial_main(struct session *ss, struct error *err)
 {
-	ss->main = transport_dial(&ss->uri, true, (int)link_timeout_ms(ss), &ss->cancel, err);
-	return ss->main ? link_open_stream(ss, err) : -1;
+	return link_dial_main(ss, err) ? -1 : link_open_stream(ss, err);
 }
 
 int source_connect(struct session *ss, struct error *err)
@@ -239,6 +238,7 @@ static int fill_greeting(struct source *src, struct greeting *g, struct error *e
 	g->caps = ss->caps;
 	g->multifd_channels = params_multifd_channels(&cfg->params);
 	g->multifd_compression = params_multifd_compression(&cfg->params);
+	memcpy(g->join, ss->join, sizeof(g->join));
 	snprintf(g->machine, sizeof(g->machine), "%s", ss->machine);
 	snprintf(g->uuid, sizeof(g->uuid), "%s", ss->uuid);
 	if (src->img->manifest) {
@@ -264,8 +264,11 @@ static int greet_one_way(struct source *src, const struct greeting *g)
 	return 0;
 }
 
-static int no_answer(struct error *err)
+static int no_answer(const struct session *ss, struct error *err)
 {
+	/* it says itself what became of the far process */
+	if (ss->uri.scheme == SCHEME_SSH)
+		return -1;
 	if (err->status == ST_SOCKET)
 		err_hint(err, "is a `migtool recv` listening there? towards a QEMU use "
 			      "--peer qemu");
@@ -286,22 +289,28 @@ static uint64_t longest_wait_ms(const struct source *src)
 static int await_answer(struct source *src, struct error *err)
 {
 	struct session *ss = src->ss;
-	int r = cancel_wait(&ss->cancel, ss->main->rfd, POLLIN, LINK_SILENCE_MS, err);
+	bool far = ss->uri.scheme == SCHEME_SSH; /* nobody there until he has logged in */
+	int ms = far ? (int)link_timeout_ms(ss) : LINK_SILENCE_MS;
+	int r = cancel_wait(&ss->cancel, ss->main->rfd, POLLIN, ms, err);
 
 	if (r < 0)
 		return -1;
 	if (!r) {
 		err_set(err, ST_TIMEOUT, "%s does not answer the greeting within %d s",
-			ss->main->name, LINK_SILENCE_MS / 1000);
+			ss->main->name, ms / 1000);
+		if (far)
+			return err_hint(err, "--timeout SECONDS, 0 for never");
 		return err_hint(err,
 				"is this a one-way pipe? use --one-way; a QEMU? use --peer qemu");
 	}
 	if (greet_answer_get(&ss->stream, longest_wait_ms(src), &src->answer, err))
-		return no_answer(err);
+		return no_answer(ss, err);
 	if (!src->answer.take) {
 		*err = src->answer.why;
 		return -1;
 	}
+	if (far)
+		memcpy(ss->join, src->answer.join, sizeof(ss->join));
 	return 0;
 }
 
@@ -312,7 +321,7 @@ static int greet_migtool(struct source *src, struct error *err)
 	int rc = fill_greeting(src, &g, err);
 
 	if (!rc && greet_put(&ss->stream, &g, err))
-		rc = err->status == ST_SOCKET ? no_answer(err) : -1;
+		rc = err->status == ST_SOCKET ? no_answer(ss, err) : -1;
 	if (!rc)
 		rc = ss->main->two_way ? await_answer(src, err) : greet_one_way(src, &g);
 	greet_free(&g);

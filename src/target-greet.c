@@ -295,6 +295,8 @@ static int answer(struct target *t, const struct error *why, struct error *err)
 				  .multifd_channels = t->ss->channels };
 
 	snprintf(a.program, sizeof(a.program), "migtool %s", MIGTOOL_VERSION);
+	if (t->ss->joins)
+		memcpy(a.join, t->ss->join, sizeof(a.join));
 	if (why)
 		a.why = *why;
 	return greet_answer_put(&t->ss->stream, &a, err);
@@ -312,6 +314,8 @@ static void set_dialect(struct target *t)
 	if (d->runs)
 		t->ss->stream.readahead = 32 << 10;
 	memcpy(t->ss->id, t->greeting.session, sizeof(t->ss->id));
+	if (t->ss->uri.scheme == SCHEME_SSH)
+		memcpy(t->ss->join, t->greeting.join, sizeof(t->ss->join));
 	t->rp_open = t->ss->main->two_way && !t->greeting.one_way;
 }
 

@@ -118,8 +118,7 @@ static int accept_main(struct session *ss, struct error *err)
 
 static int dial_main(struct session *ss, struct error *err)
 {
-	ss->main = transport_dial(&ss->uri, false, (int)link_timeout_ms(ss), &ss->cancel, err);
-	return ss->main ? 0 : -1;
+	return link_dial_main(ss, err);
 }
 
 int target_accept(struct session *ss, struct error *err)

@@ -232,8 +232,8 @@ static int parse_ssh_path(struct uri *uri, const char *s, struct error *err)
 	path = percent_decode(uri, s, strlen(s), err);
 	if (!path)
 		return -1;
-	/* a relative one must not look like an option, nor like nothing */
-	if (home && (path[0] == '-' || !path[0])) {
+	/* a relative one must not look like an option, an absolute one, nor like nothing */
+	if (home && (path[0] == '-' || path[0] == '/' || !path[0])) {
 		len = strlen(path) + 3;
 		uri->path = malloc(len);
 		if (uri->path)

@@ -16,8 +16,8 @@ enum scheme {
 	SCHEME_FILE,  /* file:PATH */
 	SCHEME_STDIO, /* stdio: */
 	SCHEME_NULL,  /* null: */
-	SCHEME_IMAGE, /* image:PATH; known, not built */
 	SCHEME_SSH,   /* ssh://[USER@]HOST[:PORT]/PATH, /~/ is the home */
+	SCHEME_IMAGE, /* image:PATH; known, not built */
 	SCHEME_RDMA,  /* known, not built */
 	SCHEME__MAX
 };

@@ -115,6 +115,16 @@ static bool get_bool(const json_t *o, const char *key)
 	return json_is_true(json_object_get(o, key));
 }
 
+/* It becomes a word of a command line: hex digits, or nothing. */
+static int get_join(const json_t *o, char join[33], struct error *err)
+{
+	if (get_string(o, "join", join, 33, err))
+		return -1;
+	if (join[0] && (strlen(join) != 32 || strspn(join, "0123456789abcdef") != 32))
+		return err_set(err, ST_DATA, "greeting: join is no 32 hex digits");
+	return 0;
+}
+
 /* An array of strings, each judged by `each`; the count is bounded. */
 static int get_names(const json_t *o, const char *key,
 		     int (*each)(const char *name, void *to, struct error *err), void *to,
@@ -270,6 +280,7 @@ int greet_put(struct stream *s, const struct greeting *g, struct error *err)
 		set_if(o, "uuid", g->uuid);
 		set_if(o, "target-arch", g->target_arch);
 		set_if(o, "run-state", g->run_state);
+		set_if(o, "join", g->join);
 		if (g->has_base)
 			json_object_set_new(o, "base", json_string(digest_hex(g->base, hex)));
 	}
@@ -380,7 +391,7 @@ static int parse_identity(const json_t *o, struct greeting *g, struct error *err
 	    get_string(o, "uuid", g->uuid, sizeof(g->uuid), err) ||
 	    get_string(o, "target-arch", g->target_arch, sizeof(g->target_arch), err) ||
 	    get_string(o, "run-state", g->run_state, sizeof(g->run_state), err) ||
-	    get_string(o, "base", base, sizeof(base), err) ||
+	    get_string(o, "base", base, sizeof(base), err) || get_join(o, g->join, err) ||
 	    get_int(o, "page-size", 4096, 65536, &page, err) ||
 	    get_int(o, "data-bytes", 0, INT64_MAX, &g->data_bytes, err))
 		return -1;
@@ -469,14 +480,17 @@ int greet_answer_put(struct stream *s, const struct greet_answer *a, struct erro
 {
 	json_t *o;
 
-	if (a->take)
+	if (a->take) {
 		o = json_pack("{s:i, s:s, s:b, s:o, s:{s:i}}", "version", GREET_VERSION, "program",
 			      a->program, "take", 1, "features", features_to_json(a->features),
 			      "parameters", "multifd-channels", (int)a->multifd_channels);
-	else /* the words name files, and may have been cut inside a character */
+		if (o)
+			set_if(o, "join", a->join);
+	} else { /* the words name files, and may have been cut inside a character */
 		o = json_pack("{s:i, s:s, s:b, s:i, s:o, s:o}", "version", GREET_VERSION, "program",
 			      a->program, "take", 0, "status", (int)a->why.status, "reason",
 			      jsonline_string(a->why.msg), "hint", jsonline_string(a->why.hint));
+	}
 	return put_frame(s, o, err);
 }
 
@@ -519,6 +533,7 @@ int greet_answer_parse(const char *text, size_t len, struct greet_answer *a, boo
 	} else if (!check_version(o, err) &&
 		   !get_string(o, "program", a->program, sizeof(a->program), err) &&
 		   !get_names(o, "features", take_feature, &a->features, err) &&
+		   !get_join(o, a->join, err) &&
 		   !get_int(json_object_get(o, "parameters"), "multifd-channels", 1, 255, &channels,
 			    err)) {
 		a->take = get_bool(o, "take");

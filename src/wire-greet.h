@@ -53,6 +53,7 @@ struct greeting {
 	bool has_base;	   /* xbzrle against an old copy with this digest */
 	struct digest base;
 	bool has_device_state;
+	char join[33];	     /* the far end of an ssh: URI: its name for `migtool join`; or "" */
 	uint64_t data_bytes; /* what has to travel at most; for progress */
 	struct greet_block *blocks;
 	unsigned nblocks;
@@ -63,6 +64,7 @@ struct greet_answer {
 	bool take;
 	unsigned features;	   /* of those offered, what the source may use */
 	unsigned multifd_channels; /* at most as many as announced */
+	char join[33];		   /* as the greeting's */
 	struct error why;	   /* of a refusal: status, reason, hint */
 };
 

@@ -68,13 +68,13 @@ judge() {
 	[[ $output == *--force* && $output == *"migtool recv tcp::4444"* ]]
 	[[ $output != *--dry-run* && $output != *"migtool send"* ]]
 	run -0 "$MIGTOOL" --help send
-	[[ $output == *--dry-run* && $output != *--force* ]]
+	[[ $output == *--dry-run* && $output != *--connect* ]]
 }
 
 @test "what is not built yet is in no help and no listing" {
 	"$MIGTOOL" --help >help
 	"$MIGTOOL" --list-options >>help
-	for option in --guest --resume --rsh --no-sandbox --uffd-socket --postcopy-after psk; do
+	for option in --guest --resume --far --no-sandbox --uffd-socket --postcopy-after psk; do
 		run -1 grep -- "$option" help
 	done
 	run -4 "$MIGTOOL" send --guest 1 image tcp:h:1

@@ -138,8 +138,8 @@ other_binary() {
 }
 
 @test "zsh offers a command its own options" {
-	[ "$(in_zsh 'migtool recv --forc')" = "migtool recv --force " ]
-	[ "$(in_zsh 'migtool send --forc')" = "migtool send --forc" ]
+	[ "$(in_zsh 'migtool recv --conn')" = "migtool recv --connect " ]
+	[ "$(in_zsh 'migtool send --conn')" = "migtool send --conn" ]
 }
 
 @test "zsh completes what another binary lists" {

@@ -4,6 +4,7 @@
 
 bats_require_minimum_version 1.5.0
 load qemu
+load ssh
 
 setup() {
 	cd "$BATS_TEST_TMPDIR" || return
@@ -16,6 +17,7 @@ setup() {
 }
 
 teardown() {
+	sshd_stop "$PWD/sshd"
 	peer_teardown
 }
 
@@ -69,14 +71,44 @@ send_readme() {
 
 @test "through a command whose stdin and stdout reach the other end" {
 	mkdir there
-	# ssh HOST COMMAND..., where the host is a directory
-	cat >ssh <<'END'
+	# docker exec -i NAME COMMAND..., where the container is a directory
+	cat >docker <<'END'
 #!/bin/sh
-cd there && shift && exec "$@"
+cd "$3" && shift 3 && exec "$@"
 END
-	chmod +x ssh
-	send_readme 'exec:ssh host'
+	chmod +x docker
+	send_readme 'exec:docker'
 	cmp guest.mem there/guest.mem
+}
+
+# ssh_readme PATTERN: a command that goes through ssh, with this test's sshd, account and directory.
+# The account's home is a real one; what is put there has a name that nobody else uses.
+ssh_readme() {
+	local command
+	command=$(readme "$1")
+	command=$(sed -E -e "s|//(user@)?host|//$(id -un)@host|; s|/srv/|$PWD/there/|" \
+		-e "s|/~/guest.mem|/~/$HOME_FILE|" <<<"$command")
+	echo "$command"
+	eval "$command"
+}
+
+@test "to a host where only sshd runs, and from there" {
+	mkdir there
+	sshd_start "$PWD/sshd"
+	# what a user has in ~/.ssh/config
+	printf '#!/bin/sh\nexec %s -F %s "$@"\n' "$(command -v ssh)" "$PWD/sshd/client" >ssh
+	chmod +x ssh
+	HOME_FILE=migtool-test-$$-$RANDOM
+	ssh_readme 'send --rsh ssh guest.mem ssh:'
+	cmp guest.mem there/guest.mem
+	ssh_readme 'send --rsh ssh --cap multifd'
+	cmp guest.mem ~/"$HOME_FILE"
+	cp guest.mem sent.mem
+	printf 'another' | dd of=guest.mem bs=1 conv=notrunc status=none
+	ssh_readme "recv --rsh 'ssh -J"
+	rm ~/"$HOME_FILE"
+	cmp sent.mem guest.mem
+	assert_nothing_far "$PWD/sshd"
 }
 
 @test "only what changed" {

@@ -301,13 +301,59 @@ static void what_is_not_built_yet_says_so(void)
 {
 	FAILS("psk file", ST_UNSUPPORTED, "command psk is not built yet", "");
 	FAILS("send --resume i u", ST_UNSUPPORTED, "option --resume of send is not built yet", "");
-	FAILS("send -i key i u", ST_UNSUPPORTED, "option -i of send is not built yet", "");
-	FAILS("recv -okey=value u i", ST_UNSUPPORTED, "option -o of recv is not built yet", "");
 	FAILS("send --delta i u", ST_UNSUPPORTED, "option --delta of send is not built yet", "");
 	FAILS("send --cap postcopy-ram --guest 12 i u", ST_UNSUPPORTED,
 	      "option --guest of send is not built yet", "");
 	FAILS("recv --param tls-creds=x u i", ST_UNSUPPORTED,
 	      "parameter tls-creds is not built yet: TLS", "");
+}
+
+static void ssh_options_are_collected_and_need_an_ssh_uri(void)
+{
+	const char *hint = "migtool send IMAGE ssh://[USER@]HOST/PATH";
+
+	REQUIRE(parse("send -p 2222 -i a -ib --identity=c -o A=b -oC=d=e --rsh x --remote-command "
+		      "y i ssh://h/p") == 0);
+	CHECK(cfg.ssh_port == 2222 && cfg.identities.n == 3 && cfg.ssh_options.n == 2);
+	CHECK_STR(cfg.identities.v[0], "a");
+	CHECK_STR(cfg.identities.v[1], "b");
+	CHECK_STR(cfg.identities.v[2], "c");
+	CHECK_STR(cfg.ssh_options.v[1], "C=d=e");
+	CHECK_STR(cfg.rsh, "x");
+	CHECK_STR(cfg.remote_command, "y");
+	FAILS("send -p 22 i u", ST_USAGE, "--port needs an ssh: URI", hint);
+	FAILS("recv -i a u i", ST_USAGE, "--identity needs an ssh: URI", hint);
+	FAILS("recv -o a=b u i", ST_USAGE, "--ssh-option needs an ssh: URI", hint);
+	FAILS("check --rsh ssh", ST_USAGE, "--rsh needs an ssh: URI", hint);
+	FAILS("send -p 0 i ssh://h/p", ST_USAGE, "option --port cannot be \"0\"",
+	      "it takes a port, 1 to 65535");
+	FAILS("send -o ab i ssh://h/p", ST_USAGE, "option --ssh-option cannot be \"ab\"",
+	      "it takes OPT=VALUE, like StrictHostKeyChecking=yes");
+	CHECK(parse("send -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia i "
+		    "ssh://h/p") == 0);
+	FAILS("send -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia -ia i "
+	      "ssh://h/p",
+	      ST_USAGE, "option --identity stands more than 16 times", "");
+}
+
+static void what_recv_is_told_send_takes_for_ssh_alone(void)
+{
+	REQUIRE(parse("send --force --in-place i ssh://h/p") == 0);
+	CHECK(cfg.force && cfg.in_place);
+	FAILS("send --force i tcp:h:1", ST_USAGE,
+	      "--force is for the destination to say, unless it is an ssh: URI's",
+	      "give it to `migtool recv`");
+	FAILS("send --in-place i tcp:h:1", ST_USAGE,
+	      "--in-place is for the destination to say, unless it is an ssh: URI's",
+	      "give it to `migtool recv`");
+	FAILS("send --listen i ssh://h/p", ST_USAGE, "--listen does not go with an ssh: URI",
+	      "at its far end a migtool is started, which answers");
+	FAILS("recv --connect ssh://h/p i", ST_USAGE, "--connect does not go with an ssh: URI",
+	      "at its far end a migtool is started, which answers");
+	FAILS("send --peer qemu i ssh://h/p", ST_USAGE, "--peer qemu does not go with an ssh: URI",
+	      "at its far end a migtool is started, which answers");
+	FAILS("recv --far tcp::1 i", ST_USAGE, "--far is for the far end of an ssh: URI", "");
+	CHECK(parse("recv --far stdio: i") == 0 && cfg.far);
 }
 
 static void a_thousand_words_are_no_trouble(void)
@@ -375,6 +421,10 @@ static const struct test_case cases[] = {
 	{ "operands are counted", operands_are_counted },
 	{ "options belong to commands", options_belong_to_commands },
 	{ "what is not built yet says so", what_is_not_built_yet_says_so },
+	{ "ssh options are collected, and need an ssh URI",
+	  ssh_options_are_collected_and_need_an_ssh_uri },
+	{ "what recv is told, send takes for ssh alone",
+	  what_recv_is_told_send_takes_for_ssh_alone },
 	{ "a thousand words are no trouble", a_thousand_words_are_no_trouble },
 	{ "no words at all is an error", no_words_at_all_is_an_error },
 	{ "the table is sound", the_table_is_sound },

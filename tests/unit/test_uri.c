@@ -192,6 +192,7 @@ static void ssh_is_a_host_with_a_user_a_port_and_a_path(void)
 		{ "ssh://h/~/-rf", NULL, "h", "./-rf", 0 },
 		{ "ssh://h/~/%2drf", NULL, "h", "./-rf", 0 },
 		{ "ssh://h/~/", NULL, "h", "./", 0 },
+		{ "ssh://h/~//etc/x", NULL, "h", ".//etc/x", 0 },
 		{ "ssh://h/~", NULL, "h", "/~", 0 },
 		{ "ssh://h/%7e/x", NULL, "h", "/~/x", 0 },
 		{ "ssh://h/~/~/x", NULL, "h", "~/x", 0 },

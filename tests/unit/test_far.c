@@ -1,0 +1,162 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "test.h"
+
+#include "far.h"
+#include "options.h"
+
+#include <stdlib.h>
+
+static struct config cfg;
+static struct error e;
+
+/* The far command of a line like "send i ssh://h/p"; freed by the next call. */
+static const char *far_of(const char *line)
+{
+	static char *command;
+	char copy[512], *rest = copy, *argv[32] = { (char *)"migtool" };
+	struct uri u;
+	int n = 1;
+
+	free(command);
+	command = NULL;
+	options_free(&cfg);
+	snprintf(copy, sizeof(copy), "%s", line);
+	while (rest)
+		argv[n++] = strsep(&rest, " ");
+	if (options_parse(&cfg, n, argv, &e))
+		return e.msg;
+	if (uri_parse(&u, cfg.uri, &e))
+		return e.msg;
+	command =
+		far_command(&cfg, &u, cfg.command == CMD_RECV ? ROLE_DESTINATION : ROLE_SOURCE, &e);
+	uri_free(&u);
+	return command ? command : e.msg;
+}
+
+static void a_push_runs_recv_a_pull_runs_send(void)
+{
+	CHECK_STR(far_of("send i ssh://h/p"), "migtool recv --far -q stdio: /p");
+	CHECK_STR(far_of("recv ssh://h/~/p i"), "migtool send --far -q p stdio:");
+	CHECK_STR(far_of("send i ssh://h/~/-p"), "migtool recv --far -q stdio: ./-p");
+}
+
+static void what_the_far_side_has_to_know_goes_with_it(void)
+{
+	CHECK_STR(far_of("send -v i ssh://h/p"), "migtool recv --far stdio: /p");
+	CHECK_STR(far_of("send -vvv i ssh://h/p"), "migtool recv --far -v -v stdio: /p");
+	CHECK_STR(far_of("send -q i ssh://h/p"), "migtool recv --far -q -q stdio: /p");
+	CHECK_STR(far_of("send --force --in-place --timeout 7 i ssh://h/p"),
+		  "migtool recv --far -q --timeout=7 --force --in-place stdio: /p");
+	CHECK_STR(far_of("send --base b i ssh://h/p"), "migtool recv --far -q --delta stdio: /p");
+	/* this side's own */
+	CHECK_STR(far_of("recv --force --in-place ssh://h/p i"), "migtool send --far -q /p stdio:");
+	CHECK_STR(far_of("recv --block-name b --machine m --page-size 8K ssh://h/p i"),
+		  "migtool send --far -q --block-name=b --machine=m --page-size=8192 /p stdio:");
+	CHECK_STR(far_of("recv --cap multifd --cap events --cap xbzrle=off "
+			 "--param multifd-channels=4 --param max-bandwidth=10M ssh://h/p i"),
+		  "migtool send --far -q --cap=xbzrle=off --cap=multifd=on "
+		  "--param=max-bandwidth=10MiB --param=multifd-channels=4 /p stdio:");
+}
+
+static void an_extra_connection_joins_by_its_name(void)
+{
+	const char *id = "0123456789abcdef0123456789abcdef";
+	char *command;
+
+	far_of("send --remote-command x i ssh://h/p");
+	command = far_join_command(&cfg, id, &e);
+	REQUIRE(command);
+	CHECK_STR(command, "x join 0123456789abcdef0123456789abcdef");
+	free(command);
+	CHECK(far_is_id(id));
+	CHECK(!far_is_id("") && !far_is_id("0123456789abcdef0123456789abcde"));
+	CHECK(!far_is_id("0123456789abcdef0123456789abcdefa"));
+	CHECK(!far_is_id("0123456789ABCDEF0123456789abcdef"));
+	CHECK(!far_is_id("0123456789abcdef;123456789abcdef"));
+}
+
+static void the_remote_command_is_the_users_own_words(void)
+{
+	CHECK_STR(far_of("send --remote-command=sudo\t'x' i ssh://h/p"),
+		  "sudo\t'x' recv --far -q stdio: /p");
+	CHECK_STR(far_of("send --remote-command=\t i ssh://h/p"),
+		  "--remote-command is no line for a shell");
+	CHECK_STR(far_of("send --remote-command=a\nb i ssh://h/p"),
+		  "--remote-command is no line for a shell");
+}
+
+/* What a real shell makes of the command's last words: "printf" prints its operands. */
+static bool shell_sees(const char *path)
+{
+	struct uri u = { .scheme = SCHEME_SSH, .path = (char *)path };
+	char got[512] = "", *command;
+	size_t n;
+	FILE *f;
+
+	cfg.remote_command = "printf '%s/'";
+	command = far_command(&cfg, &u, ROLE_SOURCE, &e);
+	f = command ? popen(command, "r") : NULL;
+	free(command);
+	if (!f)
+		return false;
+	n = fread(got, 1, sizeof(got) - 1, f);
+	pclose(f);
+	/* "recv/--far/-q/stdio:/PATH/" */
+	return n > 21 && !memcmp(got, "recv/--far/-q/stdio:/", 21) && n == 21 + strlen(path) + 1 &&
+	       !memcmp(got + 21, path, strlen(path));
+}
+
+static void no_path_becomes_anything_else_in_a_shell(void)
+{
+	static const char *const paths[] = {
+		"/a b",
+		"/a\nb",
+		"/$(touch x)",
+		"/`touch x`",
+		"/'",
+		"/''",
+		"/a'b\"c",
+		"/\\",
+		"/*",
+		"/~root",
+		"~root",
+		"/#",
+		"/!",
+		"/;",
+		"/&",
+		"/|",
+		"/<",
+		"/${HOME",
+		"/a\tb",
+		"/{a,b}",
+		"/?",
+		"=x",
+		"/\xff\x01\x7f",
+	};
+	unsigned seed = 1;
+
+	options_free(&cfg);
+	far_of("send i ssh://h/p");
+	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+		CHECK(shell_sees(paths[i]));
+	for (int i = 0; i < 200; i++) {
+		char path[40] = "/";
+		size_t n = 1 + (size_t)i % 38;
+
+		for (size_t k = 1; k < n; k++) {
+			seed = seed * 1103515245 + 12345;
+			path[k] = (char)(1 + (seed >> 16) % 255);
+		}
+		CHECK(shell_sees(path));
+	}
+}
+
+static const struct test_case cases[] = {
+	{ "a push runs recv, a pull runs send", a_push_runs_recv_a_pull_runs_send },
+	{ "what the far side has to know goes with it",
+	  what_the_far_side_has_to_know_goes_with_it },
+	{ "an extra connection joins by its name", an_extra_connection_joins_by_its_name },
+	{ "the remote command is the user's own words", the_remote_command_is_the_users_own_words },
+	{ "no path becomes anything else in a shell", no_path_becomes_anything_else_in_a_shell },
+};
+TEST_MAIN(cases)
