@@ -37,7 +37,7 @@ endif
 
 ALL_CFLAGS = $(WARN) $(HARDEN) -D_GNU_SOURCE -DMIGTOOL_VERSION='"$(VERSION)"' -Isrc -pthread \
 	$(CPPFLAGS) $(CFLAGS)
-LIBS := -lpopt -ljansson -lxxhash -lzstd -lz -pthread
+LIBS := -lpopt -ljansson -lxxhash -lzstd -lz -lssh2 -pthread
 
 SRC := $(wildcard src/*.c)
 LIBOBJ := $(patsubst src/%.c,$(B)/%.o,$(filter-out src/main.c,$(SRC)))
@@ -147,7 +147,8 @@ fuzz-run: $(FUZZ:%=$(B)/target/fuzz_%)
 	$(Q)B=$(B) FUZZ_TIME=$(FUZZ_TIME) FUZZ_JOBS=$(FUZZ_JOBS) tests/fuzz/run $(FUZZ)
 
 AARCH64_DEPS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
-AARCH64_LIBS := libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev
+AARCH64_LIBS := libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev libssh2-1-dev \
+	libssl-dev
 AARCH64_ROOT := build/aarch64-libs
 # What qemu-user cannot do: SO_ZEROCOPY; mapping hugetlbfs (its addresses are not aligned enough).
 AARCH64_NOT := test_host test_image_host
@@ -213,6 +214,7 @@ clean:
 	rm -rf build
 
 DEPS := build-essential pkg-config libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev \
+	libssh2-1-dev \
 	bats python3 socat qemu-system-x86 busybox-static cpio jq btrfs-progs zstd zsh fish mandoc shellcheck git \
 	openssh-server openssh-client procps
 

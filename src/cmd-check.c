@@ -134,7 +134,7 @@ static int ask_peer(const struct config *cfg, const struct uri *uri, struct gree
 
 	if (cancel_init(&cancel, err))
 		return -1;
-	t = ssh ? remote_dial(cfg, uri, true, NULL, (int)ms, &cancel, err)
+	t = ssh ? remote_dial(cfg, uri, true, NULL, (int)ms, NULL, &cancel, err)
 		: transport_dial(uri, true, (int)ms, &cancel, err);
 	if (t && !t->two_way)
 		err_set(err, ST_USAGE, "check: %s carries no answer back", uri->text);

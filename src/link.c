@@ -91,7 +91,7 @@ static struct transport *dial(struct session *ss, bool extra, struct error *err)
 		return transport_dial(&ss->uri, writer, ms, &ss->cancel, err);
 	if (!extra || ss->join[0])
 		return remote_dial(ss->cfg, &ss->uri, writer, extra ? ss->join : NULL, ms,
-				   &ss->cancel, err);
+				   &ss->login, &ss->cancel, err);
 	err_set(err, ST_PROTOCOL, "the far migtool takes no further connections");
 	err_hint(err, "use the same release on both hosts, or leave multifd off");
 	return NULL;

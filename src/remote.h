@@ -21,7 +21,15 @@ struct remote_how {
 	int timeout_ms;			       /* for connecting and logging in; -1: no limit */
 	bool writer;			       /* this side sends the memory */
 	bool extra; /* a further connection: its end explains nothing that the first does not */
+	/*
+	 * What the library keeps between connections (keys, what was typed), made by the first, for
+	 * ssh_login_free. NULL: it keeps nothing.
+	 */
+	struct ssh_login **login;
 };
+
+struct ssh_login;
+void ssh_login_free(struct ssh_login *g);
 
 struct remote_conn;
 
@@ -75,11 +83,11 @@ int ssh_start(const struct remote_how *how, const char *command, struct remote_c
  */
 /*
  * Dials an ssh: URI as the command line says: its far process (far.h), or, with its name in `join`,
- * a further connection to the one that runs. NULL: with the error.
+ * a further connection to the one that runs. `login` may be NULL. NULL: with the error.
  */
 struct transport *remote_dial(const struct config *cfg, const struct uri *uri, bool writer,
-			      const char *join, int timeout_ms, struct cancel *cancel,
-			      struct error *err);
+			      const char *join, int timeout_ms, struct ssh_login **login,
+			      struct cancel *cancel, struct error *err);
 
 /*
  * After a failure, when nothing else happens with t any more: takes what the far side says about it

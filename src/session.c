@@ -388,6 +388,7 @@ static void session_destroy(struct session *ss)
 	pending_free(ss->pending);
 	listener_close(ss->listener);
 	listener_close(ss->joins);
+	ssh_login_free(ss->login);
 	uri_free(&ss->uri);
 	pacer_destroy(&ss->pacer);
 	events_destroy(&ss->events);

@@ -52,6 +52,7 @@ struct session {
 	struct listener *joins;	   /* the far end of an ssh: URI: where its channels come in */
 	struct pending *pending;   /* of either; NULL: this side dials channels too */
 	char join[33];		   /* the far end's name for `migtool join`; "": none (yet) */
+	struct ssh_login *login;   /* what logins to an ssh: URI share (remote.h) */
 	struct transport *main;
 	struct transport *stash[255]; /* multifd channels that came before the main one */
 	unsigned nstash;

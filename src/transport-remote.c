@@ -530,8 +530,8 @@ struct transport *remote_open(const struct remote_how *how, const char *command,
 }
 
 struct transport *remote_dial(const struct config *cfg, const struct uri *uri, bool writer,
-			      const char *join, int timeout_ms, struct cancel *cancel,
-			      struct error *err)
+			      const char *join, int timeout_ms, struct ssh_login **login,
+			      struct cancel *cancel, struct error *err)
 {
 	struct remote_how how = { .uri = uri,
 				  .rsh = cfg->rsh,
@@ -540,7 +540,8 @@ struct transport *remote_dial(const struct config *cfg, const struct uri *uri, b
 				  .ssh_options = &cfg->ssh_options,
 				  .timeout_ms = timeout_ms,
 				  .writer = writer,
-				  .extra = join };
+				  .extra = join,
+				  .login = login };
 	char *command = join ? far_join_command(cfg, join, err)
 			     : far_command(cfg, uri, writer ? ROLE_SOURCE : ROLE_DESTINATION, err);
 	struct transport *t = command ? remote_open(&how, command, cancel, err) : NULL;

@@ -86,7 +86,7 @@ END
 ssh_readme() {
 	local command
 	command=$(readme "$1")
-	command=$(sed -E -e "s|//(user@)?host|//$(id -un)@host|; s|/srv/|$PWD/there/|" \
+	command=$(sed -E -e "s|//(user@)?host|//$(id -un)@127.0.0.1:$SSH_PORT|; s|/srv/|$PWD/there/|" \
 		-e "s|/~/guest.mem|/~/$HOME_FILE|" <<<"$command")
 	echo "$command"
 	eval "$command"
@@ -99,14 +99,20 @@ ssh_readme() {
 	printf '#!/bin/sh\nexec %s -F %s "$@"\n' "$(command -v ssh)" "$PWD/sshd/client" >ssh
 	chmod +x ssh
 	HOME_FILE=migtool-test-$$-$RANDOM
-	ssh_readme 'send --rsh ssh guest.mem ssh:'
+	far_home=$HOME
+	mkdir -p home/.ssh
+	cp sshd/known_hosts home/.ssh/known_hosts
+	cp sshd/key home/.ssh/id_ed25519
+	export HOME=$PWD/home
+	unset SSH_AUTH_SOCK
+	ssh_readme 'send guest.mem ssh:'
 	cmp guest.mem there/guest.mem
-	ssh_readme 'send --rsh ssh --cap multifd'
-	cmp guest.mem ~/"$HOME_FILE"
+	ssh_readme 'send --cap multifd --param multifd-compression=zstd guest.mem ssh:'
+	cmp guest.mem "$far_home/$HOME_FILE"
 	cp guest.mem sent.mem
 	printf 'another' | dd of=guest.mem bs=1 conv=notrunc status=none
 	ssh_readme "recv --rsh 'ssh -J"
-	rm ~/"$HOME_FILE"
+	rm "$far_home/$HOME_FILE"
 	cmp sent.mem guest.mem
 	assert_nothing_far "$PWD/sshd"
 }

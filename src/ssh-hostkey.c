@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ssh-hostkey.h"
+
+#include "base64.h"
+#include "log.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+/* By name in known_hosts, and what to ask the server for. */
+static const struct {
+	const char *type, *methods;
+} types[] = {
+	{ "ssh-ed25519", "ssh-ed25519" },
+	{ "ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256" },
+	{ "ecdsa-sha2-nistp384", "ecdsa-sha2-nistp384" },
+	{ "ecdsa-sha2-nistp521", "ecdsa-sha2-nistp521" },
+	{ "ssh-rsa", "rsa-sha2-512,rsa-sha2-256,ssh-rsa" },
+};
+#define NTYPES (sizeof(types) / sizeof(types[0]))
+
+static bool have_type(const struct known_hosts *k, const char *type)
+{
+	for (size_t i = 0; i < k->n; i++)
+		if (k->keys[i].mark == KNOWN_PLAIN && !strcmp(k->keys[i].type, type))
+			return true;
+	return false;
+}
+
+/*
+ * A server shows one key, of the first type on our list that it has: those that can be verified go
+ * first. The others follow, so that a host without them can be told by its fingerprint.
+ */
+static void order(const struct known_hosts *k, char *out, size_t size)
+{
+	size_t n = 0;
+
+	for (int known = 1; known >= 0; known--)
+		for (size_t i = 0; i < NTYPES; i++)
+			if (have_type(k, types[i].type) == (known == 1))
+				n += (size_t)snprintf(out + n, size - n, "%s%s", n ? "," : "",
+						      types[i].methods);
+}
+
+/* For the shell: ' is the only character that is special between '. */
+static const char *quote(char *out, size_t size, const char *s)
+{
+	size_t n = 0;
+
+	if (!strpbrk(s, " \t\"'\\$`!*?[]()<>|&;#~{}=%") && *s)
+		return s;
+	out[n++] = '\'';
+	for (; *s && n + 6 < size; s++) {
+		if (*s == '\'') {
+			memcpy(out + n, "'\\''", 4);
+			n += 4;
+		} else {
+			out[n++] = *s;
+		}
+	}
+	out[n++] = '\'';
+	out[n] = '\0';
+	return out;
+}
+
+/*
+ * The command adds just the key whose fingerprint stands in the message; one that asks the host
+ * again could be given another. A long (RSA) key does not fit in a line for people.
+ */
+static void accept_command(const struct ssh_login *g, const char *type, const char *blob,
+			   size_t len, bool replace, char *out, size_t size)
+{
+	char base64[BASE64_SIZE(256)], name[300], f[600], q[600];
+	const char *quoted = "~/.ssh/known_hosts"; /* where none is read */
+	int n = 0;
+
+	if (g->nfiles > LOGIN_SYSTEM_FILES)
+		quoted = quote(f, sizeof(f), g->files[0]);
+
+	known_name(name, sizeof(name), g->host, g->port);
+	if (g->no_directory)
+		n = snprintf(out, size, "mkdir -m 700 ~/.ssh && ");
+	else if (replace)
+		n = snprintf(out, size, "ssh-keygen -R %s -f %s && ", quote(q, sizeof(q), name),
+			     quoted);
+	if (len <= 256)
+		snprintf(out + n, size - (size_t)n, "echo '%s %s %s' >> %s", name, type,
+			 base64_encode(base64, blob, len, true), quoted);
+	else
+		snprintf(out + n, size - (size_t)n, "ssh-keyscan -p %u -t rsa %s >> %s", g->port,
+			 quote(q, sizeof(q), g->host), quoted);
+}
+
+static int unknown(const struct ssh_login *g, const char *type, const char *print, const char *blob,
+		   size_t len, struct error *err)
+{
+	char command[512];
+
+	err_set(err, ST_REFUSED, "%s shows a host key that is not known: %s %s", g->text, type,
+		print);
+	accept_command(g, type, blob, len, false, command, sizeof(command));
+	return err_hint(err, "if that is its fingerprint, accept it: %s", command);
+}
+
+static int changed(const struct ssh_login *g, const struct known_key *which, const char *type,
+		   const char *print, const char *blob, size_t len, struct error *err)
+{
+	char command[512];
+
+	err_set(err, ST_REFUSED,
+		"%s shows another host key than the one in %s, line %u: %s %s. Somebody may be "
+		"between you and it",
+		g->text, which->file, which->line, type, print);
+	accept_command(g, type, blob, len, true, command, sizeof(command));
+	return err_hint(err, "only if its administrator says that this is the new one: %s",
+			command);
+}
+
+static int other_type(const struct ssh_login *g, const struct known_key *which, const char *type,
+		      const char *print, const char *blob, size_t len, struct error *err)
+{
+	char command[512];
+
+	err_set(err, ST_REFUSED,
+		"%s shows a host key that is not known: %s %s; %s, line %u, has its %s key, which "
+		"it does not show to libssh2 %s",
+		g->text, type, print, which->file, which->line, which->type, libssh2_version(0));
+	accept_command(g, type, blob, len, false, command, sizeof(command));
+	return err_hint(err, "use --rsh ssh, or, if that is its fingerprint, accept it: %s",
+			command);
+}
+
+static int judge(struct ssh_login *g, struct ssh_link *l, struct error *err)
+{
+	const char *hash = libssh2_hostkey_hash(l->s, LIBSSH2_HOSTKEY_HASH_SHA256), *blob;
+	const struct known_key *which;
+	char print[FINGERPRINT_SIZE], type[64];
+	size_t len = 0;
+	int kind;
+
+	blob = libssh2_session_hostkey(l->s, &len, &kind);
+	if (!blob || !hash || known_blob_type(blob, len, type))
+		return err_set(err, ST_REFUSED, "%s shows no host key", g->text);
+	known_fingerprint(print, (const uint8_t *)hash);
+	switch (known_judge(&g->known, blob, len, &which)) {
+	case KNOWN_YES:
+		log_verbose("the host key of %s is known: %s %s (%s, line %u)", l->name, type,
+			    print, which->file, which->line);
+		return 0;
+	case KNOWN_CHANGED:
+		return changed(g, which, type, print, blob, len, err);
+	case KNOWN_IS_REVOKED:
+		return err_set(err, ST_REFUSED,
+			       "%s shows a host key that was revoked in %s, line %u: %s %s",
+			       g->text, which->file, which->line, type, print);
+	case KNOWN_OTHER_TYPE:
+		return other_type(g, which, type, print, blob, len, err);
+	case KNOWN_ONLY_CA:
+		unknown(g, type, print, blob, len, err);
+		return err_hint(err,
+				"%s, line %u, knows only a certificate authority, which libssh2 "
+				"%s cannot check: use --rsh ssh",
+				which->file, which->line, libssh2_version(0));
+	case KNOWN_NO:
+		break;
+	}
+	return unknown(g, type, print, blob, len, err);
+}
+
+int ssh_hostkey_handshake(struct ssh_login *g, struct ssh_link *l, struct error *err)
+{
+	char hostkeys[512];
+
+	order(&g->known, hostkeys, sizeof(hostkeys));
+	if (ssh_link_handshake(l, hostkeys, err) || judge(g, l, err))
+		return -1;
+	log_verbose("ssh to %s: %s, %s", l->name,
+		    libssh2_session_methods(l->s, LIBSSH2_METHOD_CRYPT_CS),
+		    libssh2_session_methods(l->s, LIBSSH2_METHOD_MAC_CS));
+	return 0;
+}
