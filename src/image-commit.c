@@ -26,9 +26,13 @@
 
 static int sync_fd(int fd, const char *path, struct error *err)
 {
-	/* EINVAL: hugetlbfs, which has nothing to sync a directory to */
-	if (fsync(fd) < 0 && errno != EINVAL)
-		return err_sys(err, ST_FILE, errno, "cannot sync %s", path);
+	while (fsync(fd) < 0) {
+		/* EINVAL: hugetlbfs, which has nothing to sync a directory to */
+		if (errno == EINVAL)
+			return 0;
+		if (errno != EINTR)
+			return err_sys(err, ST_FILE, errno, "cannot sync %s", path);
+	}
 	return 0;
 }
 

@@ -231,8 +231,8 @@ int image_file_write(const struct image_file *f, uint64_t offset, const void *bu
 int image_file_zero(const struct image_file *f, uint64_t offset, uint64_t len)
 {
 	if (f->kind == FILE_REGULAR) {
-		if (!fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, (off_t)offset,
-			       (off_t)len))
+		if (!TEMP_FAILURE_RETRY(fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE,
+						  (off_t)offset, (off_t)len)))
 			return 0;
 		if (errno != EOPNOTSUPP && errno != ENOSYS)
 			return -1;

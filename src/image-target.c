@@ -139,13 +139,19 @@ static int wrong_size(const struct image_file *f, const struct block *b, struct 
 		       f->path, f->size, b->name, b->size);
 }
 
+static int set_length(int fd, uint64_t len)
+{
+	return TEMP_FAILURE_RETRY(ftruncate(fd, (off_t)len));
+}
+
 /* Takes what was in a file away, so that it is all hole. */
 static int empty_file(const struct image_file *f, struct error *err)
 {
 	if (image_file_empty(f) ||
-	    !fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, (off_t)f->size))
+	    !TEMP_FAILURE_RETRY(fallocate(f->fd, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0,
+					  (off_t)f->size)))
 		return 0;
-	if (errno != EOPNOTSUPP || ftruncate(f->fd, 0) < 0 || ftruncate(f->fd, (off_t)f->size) < 0)
+	if (errno != EOPNOTSUPP || set_length(f->fd, 0) < 0 || set_length(f->fd, f->size) < 0)
 		return err_sys(err, ST_FILE, errno, "cannot empty %s", f->path);
 	return 0;
 }
@@ -157,7 +163,7 @@ static int set_size(struct image_file *f, const struct block *b, struct error *e
 			       "block %s has %" PRIu64
 			       " bytes, no multiple of the huge page of %" PRIu32 " of %s",
 			       b->name, b->size, f->page, f->path);
-	if (ftruncate(f->fd, (off_t)b->size) < 0)
+	if (set_length(f->fd, b->size) < 0)
 		return err_sys(err, ST_FILE, errno, "cannot make %s %" PRIu64 " bytes large",
 			       f->path, b->size);
 	f->size = b->size;

@@ -35,6 +35,18 @@ static void file_free(struct transport *t)
 	io_free(t);
 }
 
+/* Some file systems cannot, and then there is nothing to wait for. */
+static int sync_fd(int fd)
+{
+	while (fsync(fd)) {
+		if (errno == EINVAL)
+			return 0;
+		if (errno != EINTR)
+			return -1;
+	}
+	return 0;
+}
+
 /* A rename lasts only once its directory was written. */
 static int sync_directory(const char *path)
 {
@@ -43,13 +55,12 @@ static int sync_directory(const char *path)
 		    : slash	  ? strndup(path, (size_t)(slash - path))
 				  : strdup(".");
 	int fd = dir ? broker_open(dir, O_RDONLY | O_DIRECTORY, 0) : -1;
-	int rc = fd < 0 ? -1 : fsync(fd);
+	int rc = fd < 0 ? -1 : sync_fd(fd);
 
 	free(dir);
 	if (fd >= 0)
 		close(fd);
-	/* Some file systems cannot, and then there is nothing to wait for. */
-	return rc && errno != EINVAL ? -1 : 0;
+	return rc;
 }
 
 static int rename_part(struct file *f)
@@ -78,7 +89,7 @@ static int file_finish(struct transport *t, struct error *err)
 		return io_shutdown_write(t, err);
 	if (io_stopped(t, err))
 		return -1;
-	if (fsync(t->wfd) && errno != EINVAL)
+	if (sync_fd(t->wfd))
 		return io_failed(t, false, errno, err);
 	if (rename_part(f))
 		return err_sys(err, ST_FILE, errno, "cannot rename %s to %s", f->part, f->path);
