@@ -254,14 +254,28 @@ static int remove_leftover(const char *part, struct error *err)
 	return r;
 }
 
+static void remove_made(const char *part, bool directory)
+{
+	int why = errno;
+
+	if ((directory ? image_dir_remove(part) : broker_unlink(part)) < 0)
+		log_warn("cannot remove %s: %s", part, strerror(errno));
+	errno = why;
+}
+
 /* Its descriptor, or -1 with errno. */
 static int make(const char *part, bool directory)
 {
+	int fd;
+
 	if (!directory)
 		return broker_open(part, O_RDWR | O_CREAT | O_EXCL | O_NOFOLLOW, 0600);
 	if (broker_mkdir(part, 0700) < 0)
 		return -1;
-	return broker_open(part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	fd = broker_open(part, O_RDONLY | O_DIRECTORY | O_NOFOLLOW, 0);
+	if (fd < 0)
+		remove_made(part, directory);
+	return fd;
 }
 
 int part_claim(const char *part, bool directory, int *out, struct error *err)
@@ -271,11 +285,18 @@ int part_claim(const char *part, bool directory, int *out, struct error *err)
 		int fd = make(part, directory), r;
 
 		if (fd >= 0) {
-			r = lock(fd, part, err) < 0 ? -1 : replaced(fd, part, err);
+			if (lock(fd, part, err) < 0) {
+				close(fd);
+				return -1;
+			}
+			r = replaced(fd, part, err);
 			if (!r) {
 				*out = fd;
 				return 0;
 			}
+			/* made, locked, and then something fails: it is still ours */
+			if (r < 0)
+				remove_made(part, directory);
 			close(fd);
 			if (r < 0)
 				return -1;
