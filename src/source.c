@@ -12,6 +12,7 @@
 #include "log.h"
 #include "multifd-send.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -228,6 +229,29 @@ int source_precopy(struct session *ss, struct error *err)
 
 /* ---- switchover ---- */
 
+/* A piece of the device state, whole. */
+static int read_piece(const struct source *src, int fd, uint8_t *buf, size_t len, uint64_t at,
+		      struct error *err)
+{
+	while (len > 0) {
+		ssize_t n = pread(fd, buf, len, (off_t)at);
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n < 0)
+			return err_sys(err, ST_FILE, errno, "cannot read the device state of %s",
+				       src->img->path);
+		if (!n)
+			return err_set(err, ST_UNSUPPORTED,
+				       "the device state of %s changed while it was read",
+				       src->img->path);
+		buf += n;
+		at += (uint64_t)n;
+		len -= (size_t)n;
+	}
+	return 0;
+}
+
 /* Towards a migtool in pieces that say their length; towards a QEMU as it was recorded. */
 static int send_pieces(struct source *src, int fd, uint64_t size, struct error *err)
 {
@@ -241,10 +265,7 @@ static int send_pieces(struct source *src, int fd, uint64_t size, struct error *
 	do {
 		size_t n = size - at < WIRE_PIECE ? (size_t)(size - at) : WIRE_PIECE;
 
-		if (pread(fd, buf, n, (off_t)at) != (ssize_t)n)
-			rc = err_set(err, ST_UNSUPPORTED,
-				     "the device state of %s changed while it was read",
-				     src->img->path);
+		rc = read_piece(src, fd, buf, n, at, err);
 		if (!rc)
 			rc = wire_put_command(&src->ss->stream, MIG_CMD_DEVICE_STATE, buf,
 					      (uint32_t)n, err);
