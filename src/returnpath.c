@@ -7,6 +7,19 @@
 
 #include <string.h>
 
+/* 0 is a QEMU's yes to all that was sent, so it cannot come before. A migtool says READY. */
+static int take_shut(struct returnpath *rp, uint32_t status, struct error *err)
+{
+	const struct session *ss = rp->ss;
+
+	if (!status && (ss->dialect.migtool || !ss->stream_over))
+		return err_set(err, ST_DATA, "return path: SHUT 0 %s",
+			       ss->dialect.migtool ? "from a migtool" : "before all was sent");
+	rp->shut = true;
+	rp->shut_status = status;
+	return status ? err_set(err, ST_REFUSED, "the destination failed: SHUT %u", status) : 0;
+}
+
 /* One message into the state. */
 static int take(struct returnpath *rp, const struct rp_message *m, struct error *err)
 {
@@ -21,11 +34,7 @@ static int take(struct returnpath *rp, const struct rp_message *m, struct error 
 		rp->pong_value = get_be32(m->payload);
 		break;
 	case RP_SHUT:
-		rp->shut = true;
-		rp->shut_status = get_be32(m->payload);
-		if (rp->shut_status)
-			rc = err_set(err, ST_REFUSED, "the destination failed: SHUT %u",
-				     rp->shut_status);
+		rc = take_shut(rp, get_be32(m->payload), err);
 		break;
 	case RP_READY:
 		if (!ss->stream_over)
@@ -72,6 +81,17 @@ static int take_end(struct returnpath *rp, int rc, struct error *err)
 		       rp->ss->main->name);
 }
 
+/* The destination has said that, or why, it fails: nothing more is read. */
+static void *stop(struct returnpath *rp, const struct error *why)
+{
+	session_peer_failed(rp->ss, why);
+	pthread_mutex_lock(&rp->lock);
+	rp->ended = true;
+	pthread_cond_broadcast(&rp->changed);
+	pthread_mutex_unlock(&rp->lock);
+	return NULL;
+}
+
 static void *run(void *arg)
 {
 	struct returnpath *rp = arg;
@@ -83,13 +103,10 @@ static void *run(void *arg)
 	while ((rc = rp_get(&ss->stream, &m, &err)) > 0) {
 		if (m.type == RP_FAILED && ss->dialect.migtool) {
 			wire_failed_unpack(m.payload, m.len, "the destination failed", &err);
-			session_peer_failed(ss, &err);
-			return NULL;
+			return stop(rp, &err);
 		}
-		if (take(rp, &m, &err)) {
-			session_peer_failed(ss, &err);
-			return NULL;
-		}
+		if (take(rp, &m, &err))
+			return stop(rp, &err);
 	}
 	if (take_end(rp, rc, &err))
 		session_fail(ss, &err);

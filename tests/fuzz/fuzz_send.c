@@ -167,6 +167,9 @@ static uint8_t take(struct talk *k)
 
 static void say(struct talk *k, enum when when, const void *bytes, size_t len)
 {
+	/* there is no COMMIT to wait for if no right READY was said */
+	if (when == AFTER_COMMIT && (k->wrong || !k->ready))
+		when = AFTER_ALL;
 	if (k->s->n < PIECES && len)
 		k->s->piece[k->s->n++] = (struct piece){ when, fuzz_copy(bytes, len), len };
 	else if (len)

@@ -103,6 +103,7 @@ static void the_whole_talk(void)
 static void a_qemu_says_shut(void)
 {
 	REQUIRE(begin(false));
+	ss.stream_over = true;
 	say_message(RP_SHUT, "\0\0\0\0", 4);
 	CHECK(!returnpath_wait(&rp, RP_WAIT_SHUT, &err) && !rp.shut_status);
 	hang_up();
@@ -200,6 +201,8 @@ static void hostile(void)
 	bad(false, ready, sizeof(ready), "READY from a QEMU");
 	bad(true, ready, sizeof(ready), "READY before all was sent");
 	BAD(true, "\x40\3\0\0\0\0", "DONE before COMMIT");
+	BAD(true, "\0\1\0\4\0\0\0\0", "SHUT 0 from a migtool");
+	BAD(false, "\0\1\0\4\0\0\0\0", "SHUT 0 before all was sent");
 }
 
 static void *fire(void *arg)
