@@ -1,12 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "wire-greet.h"
 
+#include "jsonbound.h"
 #include "jsonline.h"
 #include "log.h"
 #include "stats.h"
 #include "units.h"
 #include "wire-ram.h"
 
+#include <errno.h>
 #include <jansson.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -19,6 +21,10 @@ static const struct {
 	{ FEATURE_RUNS, "page-runs" },
 	{ FEATURE_MULTIFD2, "multifd-2" },
 };
+
+/* A greeting with all blocks that there may be is far from it. */
+#define VALUES_MAX 32768u
+#define LEVELS_MAX 16u
 
 #define NFEATURES (sizeof(feature_names) / sizeof(feature_names[0]))
 
@@ -235,8 +241,12 @@ static json_t *caps_to_json(const struct cap_set *caps)
 /* JSON is UTF-8; a name on a file system or a command line may be anything. */
 static int check_utf8(const char *what, const char *text, struct error *err)
 {
-	json_t *j = json_string(text);
+	json_t *j;
 
+	errno = 0;
+	j = json_string(text);
+	if (!j && errno == ENOMEM)
+		return err_set(err, ST_NOMEM, "no memory for a greeting");
 	if (!j)
 		return err_set(err, ST_UNSUPPORTED,
 			       "%s '%s' is not UTF-8, and cannot be greeted with", what, text);
@@ -255,6 +265,18 @@ static int check_texts(const struct greeting *g, struct error *err)
 	return check_utf8("the run state", g->run_state, err);
 }
 
+/*
+ * Where memory was short a list or an object merely lacks what could not be added, so errno, which
+ * was 0 before, has to tell. NULL then.
+ */
+static json_t *complete(json_t *o)
+{
+	if (errno != ENOMEM)
+		return o;
+	json_decref(o);
+	return NULL;
+}
+
 int greet_put(struct stream *s, const struct greeting *g, struct error *err)
 {
 	json_t *o, *blocks;
@@ -262,6 +284,7 @@ int greet_put(struct stream *s, const struct greeting *g, struct error *err)
 
 	if (check_texts(g, err))
 		return -1;
+	errno = 0;
 	blocks = json_array();
 	for (size_t i = 0; i < 16; i++)
 		snprintf(session + 2 * i, 3, "%02x", g->session[i]);
@@ -284,7 +307,7 @@ int greet_put(struct stream *s, const struct greeting *g, struct error *err)
 		if (g->has_base)
 			json_object_set_new(o, "base", json_string(digest_hex(g->base, hex)));
 	}
-	return put_frame(s, o, err);
+	return put_frame(s, complete(o), err);
 }
 
 static int parse_gpa(const char *text, struct greet_block *b, struct error *err)
@@ -429,21 +452,43 @@ static int check_version(const json_t *o, struct error *err)
 	return 0;
 }
 
-int greet_parse(const char *text, size_t len, struct greeting *g, struct error *err)
+/* An object, or NULL. `what` is "greeting" or "answer". */
+static json_t *load(const char *text, size_t len, size_t flags, const char *what, struct error *err)
 {
 	json_error_t why;
-	json_t *o = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
+	json_t *o;
+
+	if (!json_within(text, len, VALUES_MAX, LEVELS_MAX)) {
+		err_set(err, ST_DATA, "the %s has more than %u values, or more than %u levels",
+			what, VALUES_MAX, LEVELS_MAX);
+		return NULL;
+	}
+	errno = 0;
+	o = json_loadb(text, len, flags, &why);
+	if (json_is_object(o))
+		return o;
+	/* where memory is short jansson blames the text, or nothing */
+	if (!o && errno == ENOMEM)
+		err_set(err, ST_NOMEM, "no memory for the %s", what);
+	else
+		err_set(err, ST_PROTOCOL, "the %s is no JSON object (at byte %d)", what,
+			o ? 0 : why.position);
+	json_decref(o);
+	return NULL;
+}
+
+int greet_parse(const char *text, size_t len, struct greeting *g, struct error *err)
+{
+	json_t *o = load(text, len, JSON_REJECT_DUPLICATES, "greeting", err);
 	int rc = -1;
 
 	memset(g, 0, sizeof(*g));
-	if (!json_is_object(o))
-		err_set(err, ST_PROTOCOL, "the greeting is no JSON object (at byte %d)",
-			o ? 0 : why.position);
-	else if (!check_version(o, err) && !get_names(o, "needs", take_need, NULL, err) &&
-		 !get_names(o, "capabilities", take_cap, &g->caps, err) &&
-		 !get_names(o, "features", take_feature, &g->features, err) &&
-		 !parse_identity(o, g, err) && !parse_parameters(o, g, err) &&
-		 !parse_blocks(o, g, err))
+	if (!o)
+		return -1;
+	if (!check_version(o, err) && !get_names(o, "needs", take_need, NULL, err) &&
+	    !get_names(o, "capabilities", take_cap, &g->caps, err) &&
+	    !get_names(o, "features", take_feature, &g->features, err) &&
+	    !parse_identity(o, g, err) && !parse_parameters(o, g, err) && !parse_blocks(o, g, err))
 		rc = 0;
 	g->dry_run = get_bool(o, "dry-run");
 	g->one_way = get_bool(o, "one-way");
@@ -480,6 +525,7 @@ int greet_answer_put(struct stream *s, const struct greet_answer *a, struct erro
 {
 	json_t *o;
 
+	errno = 0;
 	if (a->take) {
 		o = json_pack("{s:i, s:s, s:b, s:o, s:{s:i}}", "version", GREET_VERSION, "program",
 			      a->program, "take", 1, "features", features_to_json(a->features),
@@ -491,7 +537,7 @@ int greet_answer_put(struct stream *s, const struct greet_answer *a, struct erro
 			      a->program, "take", 0, "status", (int)a->why.status, "reason",
 			      jsonline_string(a->why.msg), "hint", jsonline_string(a->why.hint));
 	}
-	return put_frame(s, o, err);
+	return put_frame(s, complete(o), err);
 }
 
 int greet_wait_put(struct stream *s, struct error *err)
@@ -519,16 +565,15 @@ static void parse_refusal(const json_t *o, struct greet_answer *a)
 int greet_answer_parse(const char *text, size_t len, struct greet_answer *a, bool *wait,
 		       struct error *err)
 {
-	json_error_t why;
-	json_t *o = json_loadb(text, len, 0, &why);
+	json_t *o = load(text, len, 0, "answer", err);
 	uint64_t channels;
 	int rc = -1;
 
 	memset(a, 0, sizeof(*a));
 	*wait = get_bool(o, "wait");
-	if (!json_is_object(o)) {
-		err_set(err, ST_PROTOCOL, "the answer is no JSON object");
-	} else if (*wait) {
+	if (!o)
+		return -1;
+	if (*wait) {
 		rc = 0;
 	} else if (!check_version(o, err) &&
 		   !get_string(o, "program", a->program, sizeof(a->program), err) &&
