@@ -44,7 +44,7 @@ LIBOBJ := $(patsubst src/%.c,$(B)/%.o,$(filter-out src/main.c,$(SRC)))
 UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 REPLAY := $(FUZZ:%=$(B)/fuzz/fuzz_%)
-TOOLS := $(patsubst tests/%.c,$(B)/tools/%,$(wildcard tests/tools/*.c))
+FAULTS := $(B)/tools/faults.so
 
 ifeq ($(V),1)
   Q :=
@@ -75,6 +75,13 @@ $(B)/unit/%: tests/unit/%.c $(B)/libmigtool.a
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/unit -MMD -MP -MF $@.d $(LINK_HARDEN) $(LDFLAGS) -o $@ $< \
 		$(B)/libmigtool.a $(LIBS)
 
+# To be preloaded by tests: no sanitizer, but told of it.
+$(FAULTS): tests/tools/faults.c $(B)/.flags
+	@mkdir -p $(@D)
+	$(say) TEST $@
+	$(Q)$(CC) $(WARN) -D_GNU_SOURCE $(if $(SANITIZE),-DFAULTS_WITHOUT_MEMORY) $(CPPFLAGS) -O2 -g \
+		-fPIC -shared -fvisibility=hidden -o $@ $< -ldl
+
 # Rebuild when flags change.
 $(B)/.flags: FORCE
 	@mkdir -p $(B)
@@ -82,7 +89,7 @@ $(B)/.flags: FORCE
 		echo '$(CC) $(ALL_CFLAGS) $(LINK_HARDEN)' > $@
 
 ## unit: the unit test programs, without running them
-unit: $(UNIT) $(REPLAY)
+unit: $(UNIT) $(REPLAY) $(FAULTS)
 
 ## check: builds and runs all tests; names in TESTS choose among them
 check: deps
@@ -114,10 +121,14 @@ bench: deps
 	+$(Q)$(MAKE) --no-print-directory all
 	$(Q)tests/bench/run.py --migtool $(B)/migtool --runs $(or $(RUNS),5) $(BENCH)
 
-## soak: transfers that end at random points; COUNT=200, SEED
+## soak: transfers that end at random points, then with each call failing; COUNT=200, SEED
 soak: deps
-	+$(Q)$(MAKE) --no-print-directory all
+	+$(Q)$(MAKE) --no-print-directory all $(FAULTS)
 	$(Q)tests/soak.py --migtool $(B)/migtool --count $(or $(COUNT),200) $(if $(SEED),--seed $(SEED))
+	$(Q)tests/soak.py --migtool $(B)/migtool --count $(or $(COUNT),200) --only kill \
+		$(if $(SEED),--seed $(SEED))
+	$(Q)tests/faults.py --migtool $(B)/migtool --library $(FAULTS) --all \
+		$(if $(SEED),--seed $(SEED))
 
 # A fuzz target's function is linked with replay.c, which feeds it the corpus, or with libFuzzer.
 $(B)/fuzz/%: tests/fuzz/%.c tests/fuzz/replay.c $(B)/libmigtool.a

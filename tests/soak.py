@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Ends transfers at random points and looks at what is left.
 
-soak.py [--count N] [--seed N] [--migtool PATH] [--dir DIR]
+soak.py [--count N] [--seed N] [--only WORD] [--migtool PATH] [--dir DIR]
 
 Each round sends an image to a recv on loopback in a random mode and, at a random point, does one of:
 SIGINT or SIGTERM to either side, SIGKILL to either side, the connection cut by a relay between them.
@@ -102,6 +102,7 @@ class Soak:
     def __init__(self, args, work):
         self.migtool, self.work = args.migtool, work
         self.random = random.Random(args.seed)
+        self.faults = [f for f in FAULTS if args.only in f]
         self.image = os.path.join(work, "source.img")
         self.out = os.path.join(work, "out.img")
         self.make_image()
@@ -188,7 +189,7 @@ class Soak:
 
     def round(self, number):
         mode = self.random.choice(MODES)
-        fault = self.random.choice(FAULTS)
+        fault = self.random.choice(self.faults)
         share = self.random.random()
         self.about = f"round {number}: {fault} at {share:.3f}, {' '.join(mode) or 'plain'}"
         seconds = self.undisturbed(mode)
@@ -214,6 +215,7 @@ def main():
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--count", type=int, default=200)
     p.add_argument("--seed", type=int, default=random.randrange(1 << 30))
+    p.add_argument("--only", default="", help="faults with this in their name, as kill")
     p.add_argument("--migtool", default="build/migtool")
     p.add_argument("--dir", default="/dev/shm")
     args = p.parse_args()
