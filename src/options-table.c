@@ -17,13 +17,15 @@
 #define FLAG_FIELD(cfg, row) (*(bool *)((char *)(cfg) + (row)->field))
 
 const struct command_info command_table[CMD__MAX] = {
-	[CMD_SEND] = { "send", "IMAGE URI", 2, 2, true, "send the memory image IMAGE to URI" },
+	[CMD_SEND] = { "send", "IMAGE URI", 2, 2, true, "send the memory image IMAGE to URI",
+		       false },
 	[CMD_RECV] = { "recv", "URI IMAGE [-- COMMAND [ARG]...]", 2, 2, true,
-		       "receive a memory image from URI into IMAGE; then start COMMAND" },
+		       "receive a memory image from URI into IMAGE; then start COMMAND", false },
 	[CMD_CHECK] = { "check", "[URI]", 0, 1, true,
-			"probe this host and check what is asked for; move nothing" },
-	[CMD_CAPS] = { "caps", "", 0, 0, true, "list the capabilities and what each does here" },
-	[CMD_PARAMS] = { "params", "", 0, 0, true, "list the parameters and their values" },
+			"probe this host and check what is asked for; move nothing", false },
+	[CMD_CAPS] = { "caps", "", 0, 0, true, "list the capabilities and what each does here",
+		       false },
+	[CMD_PARAMS] = { "params", "", 0, 0, true, "list the parameters and their values", false },
 	[CMD_JOIN] = { .name = "join",
 		       .operands = "ID",
 		       .min = 1,
@@ -31,7 +33,7 @@ const struct command_info command_table[CMD__MAX] = {
 		       .built = true,
 		       .hidden = true,
 		       .help = "hand one more connection to a migtool on this host" },
-	[CMD_PSK] = { "psk", "FILE", 1, 1, false, "make a pre-shared key file for TLS" },
+	[CMD_PSK] = { "psk", "FILE", 1, 1, false, "make a pre-shared key file for TLS", false },
 };
 
 static int bad_value(const struct option_row *row, const char *value, const char *expected,
