@@ -37,7 +37,7 @@ endif
 
 ALL_CFLAGS = $(WARN) $(HARDEN) -D_GNU_SOURCE -DMIGTOOL_VERSION='"$(VERSION)"' -Isrc -pthread \
 	$(CPPFLAGS) $(CFLAGS)
-LIBS := -lpopt -ljansson -lxxhash -lzstd -lz -lssh2 -pthread
+LIBS := -lpopt -ljansson -lxxhash -lzstd -lz -lssh2 -lgnutls -pthread
 
 SRC := $(wildcard src/*.c)
 LIBOBJ := $(patsubst src/%.c,$(B)/%.o,$(filter-out src/main.c,$(SRC)))
@@ -225,7 +225,7 @@ clean:
 	rm -rf build
 
 DEPS := build-essential pkg-config libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev \
-	libssh2-1-dev \
+	libssh2-1-dev libgnutls28-dev gnutls-bin \
 	bats python3 socat qemu-system-x86 busybox-static cpio jq btrfs-progs zstd zsh fish mandoc shellcheck git \
 	openssh-server openssh-client procps
 

@@ -8,6 +8,7 @@
 #include "jsonline.h"
 #include "log.h"
 #include "remote.h"
+#include "tls.h"
 #include "wire-greet.h"
 
 #include <jansson.h>
@@ -66,7 +67,7 @@ static int exchange(const struct config *cfg, struct stream *s, int quiet_ms,
 		g.page_size = cfg->page_size;
 	if (greet_put(s, &g, err))
 		return -1;
-	r = cancel_wait(s->t->cancel, s->t->rfd, POLLIN, quiet_ms, err);
+	r = transport_poll_in(s->t, quiet_ms, err);
 	if (r == 0) {
 		err_set(err, ST_TIMEOUT, "%s does not answer within %d s", s->t->name,
 			quiet_ms / 1000);
@@ -121,8 +122,25 @@ static int exchange_in_time(const struct config *cfg, struct stream *s, int ms, 
 	return rc;
 }
 
-static int ask_peer(const struct config *cfg, const struct uri *uri, struct greet_answer *a,
-		    struct error *err)
+/* A source's half of TLS, if it is asked for. */
+static struct transport *dial(const struct uri *uri, int ms, struct tls_creds *tls,
+			      struct cancel *cancel, struct error *err)
+{
+	struct transport *t = transport_dial(uri, true, ms, cancel, err);
+	struct error ignored;
+
+	if (!t || !tls)
+		return t;
+	t = tls_wrap(tls, t, err);
+	if (t && tls_handshake(t, TLS_HANDSHAKE_MS, err)) {
+		transport_close(t, &ignored);
+		t = NULL;
+	}
+	return t;
+}
+
+static int ask_peer(const struct config *cfg, const struct uri *uri, struct tls_creds *tls,
+		    struct greet_answer *a, struct error *err)
 {
 	int64_t ms = cfg->timeout < 0 ? 60000 : cfg->timeout ? cfg->timeout * 1000 : -1;
 	bool ssh = uri->scheme == SCHEME_SSH; /* who logs in first, and may be asked to */
@@ -135,7 +153,7 @@ static int ask_peer(const struct config *cfg, const struct uri *uri, struct gree
 	if (cancel_init(&cancel, err))
 		return -1;
 	t = ssh ? remote_dial(cfg, uri, true, NULL, (int)ms, NULL, &cancel, err)
-		: transport_dial(uri, true, (int)ms, &cancel, err);
+		: dial(uri, (int)ms, tls, &cancel, err);
 	if (t && !t->two_way)
 		err_set(err, ST_USAGE, "check: %s carries no answer back", uri->text);
 	else if (t && !stream_open(&s, t, 64 << 10, 64 << 10, err)) {
@@ -151,6 +169,26 @@ static int ask_peer(const struct config *cfg, const struct uri *uri, struct gree
 		rc = -1;
 	}
 	return rc;
+}
+
+/*
+ * The credentials of a source, which is what asks; without anybody to ask, a destination's do too.
+ * A QEMU's name in its certificate is looked for, too.
+ */
+static int open_tls(const struct config *cfg, const struct uri *uri, struct tls_creds **tls,
+		    struct error *err)
+{
+	struct tls_options o = { .creds = params_tls_creds(&cfg->params),
+				 .hostname = params_tls_hostname(&cfg->params),
+				 .authz = params_tls_authz(&cfg->params),
+				 .uri = uri };
+	struct error why;
+
+	*tls = tls_creds_open(&o, err);
+	o.server = true;
+	if (!*tls && !uri)
+		*tls = tls_creds_open(&o, &why);
+	return *tls ? 0 : -1;
 }
 
 /* ---- what is printed ---- */
@@ -202,6 +240,7 @@ int cmd_check(const struct config *cfg, struct error *err)
 	bool ask = cfg->uri && cfg->peer != PEER_QEMU;
 	struct greet_answer answer;
 	struct host_facts host;
+	struct tls_creds *tls = NULL;
 	struct uri uri = { 0 };
 	int rc = 0;
 
@@ -209,8 +248,11 @@ int cmd_check(const struct config *cfg, struct error *err)
 	if (cfg->uri && uri_parse(&uri, cfg->uri, err))
 		return -1;
 	rc = check_roles(cfg, &host, cfg->uri ? &uri : NULL, err);
+	if (!rc && params_tls(&cfg->params))
+		rc = open_tls(cfg, cfg->uri ? &uri : NULL, &tls, err);
 	if (!rc && ask)
-		rc = ask_peer(cfg, &uri, &answer, err);
+		rc = ask_peer(cfg, &uri, tls, &answer, err);
+	tls_creds_close(tls);
 	if (cfg->json)
 		rc = print_json(&host, !rc && ask ? &answer : NULL, rc ? err : NULL);
 	else if (!rc)

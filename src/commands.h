@@ -14,5 +14,6 @@ int cmd_check(const struct config *cfg, struct error *err);
 int cmd_caps(const struct config *cfg, struct error *err);
 int cmd_join(const struct config *cfg, struct error *err);
 int cmd_params(const struct config *cfg, struct error *err);
+int cmd_psk(const struct config *cfg, struct error *err);
 
 #endif

@@ -10,12 +10,9 @@
 
 #include <errno.h>
 #include <limits.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <unistd.h>
 
 int64_t link_timeout_ms(const struct session *ss)
 {
@@ -97,15 +94,24 @@ static struct transport *dial(struct session *ss, bool extra, struct error *err)
 	return NULL;
 }
 
+static struct transport *dial_secured(struct session *ss, bool extra, struct error *err)
+{
+	struct transport *t = dial(ss, extra, err);
+
+	return t && ss->tls ? link_secure(ss, t, err) : t;
+}
+
 int link_dial_main(struct session *ss, struct error *err)
 {
-	ss->main = dial(ss, false, err);
-	return ss->main ? 0 : -1;
+	ss->main = dial_secured(ss, false, err);
+	if (!ss->main)
+		return -1;
+	return ss->tls ? link_await_objection(ss, err) : 0;
 }
 
 struct transport *link_dial_extra(struct session *ss, struct error *err)
 {
-	return dial(ss, true, err);
+	return dial_secured(ss, true, err);
 }
 
 /* ---- the first packet ---- */
@@ -358,38 +364,10 @@ int link_image_digest(const struct image *img, struct digest *out, struct error 
 
 /* ---- ends ---- */
 
-/* By the clock: a peer that goes on sending makes each wait a short one. */
-static void drain_briefly(int fd)
-{
-	uint64_t now = stats_now(), end = now + 1000;
-	char rest[4096];
-	struct pollfd p = { .fd = fd, .events = POLLIN };
-
-	for (; now < end; now = stats_now()) {
-		if (poll(&p, 1, (int)(end - now)) > 0 && read(fd, rest, sizeof(rest)) <= 0 &&
-		    errno != EAGAIN && errno != EINTR)
-			return;
-	}
-}
-
 void link_last_words(struct session *ss, const void *buf, size_t len)
 {
-	const char *p = buf;
-	struct transport *t = ss->main;
-
-	if (!t || t->wfd < 0 || !t->two_way)
-		return;
-	while (len > 0) {
-		struct pollfd w = { .fd = t->wfd, .events = POLLOUT };
-		ssize_t n = poll(&w, 1, 1000) > 0 ? write(t->wfd, p, len) : -1;
-
-		if (n <= 0)
-			return;
-		p += n;
-		len -= (size_t)n;
-	}
-	shutdown(t->wfd, SHUT_WR);
-	drain_briefly(t->rfd);
+	if (ss->main)
+		transport_last_words(ss->main, buf, len);
 }
 
 int link_listen_joins(struct session *ss, struct error *err)
@@ -411,9 +389,11 @@ int link_listen(struct session *ss, struct error *err)
 	ss->pending = pending_new(ss->listener, &ss->cancel, err);
 	if (!ss->pending)
 		return -1;
+	link_secure_pending(ss);
 	uri = listener_uri(ss->listener);
 	snprintf(ss->socket_address, sizeof(ss->socket_address), "%s", uri);
 	log_info("listening on %s", uri);
+	link_warn_open(ss, uri);
 	if (ss->cfg->ready_fd >= 0 && dprintf(ss->cfg->ready_fd, "%s\n", uri) < 0)
 		return err_sys(err, ST_FILE, errno, "cannot write to --ready-fd %d",
 			       ss->cfg->ready_fd);

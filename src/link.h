@@ -97,4 +97,20 @@ int link_listen_joins(struct session *ss, struct error *err);
 /* Listens, and says where: to people, to --ready-fd. */
 int link_listen(struct session *ss, struct error *err);
 
+/*
+ * With tls-creds (ss->tls). link_secure wraps a connection that was dialled and shakes hands; it is
+ * taken over, NULL: it was closed. link_secure_pending does so for those that will be accepted.
+ */
+struct transport *link_secure(struct session *ss, struct transport *t, struct error *err);
+void link_secure_pending(struct session *ss);
+
+/*
+ * The main connection towards a QEMU: waits a moment, for a QEMU that does not accept what we are
+ * says nothing and closes. ST_REFUSED.
+ */
+int link_await_objection(struct session *ss, struct error *err);
+
+/* A warning if there is no TLS and `uri`, where we listen, can be reached from other hosts. */
+void link_warn_open(struct session *ss, const char *uri);
+
 #endif

@@ -344,8 +344,6 @@ static int take_section(struct target *t, enum wire_type type, struct error *err
 /* More bytes are coming? Not when the last ones may be the end and nothing follows for a while. */
 static int more_comes(struct target *t, const struct blob *b, struct error *err)
 {
-	int fd = t->ss->main->rfd;
-
 	if (!t->rp_open || stream_buffered(&t->ss->stream))
 		return 1;
 	if (blob_complete(b))
@@ -353,7 +351,7 @@ static int more_comes(struct target *t, const struct blob *b, struct error *err)
 	if (!blob_ends_with_eof(b))
 		return 1;
 	/* a machine that suppresses the description: only silence tells (qemu-wire 1.6) */
-	return cancel_wait(&t->ss->cancel, fd, POLLIN, 2000, err);
+	return transport_poll_in(t->ss->main, 2000, err);
 }
 
 static int keep_piece(struct target *t, struct blob *b, const void *buf, size_t len,

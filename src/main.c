@@ -11,6 +11,7 @@
 static int (*const commands[CMD__MAX])(const struct config *cfg, struct error *err) = {
 	[CMD_SEND] = cmd_send, [CMD_RECV] = cmd_recv,	  [CMD_CHECK] = cmd_check,
 	[CMD_CAPS] = cmd_caps, [CMD_PARAMS] = cmd_params, [CMD_JOIN] = cmd_join,
+	[CMD_PSK] = cmd_psk,
 };
 
 static enum log_level level(int verbosity)

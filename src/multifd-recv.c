@@ -372,6 +372,7 @@ static int keep(struct multifd_recv *m, struct transport *t, struct stream *s, u
 	ch = &m->channels[id];
 	if (ch->t)
 		return err_set(err, ST_DATA, "multifd channel %u came twice", id);
+	t->lax_end = !m->t->ss->dialect.migtool;
 	ch->t = t;
 	ch->s = *s;
 	return 0;

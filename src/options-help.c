@@ -35,6 +35,10 @@ static const struct {
 	  1u << CMD_RECV },
 	{ "Give it to a QEMU 7.2 that waits with -incoming tcp::4444:",
 	  "migtool send --peer qemu:7.2 guest/ tcp:HOST:4444", 1u << CMD_SEND },
+	{ "Make a key for TLS, to be copied to the other host:", "migtool psk keys.psk",
+	  1u << CMD_PSK },
+	{ "Encrypted with it, as the destination has to be:",
+	  "migtool send --param tls-creds=keys.psk guest.mem tcp:HOST:4444", 1u << CMD_SEND },
 	{ "Ask whether this host can do it:", "migtool check --cap multifd --cap zero-copy-send",
 	  1u << CMD_CHECK },
 };

@@ -33,7 +33,7 @@ const struct command_info command_table[CMD__MAX] = {
 		       .built = true,
 		       .hidden = true,
 		       .help = "hand one more connection to a migtool on this host" },
-	[CMD_PSK] = { "psk", "FILE", 1, 1, false, "make a pre-shared key file for TLS", false },
+	[CMD_PSK] = { "psk", "FILE", 1, 1, true, "make a pre-shared key file for TLS", false },
 };
 
 static int bad_value(const struct option_row *row, const char *value, const char *expected,

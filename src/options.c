@@ -316,6 +316,7 @@ static int take_operands(struct config *cfg, const struct words *w, struct error
 		cfg->uri = n ? o[0] : NULL;
 		break;
 	case CMD_JOIN:
+	case CMD_PSK:
 		cfg->image = o[0];
 		break;
 	default:

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define NOT_LIVE	   "a static image has no guest to slow down, stop or announce"
-#define NO_TLS		   "not built yet: TLS"
 #define NO_POSTCOPY	   "not built yet: postcopy"
 #define NO_BLOCK	   "not built yet: block devices in the stream"
 #define CAME_WITH(version) "not built yet: came with QEMU " version
@@ -68,9 +67,12 @@ const struct param_info param_table[PARAM__MAX] = {
 		INT("cpu-throttle-increment", "2.7", "%", 1, 99, 10, INERT, NOT_LIVE),
 	[PARAM_CPU_THROTTLE_TAILSLOW] = BOOL("cpu-throttle-tailslow", "5.1", 0, INERT, NOT_LIVE),
 	[PARAM_MAX_CPU_THROTTLE] = INT("max-cpu-throttle", "3.1", "%", 1, 99, 99, INERT, NOT_LIVE),
-	[PARAM_TLS_CREDS] = STR("tls-creds", "2.7", REFUSED, NO_TLS),
-	[PARAM_TLS_HOSTNAME] = STR("tls-hostname", "2.7", REFUSED, NO_TLS),
-	[PARAM_TLS_AUTHZ] = STR("tls-authz", "4.0", REFUSED, NO_TLS),
+	[PARAM_TLS_CREDS] = STR("tls-creds", "2.7", ACT,
+				"where TLS's credentials are: DIR as QEMU's, or keys.psk"),
+	[PARAM_TLS_HOSTNAME] = STR("tls-hostname", "2.7", ACT,
+				   "the destination's name in its certificate, if not the URI's"),
+	[PARAM_TLS_AUTHZ] = STR("tls-authz", "4.0", ACT,
+				"names that the peer may have: NAME;NAME, whole names"),
 	[PARAM_MAX_BANDWIDTH] = SIZE("max-bandwidth", "2.8", "bytes/s", 0, 0, ACT,
 				     "what the source sends at most; 0: no limit",
 				     .differs = "QEMU's default is 128MiB"),
@@ -257,6 +259,18 @@ int param_parse(struct params *p, const char *arg, struct error *err)
 	return param_set(p, (enum param)which, eq + 1, err);
 }
 
+/* Who names a peer and gives nothing to know it by would believe to be protected. */
+static int check_tls(const struct params *p, struct error *err)
+{
+	enum param lone = params_tls_authz(p) ? PARAM_TLS_AUTHZ : PARAM_TLS_HOSTNAME;
+
+	if (params_tls(p) || !params_text(p, lone))
+		return 0;
+	err_set(err, ST_USAGE, "parameter %s has no effect without tls-creds",
+		param_table[lone].name);
+	return err_hint(err, "--param tls-creds=DIR");
+}
+
 int params_check(const struct params *p, uint32_t page_size, struct error *err)
 {
 	uint64_t most = p->num[PARAM_MAX_CPU_THROTTLE], first = p->num[PARAM_CPU_THROTTLE_INITIAL];
@@ -268,6 +282,8 @@ int params_check(const struct params *p, uint32_t page_size, struct error *err)
 			most, first);
 		return err_hint(err, "raise the one or lower the other");
 	}
+	if (check_tls(p, err))
+		return -1;
 	if (params_xbzrle_cache_size(p) < page_size) {
 		err_set(err, ST_USAGE,
 			"parameter xbzrle-cache-size is %" PRIu64 ", less than a page of %" PRIu32

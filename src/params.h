@@ -142,10 +142,31 @@ static inline uint64_t params_xbzrle_cache_size(const struct params *p)
 	return p->num[PARAM_XBZRLE_CACHE_SIZE];
 }
 
+/* NULL: not given, or empty. */
+static inline const char *params_text(const struct params *p, enum param which)
+{
+	return p->str[which] && p->str[which][0] ? p->str[which] : NULL;
+}
+
+static inline const char *params_tls_creds(const struct params *p)
+{
+	return params_text(p, PARAM_TLS_CREDS);
+}
+
+static inline const char *params_tls_hostname(const struct params *p)
+{
+	return params_text(p, PARAM_TLS_HOSTNAME);
+}
+
+static inline const char *params_tls_authz(const struct params *p)
+{
+	return params_text(p, PARAM_TLS_AUTHZ);
+}
+
 /* TLS is on iff tls-creds is not empty. */
 static inline bool params_tls(const struct params *p)
 {
-	return p->str[PARAM_TLS_CREDS] && p->str[PARAM_TLS_CREDS][0];
+	return params_tls_creds(p);
 }
 
 #endif

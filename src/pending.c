@@ -9,7 +9,9 @@
 #include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/socket.h>
 
+#define PARTING_MS    1000
 #define SILENCE_MS    10000
 #define GRACE_MS      1000
 #define MAGIC_QEVM    0x5145564dU
@@ -62,6 +64,38 @@ void pending_free(struct pending *p)
 	free(p);
 }
 
+/* The oldest gives its place to another one. */
+static void make_room(struct pending *p)
+{
+	if (p->n < PENDING_MAX)
+		return;
+	if (p->one[0].state != PENDING_PARTING)
+		log_warn("dropped the connection from %s: it said nothing, and %d others wait",
+			 p->one[0].t->name, PENDING_MAX);
+	drop(p, 0);
+}
+
+/* TLS over it from now on. -1: it is gone, and its place with it. */
+static int begin_tls(struct pending *p, int i)
+{
+	struct pending_one *c = &p->one[i];
+	struct transport *inner = c->t;
+	struct error why;
+
+	c->t = tls_wrap(p->tls, inner, &why);
+	if (!c->t) {
+		log_warn("dropped a connection: %s", why.msg);
+		take(p, i);
+		return -1;
+	}
+	c->state = PENDING_HANDSHAKE;
+	c->fd = c->t->wfd;
+	c->events = POLLOUT; /* whatever comes first: it is asked at once */
+	c->partial = false;
+	c->deadline = io_deadline(p->silence_ms);
+	return 0;
+}
+
 /* 1: there is one more, 0: it was gone already, -1. */
 static int accept_one(struct pending *p, struct error *err)
 {
@@ -69,17 +103,16 @@ static int accept_one(struct pending *p, struct error *err)
 
 	if (!t)
 		return err->status == ST_OK ? 0 : -1;
-	if (p->n == PENDING_MAX) {
-		log_warn("dropped the connection from %s: it said nothing, and %d others wait",
-			 p->one[0].t->name, PENDING_MAX);
-		drop(p, 0);
-	}
+	make_room(p);
 	p->one[p->n++] = (struct pending_one){
 		.t = t,
+		.state = p->tls ? PENDING_TLS : PENDING_SPEECH,
 		.since = io_now_ms(),
 		.deadline = io_deadline(p->silence_ms),
 		.fresh = t->ops->peek != NULL,
 	};
+	if (p->tls && p->client)
+		begin_tls(p, p->n - 1);
 	return 1;
 }
 
@@ -92,20 +125,48 @@ static bool enough(const uint8_t *first, ssize_t n)
 	return n >= 8 || (n >= 4 && magic == MAGIC_QEVM);
 }
 
-/* What connection i has said. 1: enough, 0: not yet, -1: it was dropped. */
-static int examine(struct pending *p, int i, short revents, uint8_t first[8])
+/* It was refused. What it was told travels better if it is not reset at once. */
+static void part(struct pending_one *c)
+{
+	shutdown(c->t->wfd, SHUT_WR);
+	c->state = PENDING_PARTING;
+	c->partial = false;
+	c->deadline = io_deadline(PARTING_MS);
+}
+
+/* Reads what nobody wants any more. 0: it goes on, -1: it is gone. */
+static int go_on_parting(struct pending *p, int i)
 {
 	struct pending_one *c = &p->one[i];
-	uint8_t said[MULTIFD_FIRST] = { 0 };
+	char rest[4096];
+	ssize_t n = recv(c->t->rfd, rest, sizeof(rest), MSG_DONTWAIT);
+
+	if (io_left_ms(c->deadline) && (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))))
+		return 0;
+	drop(p, i);
+	return -1;
+}
+
+/*
+ * Looks at what connection i has said, `want` bytes at most. 1: there is something, 0: not yet, -1:
+ * it was dropped.
+ */
+static int look(struct pending *p, int i, short revents,
+		bool (*enough_of)(const uint8_t *, ssize_t), uint8_t said[MULTIFD_FIRST])
+{
+	struct pending_one *c = &p->one[i];
 	struct error why;
-	ssize_t n = transport_peek(c->t, said, sizeof(said), &why);
+	ssize_t n;
 
 	c->fresh = false;
-	memcpy(first, said, 8);
-	if (n > 0 && enough(said, n))
+	memset(said, 0, MULTIFD_FIRST);
+	n = transport_peek(c->t, said, MULTIFD_FIRST, &why);
+	if (n > 0 && enough_of(said, n))
 		return 1;
 	c->partial = n > 0;
-	if (n < 0 || revents & (POLLHUP | POLLRDHUP | POLLERR))
+	if (n < 0 && why.status == ST_REFUSED)
+		log_warn("dropped the connection from %s: %s", c->t->name, why.msg);
+	else if (n < 0 || revents & (POLLHUP | POLLRDHUP | POLLERR))
 		log_warn("dropped the connection from %s: it ended after %zd byte%s", c->t->name,
 			 n < 0 ? 0 : n, n == 1 ? "" : "s");
 	else if (!io_left_ms(c->deadline))
@@ -115,6 +176,101 @@ static int examine(struct pending *p, int i, short revents, uint8_t first[8])
 		return 0;
 	drop(p, i);
 	return -1;
+}
+
+/* A TLS client's first byte is enough to know it by. */
+static bool enough_or_tls(const uint8_t *first, ssize_t n)
+{
+	return first[0] == TLS_FIRST_BYTE || enough(first, n);
+}
+
+/* A client that wants TLS understands an alert, without encryption at this point. */
+static void refuse_tls(struct pending_one *c)
+{
+	static const uint8_t protocol_version[] = { 21, 3, 3, 0, 2, 2, 70 };
+	struct iovec iov = { (void *)protocol_version, sizeof(protocol_version) };
+	struct error ignored;
+
+	log_warn("dropped the connection from %s: the source speaks TLS; give --param "
+		 "tls-creds=DIR",
+		 c->t->name);
+	transport_writev(c->t, &iov, 1, &ignored);
+	part(c);
+}
+
+static void refuse_plain(struct pending *p, struct pending_one *c, const uint8_t first[8])
+{
+	char shown[64];
+
+	log_warn("dropped the connection from %s: it begins with \"%s\", which is no TLS, and "
+		 "tls-creds is given here",
+		 c->t->name, log_escape(shown, sizeof(shown), first, 8));
+	if (p->refuse_plain)
+		p->refuse_plain(c->t, first);
+	part(c);
+}
+
+/* 1: it is done, 0: not yet, -1: no longer in its place, or only to part. */
+static int go_on_shaking(struct pending *p, int i)
+{
+	struct pending_one *c = &p->one[i];
+	char text[512];
+	struct error why;
+	int r = tls_handshake_step(c->t, &c->fd, &c->events, &why);
+
+	if (r > 0) {
+		log_verbose("%s is %s", c->t->name, (tls_describe(c->t, text, sizeof(text)), text));
+		c->state = PENDING_SPEECH;
+		c->deadline = io_deadline(p->silence_ms);
+		return 1;
+	}
+	if (r < 0) {
+		log_warn("dropped the connection: %s", why.msg);
+		if (why.hint[0])
+			log_warn("hint: %s", why.hint);
+		part(c);
+		return -1;
+	}
+	if (io_left_ms(c->deadline))
+		return 0;
+	log_warn("dropped the connection from %s: no TLS handshake in %g s", c->t->name,
+		 p->silence_ms / 1000.0);
+	drop(p, i);
+	return -1;
+}
+
+/* What connection i has said. 1: enough, 0: not yet, -1: it was dropped. */
+static int examine(struct pending *p, int i, short revents, uint8_t first[8])
+{
+	uint8_t said[MULTIFD_FIRST];
+	int r;
+
+	if (p->one[i].state == PENDING_TLS) {
+		r = look(p, i, revents, enough_or_tls, said);
+		if (r <= 0)
+			return r;
+		if (said[0] != TLS_FIRST_BYTE) {
+			refuse_plain(p, &p->one[i], said);
+			return 0;
+		}
+		if (begin_tls(p, i))
+			return -1;
+	}
+	if (p->one[i].state == PENDING_HANDSHAKE) {
+		r = go_on_shaking(p, i);
+		if (r <= 0)
+			return r;
+		revents = 0; /* it may have said all and gone: the transport knows */
+	}
+	if (p->one[i].state == PENDING_PARTING)
+		return go_on_parting(p, i);
+	r = look(p, i, revents, p->tls ? enough : enough_or_tls, said);
+	if (r > 0 && !p->tls && said[0] == TLS_FIRST_BYTE) {
+		refuse_tls(&p->one[i]);
+		return 0;
+	}
+	memcpy(first, said, 8);
+	return r;
 }
 
 /* How long no further connection may be accepted. */
@@ -141,6 +297,16 @@ static int wait_ms(const struct pending *p, int64_t deadline)
 	return ms;
 }
 
+static struct pollfd await(const struct pending_one *c)
+{
+	if (c->state == PENDING_HANDSHAKE)
+		return (struct pollfd){ .fd = c->fd, .events = c->events };
+	return (struct pollfd){
+		.fd = c->t->rfd,
+		.events = c->partial ? POLLRDHUP : POLLIN | POLLRDHUP,
+	};
+}
+
 /* One wait for everything. pfd[0] is the token, [1] the listener, then the connections. */
 static int wait_all(struct pending *p, int64_t deadline, struct pollfd *pfd, struct error *err)
 {
@@ -149,10 +315,7 @@ static int wait_all(struct pending *p, int64_t deadline, struct pollfd *pfd, str
 	pfd[0] = (struct pollfd){ .fd = p->cancel->fd, .events = POLLIN };
 	pfd[1] = (struct pollfd){ .fd = full_ms(p) ? -1 : listener_fd(p->l), .events = POLLIN };
 	for (int i = 0; i < p->n; i++)
-		pfd[2 + i] = (struct pollfd){
-			.fd = p->one[i].t->rfd,
-			.events = p->one[i].partial ? POLLRDHUP : POLLIN | POLLRDHUP,
-		};
+		pfd[2 + i] = await(&p->one[i]);
 	rc = poll(pfd, (nfds_t)p->n + 2, wait_ms(p, deadline));
 	if (cancel_fired(p->cancel))
 		return cancel_reason(p->cancel, err);

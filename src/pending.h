@@ -7,22 +7,41 @@
  * A QEMU with many channels opens all of them before the first one speaks. So when all places are
  * taken the oldest is dropped only after it had a second to speak; until then others stay in the
  * listener's queue.
+ *
+ * With TLS a connection shakes hands here, all of them side by side, and its first bytes are those
+ * inside. Who is refused is told why (an alert, or `refuse_plain`), and read from for a second
+ * more, so that a reset does not destroy the answer.
  */
 #ifndef MIGTOOL_PENDING_H
 #define MIGTOOL_PENDING_H
 
+#include "tls.h"
 #include "transport.h"
 
 #define PENDING_MAX 16 /* places */
 
+enum pending_state {
+	PENDING_SPEECH,	   /* its first bytes are awaited */
+	PENDING_TLS,	   /* its first byte is, which tells TLS from anything else */
+	PENDING_HANDSHAKE, /* of TLS */
+	PENDING_PARTING,   /* it was refused, and may still be listening to why */
+};
+
 struct pending {
 	struct listener *l;    /* not owned */
 	struct cancel *cancel; /* not owned */
-	int silence_ms;	       /* how long a connection may say nothing: 10 s */
-	int grace_ms;	       /* how long it has its place for certain: 1 s */
+	struct tls_creds *tls; /* not owned; NULL: none. The next two are for the caller to set */
+	bool client;	       /* ours is TLS's client, who begins */
+	/* Answers who speaks no TLS although we want it; `first` is what he said. May be NULL */
+	void (*refuse_plain)(struct transport *t, const uint8_t first[8]);
+	int silence_ms; /* how long a connection may say nothing: 10 s */
+	int grace_ms;	/* how long it has its place for certain: 1 s */
 	int n;
 	struct pending_one {
 		struct transport *t;
+		enum pending_state state;
+		int fd; /* of a handshake: what it waits for */
+		short events;
 		int64_t since; /* monotonic ms, as the next */
 		int64_t deadline;
 		bool partial; /* it said something, not enough to judge by */

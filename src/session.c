@@ -356,6 +356,33 @@ static int apply_caps(struct session *ss, struct error *err)
 	return check_apply(&ss->caps, &in, err);
 }
 
+/* Before anything is connected to: bad credentials are our own fault alone. */
+static int open_tls(struct session *ss, struct error *err)
+{
+	const struct params *p = &ss->cfg->params;
+	struct tls_options o = { .creds = params_tls_creds(p),
+				 .hostname = params_tls_hostname(p),
+				 .authz = params_tls_authz(p),
+				 .server = ss->role == ROLE_DESTINATION,
+				 .uri = &ss->uri,
+				 .listens = ss->cfg->listen };
+	enum scheme sc = ss->uri.scheme;
+
+	if (!params_tls(p))
+		return 0;
+	if (sc == SCHEME_SSH) {
+		err_set(err, ST_UNSUPPORTED, "tls-creds: %s is encrypted already", ss->uri.text);
+		return err_hint(err, "leave tls-creds away");
+	}
+	if (sc == SCHEME_FILE || sc == SCHEME_NULL || sc == SCHEME_IMAGE) {
+		err_set(err, ST_UNSUPPORTED, "tls-creds: %s has nobody at its other end",
+			ss->uri.text);
+		return err_hint(err, "leave tls-creds away");
+	}
+	ss->tls = tls_creds_open(&o, err);
+	return ss->tls ? 0 : -1;
+}
+
 static int session_init(struct session *ss, const struct config *cfg, enum role role,
 			struct error *err)
 {
@@ -389,6 +416,7 @@ static void session_destroy(struct session *ss)
 	listener_close(ss->listener);
 	listener_close(ss->joins);
 	ssh_login_free(ss->login);
+	tls_creds_close(ss->tls);
 	uri_free(&ss->uri);
 	pacer_destroy(&ss->pacer);
 	events_destroy(&ss->events);
@@ -446,7 +474,8 @@ int session_run(const struct config *cfg, enum role role, struct error *err)
 	struct run r = { .ss = &ss, .done = -1, .rc = -1 };
 	int rc = session_init(&ss, cfg, role, err);
 
-	if (!rc && (apply_caps(&ss, err) || signals_init(err) || choose_sides(&ss, err)))
+	if (!rc && (apply_caps(&ss, err) || signals_init(err) || open_tls(&ss, err) ||
+		    choose_sides(&ss, err)))
 		rc = -1;
 	if (!rc) {
 		r.done = eventfd(0, EFD_CLOEXEC);

@@ -48,6 +48,7 @@ struct session {
 	unsigned channels;  /* multifd: how many, and how compressed, in force */
 	enum multifd_method method;
 
+	struct tls_creds *tls;	   /* NULL: none */
 	struct listener *listener; /* NULL: this side dials */
 	struct listener *joins;	   /* the far end of an ssh: URI: where its channels come in */
 	struct pending *pending;   /* of either; NULL: this side dials channels too */

@@ -10,7 +10,6 @@
 #include "log.h"
 #include "xbzrle.h"
 
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -266,8 +265,8 @@ static int greet_one_way(struct source *src, const struct greeting *g)
 
 static int no_answer(const struct session *ss, struct error *err)
 {
-	/* it says itself what became of the far process */
-	if (ss->uri.scheme == SCHEME_SSH)
+	/* ssh: says itself what became of the far process, TLS why it was refused */
+	if (ss->uri.scheme == SCHEME_SSH || err->status == ST_REFUSED)
 		return -1;
 	if (err->status == ST_SOCKET)
 		err_hint(err, "is a `migtool recv` listening there? towards a QEMU use "
@@ -291,7 +290,7 @@ static int await_answer(struct source *src, struct error *err)
 	struct session *ss = src->ss;
 	bool far = ss->uri.scheme == SCHEME_SSH; /* nobody there until he has logged in */
 	int ms = far ? (int)link_timeout_ms(ss) : LINK_SILENCE_MS;
-	int r = cancel_wait(&ss->cancel, ss->main->rfd, POLLIN, ms, err);
+	int r = transport_poll_in(ss->main, ms, err);
 
 	if (r < 0)
 		return -1;

@@ -178,9 +178,14 @@ static int recognise(struct target *t, struct error *err)
 	if (stream_peek(&ss->stream, 4, &first, err))
 		return -1;
 	if (get_be32(first) == WIRE_MAGIC) {
+		ss->main->lax_end = true;
 		ss->channels = params_multifd_channels(&ss->cfg->params);
 		ss->method = params_multifd_compression(&ss->cfg->params);
 		return load_head(t, err);
+	}
+	if (first[0] == TLS_FIRST_BYTE && !ss->tls) {
+		err_set(err, ST_REFUSED, "the source speaks TLS");
+		return err_hint(err, "give --param tls-creds=DIR");
 	}
 	if (stream_peek(&ss->stream, 8, &first, err))
 		return -1;

@@ -136,16 +136,18 @@ static bool ready_now(int fd, short events)
 	return poll(&p, 1, 0) == 1;
 }
 
-static ssize_t read_once(struct transport *t, void *buf, size_t len)
+static ssize_t read_once(struct transport *t, const struct iovec *iov, int count)
 {
-	struct iovec iov = { buf, len };
+	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count };
 	ssize_t n;
 
 	switch (t->rkind) {
 	case IO_SOCKET:
-		return recv(t->rfd, buf, len, MSG_DONTWAIT);
+		if (count == 1)
+			return recv(t->rfd, iov->iov_base, iov->iov_len, MSG_DONTWAIT);
+		return recvmsg(t->rfd, &msg, MSG_DONTWAIT);
 	case IO_SHARED:
-		n = preadv2(t->rfd, &iov, 1, -1, RWF_NOWAIT);
+		n = preadv2(t->rfd, iov, count, -1, RWF_NOWAIT);
 		if (n >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS))
 			return n;
 		t->rkind = IO_POLLED;
@@ -158,7 +160,7 @@ static ssize_t read_once(struct transport *t, void *buf, size_t len)
 		/* fall through */
 	case IO_NONBLOCK:
 	case IO_FILE:
-		return read(t->rfd, buf, len);
+		return readv(t->rfd, iov, count);
 	case IO_NONE:
 		break;
 	}
@@ -166,14 +168,26 @@ static ssize_t read_once(struct transport *t, void *buf, size_t len)
 	return -1;
 }
 
+ssize_t io_try_readv(struct transport *t, const struct iovec *iov, int n)
+{
+	ssize_t got;
+
+	do
+		got = read_once(t, iov, n);
+	while (got < 0 && errno == EINTR);
+	return got;
+}
+
 ssize_t io_read(struct transport *t, void *buf, size_t len, struct error *err)
 {
+	struct iovec iov = { buf, len };
+
 	for (;;) {
 		ssize_t n;
 
 		if (io_stopped(t, err))
 			return -1;
-		n = read_once(t, buf, len);
+		n = read_once(t, &iov, 1);
 		if (n > 0)
 			return n;
 		if (n == 0)
@@ -229,6 +243,16 @@ static ssize_t write_once(struct transport *t, const struct iovec *iov, int n, b
 	}
 	errno = EBADF;
 	return -1;
+}
+
+ssize_t io_try_writev(struct transport *t, const struct iovec *iov, int n, bool more)
+{
+	ssize_t done;
+
+	do
+		done = write_once(t, iov, n, more);
+	while (done < 0 && errno == EINTR);
+	return done;
 }
 
 ssize_t io_writev(struct transport *t, const struct iovec *iov, int n, bool more, struct error *err)

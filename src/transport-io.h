@@ -18,6 +18,13 @@ int io_shutdown_write(struct transport *t, struct error *err);
 int io_close(struct transport *t, struct error *err);
 
 /*
+ * One attempt, as the descriptors' kinds want it: bytes, or -1 with errno (EAGAIN: not now). Never
+ * waits, never looks at the token; for transports that wrap another one.
+ */
+ssize_t io_try_readv(struct transport *t, const struct iovec *iov, int n);
+ssize_t io_try_writev(struct transport *t, const struct iovec *iov, int n, bool more);
+
+/*
  * A transport without descriptors: rfd and wfd are -1, kinds IO_NONE. The name is cut to fit.
  * NULL: out of memory or descriptors.
  */

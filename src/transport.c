@@ -2,7 +2,10 @@
 #include "transport-io.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <unistd.h>
+
+#define LAST_WORDS_MS 1000
 
 static io_dial *const dialers[SCHEME__MAX] = {
 	[SCHEME_TCP] = tcp_dial,     [SCHEME_UNIX] = unix_dial, [SCHEME_VSOCK] = vsock_dial,
@@ -62,4 +65,50 @@ ssize_t transport_peek(struct transport *t, void *buf, size_t len, struct error 
 	if (n < 0)
 		return io_failed(t, true, errno, err);
 	return err_set(err, ST_SOCKET, "the connection to %s ended", t->name);
+}
+
+int transport_poll_in(struct transport *t, int timeout_ms, struct error *err)
+{
+	if (t->ops->poll_in)
+		return t->ops->poll_in(t, timeout_ms, err);
+	return cancel_wait(t->cancel, t->rfd, POLLIN, timeout_ms, err);
+}
+
+static void write_last(struct transport *t, const char *p, size_t len)
+{
+	while (len > 0) {
+		struct pollfd w = { .fd = t->wfd, .events = POLLOUT };
+		ssize_t n = poll(&w, 1, LAST_WORDS_MS) > 0 ? write(t->wfd, p, len) : -1;
+
+		if (n <= 0)
+			return;
+		p += n;
+		len -= (size_t)n;
+	}
+}
+
+/* By the clock: a peer that goes on sending makes each wait a short one. */
+static void drain_briefly(int fd)
+{
+	int64_t deadline = io_deadline(LAST_WORDS_MS);
+	char rest[4096];
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	int left;
+
+	while ((left = io_left_ms(deadline)) > 0)
+		if (poll(&p, 1, left) > 0 && read(fd, rest, sizeof(rest)) <= 0 && errno != EAGAIN &&
+		    errno != EINTR)
+			return;
+}
+
+void transport_last_words(struct transport *t, const void *buf, size_t len)
+{
+	if (t->wfd < 0 || !t->two_way)
+		return;
+	if (t->ops->last_words)
+		t->ops->last_words(t, buf, len);
+	else
+		write_last(t, buf, len);
+	shutdown(t->wfd, SHUT_WR);
+	drain_briefly(t->rfd);
 }

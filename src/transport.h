@@ -38,12 +38,15 @@ struct transport_ops {
 	 */
 	ssize_t (*sendfile)(struct transport *t, int fd, uint64_t offset, size_t len,
 			    struct error *err);
-	/* As transport_peek, for what keeps bytes of its own. NULL: the socket is asked */
-	ssize_t (*peek)(struct transport *t, void *buf, size_t len, struct error *err);
 	/* Called once a second while something waits for t; -1 ends the wait. NULL: nothing */
 	int (*waiting)(struct transport *t, struct error *err);
 	int (*shutdown_write)(struct transport *t, struct error *err);
 	int (*close)(struct transport *t, struct error *err);
+	/* transport_peek, transport_poll_in, transport_last_words; NULL: what the descriptors say
+	 */
+	ssize_t (*peek)(struct transport *t, void *buf, size_t len, struct error *err);
+	int (*poll_in)(struct transport *t, int timeout_ms, struct error *err);
+	void (*last_words)(struct transport *t, const void *buf, size_t len);
 };
 
 /* How bytes enter or leave a descriptor without blocking. */
@@ -62,6 +65,7 @@ struct transport {
 	char name[128];		/* for messages: "tcp:10.0.0.1:4444" (the peer's address) */
 	bool two_way;		/* the peer can answer */
 	enum status end_status; /* what an end in the middle is: ST_SOCKET; files, stdin: ST_DATA */
+	bool lax_end;		/* TLS: an end that the peer did not announce is one all the same */
 	int rfd, wfd;		/* may be equal; -1: that direction does not exist */
 	enum io_kind rkind, wkind; /* the reader's, the writer's to change */
 	bool inherited; /* others may hold the descriptors too: their flags stay as they are */
@@ -115,6 +119,19 @@ int transport_wait(struct transport *t, int fd, short events, struct error *err)
  * call may see more), 0: none yet, -1: the peer closed, an error, or no socket (ST_UNSUPPORTED).
  */
 ssize_t transport_peek(struct transport *t, void *buf, size_t len, struct error *err);
+
+/*
+ * Waits until there is something to read, or the end. 1, 0: `timeout_ms` (-1: no limit) are over,
+ * -1: cancelled. By the thread that reads.
+ */
+int transport_poll_in(struct transport *t, int timeout_ms, struct error *err);
+
+/*
+ * Sends the bytes although the token was fired, and then reads, without keeping it, until the peer
+ * closes, a second each at most: so a reset does not destroy them on their way. What else is to be
+ * said is over with it. A one-way transport says nothing.
+ */
+void transport_last_words(struct transport *t, const void *buf, size_t len);
 
 /*
  * Dials. `timeout_ms` bounds connecting (-1: no limit); ST_CONNECT names the address.

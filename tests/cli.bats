@@ -74,18 +74,16 @@ judge() {
 @test "what is not built yet is in no help and no listing" {
 	"$MIGTOOL" --help >help
 	"$MIGTOOL" --list-options >>help
-	for option in --guest --resume --far --no-sandbox --uffd-socket --postcopy-after psk; do
+	for option in --guest --resume --far --no-sandbox --uffd-socket --postcopy-after; do
 		run -1 grep -- "$option" help
 	done
 	run -4 "$MIGTOOL" send --guest 1 image tcp:h:1
 	[ "${lines[0]}" = "migtool: error: option --guest of send is not built yet" ]
-	run -4 "$MIGTOOL" psk file
-	[ "${lines[0]}" = "migtool: error: command psk is not built yet" ]
 }
 
 @test "--usage is short, --version is one line" {
 	run -0 "$MIGTOOL" --usage
-	[ "${#lines[@]}" -eq 5 ]
+	[ "${#lines[@]}" -eq 6 ]
 	run -0 "$MIGTOOL" recv --usage
 	[ "$output" = "Usage: migtool recv [OPTION]... URI IMAGE [-- COMMAND [ARG]...]" ]
 	run -0 "$MIGTOOL" -V
@@ -135,7 +133,7 @@ judge() {
 	run -0 "$MIGTOOL" params --param multifd-channels=7
 	grep -qE '^multifd-channels +act +7 +2 +- +1 to 255$' <<<"$output"
 	grep -qE '^downtime-limit +inert +300 +300 +ms +0 to 2000000$' <<<"$output"
-	grep -qE '^tls-creds +refused ' <<<"$output"
+	grep -qE '^direct-io +refused ' <<<"$output"
 	grep -qE '^max-bandwidth +act +0 +0\* +bytes/s +any$' <<<"$output"
 	[ "${lines[-1]}" = "* max-bandwidth: QEMU's default is 128MiB" ]
 }

@@ -99,6 +99,7 @@ section() {
 # wrong with an option, a capability or a URI is found before that.
 try() { # FILE
 	local line rc
+	[ -e keys.psk ] || "$MIGTOOL" psk keys.psk >/dev/null
 	while read -r line; do
 		line=$(sed -E "s/ #.*//; s/ &&.*//; s/ [0-9]?>.*//; /recv.* ssh:/s|guest.mem$|/nonexistent/x|
 			s|guest.mem|/nonexistent/x|

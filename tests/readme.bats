@@ -2,6 +2,8 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # README.md's commands, taken from it and run; only host and port are other ones.
 
+# shellcheck disable=SC2030,SC2031 # bats knows how its tests end
+
 bats_require_minimum_version 1.5.0
 load qemu
 load ssh
@@ -115,6 +117,38 @@ ssh_readme() {
 	rm "$far_home/$HOME_FILE"
 	cmp sent.mem guest.mem
 	assert_nothing_far "$PWD/sshd"
+}
+
+@test "encrypted, with a key that both hosts have" {
+	mkdir there
+	# scp -p FILE HOST:, where the host is a directory
+	cat >scp <<'END'
+#!/bin/sh
+cp -p "$2" there
+END
+	chmod +x scp
+	eval "$(readme 'migtool psk')"
+	IN=there recv_readme recv 'recv --param tls-creds=keys.psk'
+	send_readme 'send --param tls-creds=keys.psk'
+	recv_wait recv
+	cmp guest.mem there/guest.mem
+}
+
+@test "encrypted, with certificates" {
+	local script
+	script=$(sed -n '/^    mkdir pki/,/^$/p' "$README" | sed 's/^    //')
+	[ "$(grep -c '^certtool' <<<"$script")" -eq 3 ]
+	# the host's name is the one that the others have
+	(eval "${script//=host/=localhost}") 2>certtool.err
+	chmod 600 pki/*-key.pem
+	mkdir there && cp -r pki there/pki
+	IN=there recv_readme recv 'recv --param tls-creds=pki'
+	RECV_URI=tcp:localhost:${RECV_URI##*:}
+	send_readme 'send --param tls-creds=pki'
+	recv_wait recv
+	cmp guest.mem there/guest.mem
+	run -0 cat recv.err
+	[[ $output != *warning* ]]
 }
 
 @test "only what changed" {

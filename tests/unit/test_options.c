@@ -299,13 +299,10 @@ static void options_belong_to_commands(void)
 
 static void what_is_not_built_yet_says_so(void)
 {
-	FAILS("psk file", ST_UNSUPPORTED, "command psk is not built yet", "");
 	FAILS("send --resume i u", ST_UNSUPPORTED, "option --resume of send is not built yet", "");
 	FAILS("send --delta i u", ST_UNSUPPORTED, "option --delta of send is not built yet", "");
 	FAILS("send --cap postcopy-ram --guest 12 i u", ST_UNSUPPORTED,
 	      "option --guest of send is not built yet", "");
-	FAILS("recv --param tls-creds=x u i", ST_UNSUPPORTED,
-	      "parameter tls-creds is not built yet: TLS", "");
 }
 
 static void ssh_options_are_collected_and_need_an_ssh_uri(void)

@@ -147,7 +147,6 @@ static void wrong_names_and_values_are_refused(void)
 
 static void what_is_not_built_yet_says_so(void)
 {
-	refused("tls-creds=tls0", ST_UNSUPPORTED, "parameter tls-creds is not built yet: TLS", "");
 	refused("zero-page-detection=legacy", ST_UNSUPPORTED,
 		"parameter zero-page-detection is not built yet: came with QEMU 9.0", "");
 	refused("multifd-compression=qpl", ST_UNSUPPORTED,
@@ -198,6 +197,19 @@ static void the_cache_holds_a_page_at_least(void)
 	CHECK_STR(err.msg, "parameter xbzrle-cache-size is 32768, less than a page of 65536 bytes");
 }
 
+static void tls_others_need_creds(void)
+{
+	struct error err;
+
+	CHECK(checked("tls-authz=a", NULL, 4096, &err) == -1);
+	CHECK(err.status == ST_USAGE);
+	CHECK_STR(err.msg, "parameter tls-authz has no effect without tls-creds");
+	CHECK(checked("tls-hostname=a", NULL, 4096, &err) == -1);
+	CHECK_STR(err.msg, "parameter tls-hostname has no effect without tls-creds");
+	CHECK(!checked("tls-hostname=a", "tls-creds=d", 4096, &err));
+	CHECK(!checked("tls-hostname=", "tls-authz=", 4096, &err));
+}
+
 static void tls_is_on_once_creds_are_named(void)
 {
 	struct params p;
@@ -225,6 +237,7 @@ static const struct test_case cases[] = {
 	{ "rules across parameters hold in any order", rules_across_parameters_hold_in_any_order },
 	{ "the cache holds a page at least", the_cache_holds_a_page_at_least },
 	{ "TLS is on once creds are named", tls_is_on_once_creds_are_named },
+	{ "TLS's other parameters need its creds", tls_others_need_creds },
 };
 
 TEST_MAIN(cases)
