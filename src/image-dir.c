@@ -20,6 +20,7 @@ static const char *const members[] = { "device-state", "device-state.part", "man
 
 /* Goes through the entries of a directory but . and .. */
 struct walk {
+	const char *dir;
 	DIR *d;
 	const char *name; /* of the entry */
 	bool is_dir;
@@ -33,6 +34,7 @@ static int walk_open(struct walk *w, const char *dir)
 	memset(w, 0, sizeof(*w));
 	if (fd < 0)
 		return -1;
+	w->dir = dir;
 	w->d = fdopendir(fd);
 	if (w->d)
 		return 0;
@@ -42,11 +44,36 @@ static int walk_open(struct walk *w, const char *dir)
 	return -1;
 }
 
+/*
+ * What the listing itself does not say of an entry. A name that nobody may look at is none of an
+ * image's, so it does not matter what it is.
+ */
+static int look_at(const struct walk *w, const char *name, bool *is_dir)
+{
+	struct error err;
+	char *path = image_format(&err, "%s/%s", w->dir, name);
+	struct stat st;
+	int r, e;
+
+	*is_dir = false;
+	if (!path) {
+		errno = ENOMEM;
+		return -1;
+	}
+	r = broker_stat(path, false, &st);
+	e = errno;
+	free(path);
+	errno = e;
+	if (r < 0)
+		return e == EPERM ? 0 : -1;
+	*is_dir = S_ISDIR(st.st_mode);
+	return 0;
+}
+
 /* 1: an entry, 0: no more, -1: errno. */
 static int walk_next(struct walk *w)
 {
 	struct dirent *e;
-	struct stat st;
 
 	do {
 		errno = 0;
@@ -54,10 +81,10 @@ static int walk_next(struct walk *w)
 		if (!e)
 			return errno ? -1 : 0;
 	} while (!strcmp(e->d_name, ".") || !strcmp(e->d_name, ".."));
-	if (fstatat(dirfd(w->d), e->d_name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-		return -1;
 	w->name = e->d_name;
-	w->is_dir = S_ISDIR(st.st_mode);
+	w->is_dir = e->d_type == DT_DIR;
+	if (e->d_type == DT_UNKNOWN && look_at(w, e->d_name, &w->is_dir) < 0)
+		return -1;
 	return 1;
 }
 

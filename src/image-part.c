@@ -49,8 +49,8 @@ static int look(const char *path, int flags, struct stat *st, struct error *err)
 	return r;
 }
 
-/* The name that is renamed to: a link's own name must survive, "." and ".." cannot be renamed. */
-static char *final_name(const char *image, struct error *err)
+/* A link's own name must survive, "." and ".." cannot be renamed. */
+char *image_final_name(const char *image, struct error *err)
 {
 	char *path = image_format(err, "%s", image), *last, *real;
 	size_t len = path ? strlen(path) : 0;
@@ -70,7 +70,7 @@ static char *final_name(const char *image, struct error *err)
 		return path;
 	if (r == 1)
 		err_set(err, ST_FILE, "an empty name names no image");
-	real = r == 0 ? realpath(path, NULL) : NULL;
+	real = r == 0 ? broker_realpath(path) : NULL;
 	if (r == 0 && !real)
 		err_sys(err, ST_FILE, errno, "cannot follow the symbolic link %s", path);
 	free(path);
@@ -98,7 +98,7 @@ int part_examine(const char *image, struct existing *ex, struct error *err)
 
 	memset(ex, 0, sizeof(*ex));
 	ex->wants_directory = len > 0 && image[len - 1] == '/';
-	ex->path = final_name(image, err);
+	ex->path = image_final_name(image, err);
 	if (!ex->path)
 		return -1;
 	r = look(ex->path, 0, &st, err);
@@ -339,6 +339,20 @@ int part_open_parent(const char *path, struct error *err)
 		err_sys(err, ST_FILE, errno, "cannot open the directory %s", dir);
 	free(copy);
 	return fd;
+}
+
+int part_may_make(const char *path)
+{
+	char *copy = strdup(path);
+	int r, e;
+
+	if (!copy)
+		return -1;
+	r = broker_may_write(dirname(copy));
+	e = errno;
+	free(copy);
+	errno = e;
+	return r;
 }
 
 /* ---- the rename ---- */

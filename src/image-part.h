@@ -44,6 +44,9 @@ int part_lock_in_place(const char *path, enum existing_kind kind, int *lock, str
 /* The directory that `path` is in, opened. -1: ST_FILE. */
 int part_open_parent(const char *path, struct error *err);
 
+/* May a file be made where `path` is? 0, or -1 with errno. */
+int part_may_make(const char *path);
+
 /*
  * Gives `part` its final name, which `existed` (or not) when we began. ST_FILE if somebody made or
  * filled that meanwhile; force: it is replaced, a directory by an exchange of the two and removal

@@ -37,7 +37,7 @@ int image_check_target(const char *path, bool force, bool in_place, struct error
 	fd = r < 0 ? -1 : part_open_parent(ex.path, err);
 	if (!r && fd < 0)
 		r = -1;
-	else if (!r && ex.kind != EXISTS_DEVICE && faccessat(fd, ".", W_OK, AT_EACCESS) < 0)
+	else if (!r && ex.kind != EXISTS_DEVICE && part_may_make(ex.path) < 0)
 		r = err_sys(err, ST_FILE, errno, "cannot create %s", part ? part : ex.path);
 	if (fd >= 0)
 		close(fd);

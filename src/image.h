@@ -134,6 +134,12 @@ bool image_block_here(const struct block *b);
 /* Reads such a block and takes it into the digest. */
 int image_read_shared(struct image *img, struct block *b, struct error *err);
 
+/*
+ * The name that a destination is renamed to: IMAGE without final slashes, a symbolic link resolved.
+ * To be freed. NULL: ST_FILE, ST_NOMEM.
+ */
+char *image_final_name(const char *image, struct error *err);
+
 /* Can image_create succeed for that path? Called before a peer is waited for. */
 int image_check_target(const char *path, bool force, bool in_place, struct error *err);
 

@@ -50,7 +50,7 @@ static void remember_file(struct listener *l, const char *path)
 {
 	struct stat st;
 
-	if (!lstat(path, &st)) {
+	if (!broker_stat(path, false, &st)) {
 		l->path = strdup(path);
 		l->dev = st.st_dev;
 		l->ino = st.st_ino;
@@ -179,10 +179,11 @@ void listener_close(struct listener *l)
 
 	if (!l)
 		return;
-	if (l->path && !lstat(l->path, &st) && st.st_dev == l->dev && st.st_ino == l->ino)
+	if (l->path && !broker_stat(l->path, false, &st) && st.st_dev == l->dev &&
+	    st.st_ino == l->ino)
 		broker_unlink(l->path);
 	if (l->fd >= 0)
-		close(l->fd);
+		broker_listener_close(l->fd);
 	free(l->path);
 	free(l->uri);
 	free(l);

@@ -108,27 +108,42 @@ int policy_add_address(struct policy *p, const void *sa, socklen_t len, unsigned
 	return 0;
 }
 
+void policy_free_argv(char **argv)
+{
+	for (char **a = argv; a && *a; a++)
+		free(*a);
+	free(argv);
+}
+
+static char **copy_argv(char *const argv[])
+{
+	size_t n = 0;
+	char **copy;
+
+	while (argv[n])
+		n++;
+	copy = calloc(n + 1, sizeof(*copy));
+	for (size_t i = 0; copy && i < n; i++) {
+		copy[i] = strdup(argv[i]);
+		if (!copy[i]) {
+			policy_free_argv(copy);
+			return NULL;
+		}
+	}
+	return copy;
+}
+
 int policy_add_command(struct policy *p, char *const argv[], const struct policy_command *how,
 		       struct error *err)
 {
 	struct policy_command *c;
-	size_t n = 0;
 
 	if (p->ncommands == POLICY_COMMANDS)
 		return full(err);
-	while (argv[n])
-		n++;
 	c = &p->commands[p->ncommands++];
 	*c = *how;
-	c->argv = calloc(n + 1, sizeof(*c->argv));
-	if (!c->argv)
-		return no_memory(err);
-	for (size_t i = 0; i < n; i++) {
-		c->argv[i] = strdup(argv[i]);
-		if (!c->argv[i])
-			return no_memory(err);
-	}
-	return 0;
+	c->argv = copy_argv(argv);
+	return c->argv ? 0 : no_memory(err);
 }
 
 int policy_add_listener(struct policy *p, int fd, struct error *err)
@@ -149,11 +164,8 @@ void policy_free(struct policy *p)
 	}
 	for (unsigned i = 0; i < p->nhosts; i++)
 		free(p->hosts[i].name);
-	for (unsigned i = 0; i < p->ncommands; i++) {
-		for (char **a = p->commands[i].argv; a && *a; a++)
-			free(*a);
-		free(p->commands[i].argv);
-	}
+	for (unsigned i = 0; i < p->ncommands; i++)
+		policy_free_argv(p->commands[i].argv);
 	memset(p, 0, sizeof(*p));
 }
 
@@ -344,20 +356,55 @@ int policy_find_host(const struct policy *p, const char *name, uint16_t port, bo
 	return -1;
 }
 
-static bool same_argv(char *const *a, char *const *b)
+bool policy_fill_valid(const char fill[POLICY_FILL + 1])
 {
-	for (; *a && *b; a++, b++)
-		if (strcmp(*a, *b) != 0)
+	return fill[POLICY_FILL] == '\0' && strspn(fill, "0123456789abcdef") == POLICY_FILL;
+}
+
+/* Is it our word, but for what stands in the hole? */
+static bool same_but_hole(const char *ours, const char *word, char fill[POLICY_FILL + 1])
+{
+	const char *hole = strstr(ours, POLICY_HOLE);
+	size_t before = hole ? (size_t)(hole - ours) : 0;
+
+	if (!hole || strlen(word) != strlen(ours) || strncmp(word, ours, before) != 0 ||
+	    strcmp(word + before + POLICY_FILL, hole + POLICY_FILL) != 0)
+		return false;
+	memcpy(fill, word + before, POLICY_FILL);
+	fill[POLICY_FILL] = '\0';
+	return policy_fill_valid(fill);
+}
+
+static bool same_argv(const struct policy_command *c, char *const *b, char fill[POLICY_FILL + 1])
+{
+	char *const *a = c->argv;
+
+	fill[0] = '\0';
+	for (; *a && *b; a++, b++) {
+		if (c->hole && !a[1] ? !same_but_hole(*a, *b, fill) : strcmp(*a, *b) != 0)
 			return false;
+	}
 	return !*a && !*b;
 }
 
-int policy_find_command(const struct policy *p, char *const argv[])
+int policy_find_command(const struct policy *p, char *const argv[], char fill[POLICY_FILL + 1])
 {
 	for (unsigned i = 0; i < p->ncommands; i++)
-		if (same_argv(p->commands[i].argv, argv))
+		if (same_argv(&p->commands[i], argv, fill))
 			return (int)i;
 	return -1;
+}
+
+char **policy_argv(const struct policy_command *c, const char *fill)
+{
+	char **argv = copy_argv(c->argv), **last = argv, *hole;
+
+	while (last && *last && last[1])
+		last++;
+	hole = c->hole && last && *last ? strstr(*last, POLICY_HOLE) : NULL;
+	if (hole)
+		memcpy(hole, fill, POLICY_FILL);
+	return argv;
 }
 
 bool policy_may_use(const struct policy_address *list, unsigned n, const void *sa, socklen_t len,

@@ -44,6 +44,10 @@ enum policy_leaf {
 
 #define POLICY_BLOCK_MAX 255
 
+/* What the far end of a connection calls itself: so many hex digits. */
+#define POLICY_FILL 32
+#define POLICY_HOLE "00000000000000000000000000000000"
+
 /* A name of the table. It may come from the worker as it is: policy_name_valid first. */
 struct policy_name {
 	uint8_t root, base, leaf;
@@ -77,6 +81,7 @@ struct policy_command {
 	unsigned max;
 	bool session;	  /* SPAWN_SESSION */
 	bool given_stdio; /* its 0, 1, 2 may be the worker's; else they are ours */
+	bool hole;	  /* its last word holds POLICY_HOLE, which stands for other hex digits */
 };
 
 #define POLICY_ROOTS	 32
@@ -92,6 +97,7 @@ struct policy {
 	struct policy_command commands[POLICY_COMMANDS];
 	int listeners[POLICY_LISTENERS]; /* inherited listening sockets */
 	unsigned nroots, nhosts, naddresses, ncommands, nlisteners;
+	bool joins;	  /* the worker may listen on a local name (broker_local_listen) */
 	bool stdio_taken; /* 0 and 1 are the connection to the peer: no command gets them */
 };
 
@@ -138,7 +144,15 @@ bool policy_may_rename(const struct policy *p, const struct policy_name *from,
 
 /* The number of a host or a command, -1: none. */
 int policy_find_host(const struct policy *p, const char *name, uint16_t port, bool passive);
-int policy_find_command(const struct policy *p, char *const argv[]);
+/* fill: what stands in its hole, or "". */
+int policy_find_command(const struct policy *p, char *const argv[], char fill[POLICY_FILL + 1]);
+
+/* Are they so many hex digits, and a NUL? */
+bool policy_fill_valid(const char fill[POLICY_FILL + 1]);
+
+/* The command with its hole filled, to be freed (with policy_free_argv); NULL: out of memory. */
+char **policy_argv(const struct policy_command *c, const char *fill);
+void policy_free_argv(char **argv);
 
 bool policy_may_use(const struct policy_address *list, unsigned n, const void *sa, socklen_t len,
 		    enum policy_use use);

@@ -74,7 +74,7 @@ static int rename_part(struct file *f)
 			return -1;
 		/* A file system without the flag: as close to it as it gets. */
 	}
-	if (!lstat(f->path, &st) && st.st_size) {
+	if (!broker_stat(f->path, false, &st) && st.st_size) {
 		errno = EEXIST;
 		return -1;
 	}
@@ -161,7 +161,7 @@ static int open_writer(struct transport *t, const struct uri *uri, int timeout_m
 {
 	struct file *f = t->priv;
 	struct stat st;
-	bool exists = !stat(uri->path, &st);
+	bool exists = !broker_stat(uri->path, true, &st);
 
 	if (exists && S_ISREG(st.st_mode) && st.st_size) {
 		err_set(err, ST_FILE, "%s exists and is not empty", uri->text);

@@ -67,6 +67,8 @@ void tcp_tune(int fd);
 void tcp_name(const struct sockaddr_storage *sa, char *name, size_t len);
 /* "vsock:3:4444", "vsock::4444" for any CID. */
 void vsock_name(const struct sockaddr_storage *sa, char *name, size_t len);
+/* Where a vsock URI leads to, or what is bound to. */
+void vsock_address(const struct uri *uri, bool listens, struct broker_addr *out);
 /* Fills a unix address; 0 or -1 (ST_USAGE: too long). */
 int unix_address(const char *path, struct broker_addr *out, struct error *err);
 

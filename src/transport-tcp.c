@@ -59,13 +59,15 @@ void tcp_name(const struct sockaddr_storage *sa, char *name, size_t len)
 	snprintf(name, len, "tcp:[%s]:%u", host, ntohs(v6.sin6_port));
 }
 
-static int resolve(const struct uri *uri, bool passive, struct broker_addr *addrs,
-		   enum status status, struct error *err)
+static int resolve(const struct uri *uri, bool passive, struct cancel *cancel,
+		   struct broker_addr *addrs, enum status status, struct error *err)
 {
 	const char *what = passive ? "listen on" : "connect to";
-	int n = broker_resolve(uri->host, (uint16_t)uri->port, passive, addrs, MAX_ADDRS);
+	int n = broker_resolve(uri->host, (uint16_t)uri->port, passive, cancel, addrs, MAX_ADDRS);
 
-	if (n == EAI_SYSTEM)
+	if (n < 0 && cancel && cancel_fired(cancel))
+		cancel_reason(cancel, err);
+	else if (n == EAI_SYSTEM)
 		err_sys(err, status, errno, "cannot %s %s", what, uri->text);
 	else if (n < 0)
 		err_set(err, status, "cannot %s %s: %s", what, uri->text, gai_strerror(n));
@@ -83,7 +85,7 @@ struct transport *tcp_dial(const struct uri *uri, bool writer, int timeout_ms,
 		err_set(err, ST_USAGE, "cannot connect to %s: port 0 is for listening", uri->text);
 		return NULL;
 	}
-	n = resolve(uri, false, addrs, ST_CONNECT, err);
+	n = resolve(uri, false, cancel, addrs, ST_CONNECT, err);
 	for (int i = 0; i < n && fd < 0; i++) {
 		/* An address that swallows packets must not eat the others' time. */
 		int64_t end = timeout_ms < 0 ? -1 : io_deadline(io_left_ms(deadline) / (n - i));
@@ -117,7 +119,7 @@ int tcp_listen(const struct uri *uri, char *text, size_t len, struct error *err)
 {
 	bool v6 = strchr(uri->host, ':');
 	struct broker_addr addrs[MAX_ADDRS];
-	int n = resolve(uri, true, addrs, ST_SOCKET, err);
+	int n = resolve(uri, true, NULL, addrs, ST_SOCKET, err);
 
 	for (int i = 0; i < n; i++) {
 		int fd = broker_socket_listen((struct sockaddr *)&addrs[i].sa, addrs[i].len,

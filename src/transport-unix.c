@@ -54,7 +54,7 @@ static bool remove_stale(const char *path, const struct broker_addr *addr)
 	struct stat st, again;
 	int fd;
 
-	if (lstat(path, &st) || !S_ISSOCK(st.st_mode))
+	if (broker_stat(path, false, &st) || !S_ISSOCK(st.st_mode))
 		return false;
 	fd = broker_socket_connect((const struct sockaddr *)&addr->sa, addr->len);
 	if (fd >= 0) {
@@ -63,7 +63,8 @@ static bool remove_stale(const char *path, const struct broker_addr *addr)
 	}
 	if (errno != ECONNREFUSED)
 		return false;
-	if (lstat(path, &again) || again.st_dev != st.st_dev || again.st_ino != st.st_ino)
+	if (broker_stat(path, false, &again) || again.st_dev != st.st_dev ||
+	    again.st_ino != st.st_ino)
 		return false;
 	return broker_unlink(path) == 0;
 }

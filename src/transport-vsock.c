@@ -16,10 +16,17 @@ const struct transport_ops vsock_ops = {
 	.close = io_close,
 };
 
-static void vsock_address(uint32_t cid, uint32_t port, struct broker_addr *out)
+void vsock_address(const struct uri *uri, bool listens, struct broker_addr *out)
 {
-	struct sockaddr_vm vm = { .svm_family = AF_VSOCK, .svm_cid = cid, .svm_port = port };
+	struct sockaddr_vm vm = { .svm_family = AF_VSOCK,
+				  .svm_cid = uri->cid,
+				  .svm_port = uri->port };
 
+	/* As for tcp, nothing in place of a host is this machine. */
+	if (!listens && uri->cid == VMADDR_CID_ANY)
+		vm.svm_cid = VMADDR_CID_LOCAL;
+	if (listens && !uri->port)
+		vm.svm_port = VMADDR_PORT_ANY;
 	memcpy(&out->sa, &vm, sizeof(vm));
 	out->len = sizeof(vm);
 }
@@ -40,8 +47,7 @@ struct transport *vsock_dial(const struct uri *uri, bool writer, int timeout_ms,
 	struct broker_addr addr;
 	int fd;
 
-	/* As for tcp, nothing in place of a host is this machine. */
-	vsock_address(uri->cid == VMADDR_CID_ANY ? VMADDR_CID_LOCAL : uri->cid, uri->port, &addr);
+	vsock_address(uri, false, &addr);
 	fd = io_connect((struct sockaddr *)&addr.sa, addr.len, uri->text, writer,
 			io_deadline(timeout_ms), cancel, err);
 	if (fd < 0) {
@@ -69,7 +75,7 @@ int vsock_listen(const struct uri *uri, char *text, size_t len, struct error *er
 	socklen_t salen = sizeof(bound);
 	int fd;
 
-	vsock_address(uri->cid, uri->port ? uri->port : VMADDR_PORT_ANY, &addr);
+	vsock_address(uri, true, &addr);
 	fd = broker_socket_listen((struct sockaddr *)&addr.sa, addr.len, SOMAXCONN);
 	if (fd < 0) {
 		err_sys(err, ST_SOCKET, errno, "cannot listen on %s", uri->text);

@@ -13,6 +13,7 @@
 #define MIGTOOL_TRANSPORT_H
 
 #include "cancel.h"
+#include "policy.h"
 #include "uri.h"
 
 #include <stdint.h>
@@ -165,6 +166,13 @@ int listener_fd(const struct listener *l);
 struct transport *listener_accept(struct listener *l, int timeout_ms, struct error *err);
 /* Removes a unix socket's file if it is still the one that was made. NULL is accepted. */
 void listener_close(struct listener *l);
+
+/*
+ * Puts into the policy what transport_dial, or listener_open and listener_accept, will ask the
+ * broker for. ST_NOMEM.
+ */
+int transport_policy(struct policy *p, const struct uri *uri, bool listens, bool writer,
+		     struct error *err);
 
 /* Wraps connected descriptors, equal or not, or -1. Taken over: closed on failure, O_NONBLOCK. */
 struct transport *transport_from_fd(int rfd, int wfd, const char *name, struct cancel *cancel,

@@ -82,7 +82,7 @@ static void listening_anywhere_takes_both_families(void)
 	int l, c, s;
 	struct pollfd p;
 
-	REQUIRE(broker_resolve("", 0, true, a, 4) == 2);
+	REQUIRE(broker_resolve("", 0, true, NULL, a, 4) == 2);
 	REQUIRE(a[0].sa.ss_family == AF_INET6 && a[1].sa.ss_family == AF_INET);
 	l = broker_socket_listen((struct sockaddr *)&a[0].sa, a[0].len, 8);
 	if (l < 0 && errno == EAFNOSUPPORT) /* a machine without IPv6 takes the next */
@@ -107,10 +107,11 @@ static void hosts_become_addresses(void)
 {
 	struct broker_addr a[4];
 
-	CHECK(broker_resolve("127.0.0.1", 1, false, a, 4) == 1 && a[0].sa.ss_family == AF_INET);
-	CHECK(broker_resolve("::1", 1, false, a, 4) == 1 && a[0].sa.ss_family == AF_INET6);
-	CHECK(broker_resolve("", 1, false, a, 4) >= 1);
-	CHECK(broker_resolve("256.1.1.1.invalid", 1, false, a, 4) < 0);
+	CHECK(broker_resolve("127.0.0.1", 1, false, NULL, a, 4) == 1 &&
+	      a[0].sa.ss_family == AF_INET);
+	CHECK(broker_resolve("::1", 1, false, NULL, a, 4) == 1 && a[0].sa.ss_family == AF_INET6);
+	CHECK(broker_resolve("", 1, false, NULL, a, 4) >= 1);
+	CHECK(broker_resolve("256.1.1.1.invalid", 1, false, NULL, a, 4) < 0);
 }
 
 static void a_child_has_only_its_three_descriptors(void)

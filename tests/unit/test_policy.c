@@ -238,14 +238,26 @@ static void commands_and_hosts_are_found_by_all_of_them(void)
 {
 	char *argv[] = { (char *)"a", (char *)"b", NULL };
 	char *more[] = { (char *)"a", (char *)"b", (char *)"c", NULL };
-	struct policy_command how = { .max = 1 };
+	char *ours[] = { (char *)"a", (char *)"x '" POLICY_HOLE "'", NULL };
+	char *joins[] = { (char *)"a", (char *)"x '0123456789abcdef0123456789abcdef'", NULL };
+	char *evil[] = { (char *)"a", (char *)"x '0123456789abcdef0123456789abcd;;'", NULL };
+	struct policy_command how = { .max = 1 }, hole = { .max = 1, .hole = true };
+	char fill[POLICY_FILL + 1], **argv2;
 	struct error err;
 
 	policy_free(&p);
 	REQUIRE(policy_add_command(&p, argv, &how, &err) == 0);
 	REQUIRE(policy_add_host(&p, "h", 5, false, &err) == 0);
-	CHECK(policy_find_command(&p, argv) == 0 && policy_find_command(&p, argv + 1) == -1);
-	CHECK(policy_find_command(&p, more) == -1);
+	REQUIRE(policy_add_command(&p, ours, &hole, &err) == 0);
+	CHECK(policy_find_command(&p, argv, fill) == 0 && !fill[0]);
+	CHECK(policy_find_command(&p, argv + 1, fill) == -1);
+	CHECK(policy_find_command(&p, more, fill) == -1);
+	CHECK(policy_find_command(&p, evil, fill) == -1);
+	CHECK(policy_find_command(&p, joins, fill) == 1);
+	argv2 = policy_argv(&p.commands[1], fill);
+	REQUIRE(argv2 != NULL);
+	CHECK_STR(argv2[1], joins[1]);
+	policy_free_argv(argv2);
 	CHECK(policy_find_host(&p, "h", 5, false) == 0);
 	CHECK(policy_find_host(&p, "h", 6, false) == -1 &&
 	      policy_find_host(&p, "h", 5, true) == -1);

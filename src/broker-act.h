@@ -1,0 +1,44 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The acts themselves, in whatever process they are called. broker.h says what each does; private
+ * to broker*.c.
+ */
+#ifndef MIGTOOL_BROKER_ACT_H
+#define MIGTOOL_BROKER_ACT_H
+
+#include "broker.h"
+
+struct broker_acts {
+	int (*open)(const char *path, int flags, mode_t mode);
+	int (*rename)(const char *from, const char *to, unsigned flags);
+	int (*link)(const char *from, const char *to);
+	int (*unlink)(const char *path);
+	int (*mkdir)(const char *path, mode_t mode);
+	int (*rmdir)(const char *path);
+	int (*may_write)(const char *dir);
+	/* 1: something is there that is not empty, 0: not, or nothing, -1: errno */
+	int (*occupied)(const char *path);
+	int (*resolve)(const char *host, uint16_t port, bool passive, struct broker_addr *out,
+		       int max);
+	int (*connect)(const struct sockaddr *sa, socklen_t len);
+	int (*listen)(const struct sockaddr *sa, socklen_t len, int backlog);
+	int (*local_listen)(const char *name);
+	int (*accept)(int listener, struct sockaddr_storage *sa, socklen_t *len);
+	pid_t (*spawn)(char *const argv[], const int fds[3], enum spawn_group group);
+	int (*child_fd)(pid_t pid);
+	int (*reap)(pid_t pid, int *wstatus);
+	int (*stopped)(pid_t pid);
+	int (*kill)(pid_t pid, int sig);
+};
+
+extern const struct broker_acts broker_acts;
+
+/* Closes every descriptor from `first` on but the n in `keep`, which are in ascending order. */
+void broker_close_but(unsigned first, const int *keep, unsigned n);
+
+/*
+ * fork without exec, of a process with one thread. The child is like us.
+ */
+pid_t broker_fork(void);
+
+#endif
