@@ -32,20 +32,21 @@ static int flush_zeros(struct target *t, struct error *err)
 	return image_place_zero(t->img, t->zeros.block, t->zeros.offset, len, err);
 }
 
-static int flush_fill(struct target *t)
+static int flush_fill(struct target *t, struct error *err)
 {
-	if (t->fill && t->fill->n)
-		placer_put(t->placer, t->fill);
-	else if (t->fill)
-		placer_return(t->placer, t->fill);
+	struct page_batch *b = t->fill;
+
 	t->fill = NULL;
+	if (b && b->n)
+		return placer_put(t->placer, b, err);
+	if (b)
+		placer_return(t->placer, b);
 	return 0;
 }
 
 int pageload_drain(struct target *t, struct error *err)
 {
-	flush_fill(t);
-	if (flush_zeros(t, err))
+	if (flush_fill(t, err) || flush_zeros(t, err))
 		return -1;
 	return t->placer ? placer_drain(t->placer, err) : 0;
 }
@@ -53,8 +54,8 @@ int pageload_drain(struct target *t, struct error *err)
 /* The batch that takes one more page of the current block, at most `room` in it. */
 static struct page_batch *filling(struct target *t, uint32_t room, struct error *err)
 {
-	if (t->fill && (t->fill->block != t->block || t->fill->n >= room))
-		flush_fill(t);
+	if (t->fill && (t->fill->block != t->block || t->fill->n >= room) && flush_fill(t, err))
+		return NULL;
 	if (!t->fill) {
 		t->fill = placer_get(t->placer, err);
 		if (t->fill)
@@ -226,8 +227,8 @@ static int take_compressed(struct target *t, uint64_t offset, struct error *err)
 			       t->block->name, (unsigned long long)offset, len,
 			       page_zlib_bound(page));
 	/* a batch is either whole pages or zlib streams */
-	if (t->fill && !t->fill_zlib)
-		flush_fill(t);
+	if (t->fill && !t->fill_zlib && flush_fill(t, err))
+		return -1;
 	b = filling(t, placer_zlib_room(t->placer), err);
 	if (!b)
 		return -1;
@@ -275,7 +276,8 @@ static int take_record(struct target *t, uint64_t offset, uint32_t flags, struct
 	if (take_block(t, flags, err))
 		return -1;
 	if (type != RAM_COMPRESS_PAGE && t->fill_zlib) {
-		flush_fill(t);
+		if (flush_fill(t, err))
+			return -1;
 		t->fill_zlib = false;
 	}
 	switch (type) {

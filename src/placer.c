@@ -6,6 +6,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define BATCHES_MAX 64
+
 struct zlib_lens {
 	bool used;
 	uint32_t len[MULTIFD_PAGES_MAX];
@@ -89,9 +91,18 @@ struct page_batch *placer_get(struct placer *p, struct error *err)
 	return queue_get(&p->pool.free, &item, &p->ss->cancel, err) > 0 ? item : NULL;
 }
 
-void placer_put(struct placer *p, struct page_batch *b)
+int placer_put(struct placer *p, struct page_batch *b, struct error *err)
 {
-	queue_put(&p->work, b);
+	int rc;
+
+	if (p->nworkers) {
+		queue_put(&p->work, b);
+		return 0;
+	}
+	stat_add(&p->ss->stats.travelled, (uint64_t)b->n * b->page);
+	rc = batch_place(b, p->img, err);
+	queue_put(&p->pool.free, b);
+	return rc;
 }
 
 void placer_return(struct placer *p, struct page_batch *b)
@@ -115,7 +126,7 @@ uint8_t *placer_zlib_slot(struct placer *p, struct page_batch *b, uint32_t i, ui
 
 int placer_drain(struct placer *p, struct error *err)
 {
-	struct page_batch *held[64];
+	struct page_batch *held[BATCHES_MAX];
 	unsigned n = 0;
 	int rc = 0;
 
@@ -158,11 +169,13 @@ struct placer *placer_open(struct session *ss, struct image *img, unsigned worke
 			   struct error *err)
 {
 	struct placer *p = calloc(1, sizeof(*p));
-	unsigned batches = workers * 2 + 2 > 64 ? 64 : workers * 2 + 2;
+	unsigned batches = workers ? workers * 2 + 2 : 1;
 	int rc = 0;
 
+	if (batches > BATCHES_MAX)
+		batches = BATCHES_MAX;
 	if (p)
-		p->workers = calloc(workers, sizeof(*p->workers));
+		p->workers = calloc(workers + 1, sizeof(*p->workers));
 	if (!p || !p->workers) {
 		free(p);
 		err_set(err, ST_NOMEM, "no memory for placing threads");

@@ -17,7 +17,7 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Two workers keep up with one connection; more only help on machines that have the cores. */
+/* What keeps up with one connection; the other half of the cores is the network's. */
 #define PLACERS_MAX 4
 
 /* What the source's --timeout is nobody knows here: its shortest useful ones are to be met. */
@@ -248,7 +248,9 @@ static unsigned placers(const struct session *ss)
 
 	if (ss->caps.on[CAP_COMPRESS])
 		return params_decompress_threads(&ss->cfg->params);
-	return cores < 2 ? 1 : cores > PLACERS_MAX ? PLACERS_MAX : (unsigned)cores;
+	if (cores <= 2)
+		return 0;
+	return cores / 2 > PLACERS_MAX ? PLACERS_MAX : (unsigned)cores / 2;
 }
 
 /* Called once the image exists: for a QEMU that is inside START. */

@@ -59,7 +59,7 @@ static void place_plain(void)
 	struct image *img;
 	struct placer *p;
 
-	for (unsigned workers = 1; workers <= 4; workers += 3) {
+	for (unsigned workers = 0; workers <= 4; workers += 2) {
 		REQUIRE(begin(&img, &p, workers, false));
 		for (int turn = 0; turn < 4; turn++) {
 			for (unsigned i = 0; i < PAGES; i += 32) {
@@ -67,7 +67,7 @@ static void place_plain(void)
 
 				REQUIRE(b);
 				fill(b, img, i, 32);
-				placer_put(p, b);
+				CHECK(!placer_put(p, b, &err));
 			}
 			/* the next turn sends the same pages again */
 			CHECK(!placer_drain(p, &err));
@@ -136,7 +136,7 @@ static void place_zlib(void)
 		b = placer_get(p, &err);
 		REQUIRE(b);
 		fill_zlib(p, b, img, z, i);
-		placer_put(p, b);
+		CHECK(!placer_put(p, b, &err));
 	}
 	CHECK(!placer_drain(p, &err) && holds_model(img));
 	/* whole pages and zlib streams take turns in the same batches */
@@ -147,7 +147,7 @@ static void place_zlib(void)
 			fill_zlib(p, b, img, z, PAGES - 8);
 		else
 			fill(b, img, 0, 8);
-		placer_put(p, b);
+		CHECK(!placer_put(p, b, &err));
 		CHECK(!placer_drain(p, &err));
 	}
 	CHECK(holds_model(img));
@@ -172,7 +172,7 @@ static void fail_in_a_worker(void)
 	batch_reset(b, &img->blocks[0]);
 	memset(placer_zlib_slot(p, b, 0, 100), 0x55, 100);
 	b->offset[b->n++] = 3 * PG;
-	placer_put(p, b);
+	CHECK(!placer_put(p, b, &err));
 	CHECK(placer_drain(p, &err) == -1);
 	CHECK_ERR(err, ST_DATA, "block pc.ram, offset 0x3000: the zlib stream of 100 bytes");
 	CHECK(ss.failed && ss.why.status == ST_DATA);
@@ -184,8 +184,17 @@ static void fail_in_a_worker(void)
 	REQUIRE(b);
 	fill(b, img, 0, 1);
 	b->offset[0] = sizeof(model);
-	placer_put(p, b);
+	CHECK(!placer_put(p, b, &err));
 	CHECK(placer_drain(p, &err) == -1 && err.status == ST_DATA);
+	end(img, p);
+	/* without a worker it is the caller's to report */
+	REQUIRE(begin(&img, &p, 0, false));
+	b = placer_get(p, &err);
+	REQUIRE(b);
+	fill(b, img, 0, 1);
+	b->offset[0] = sizeof(model);
+	CHECK(placer_put(p, b, &err) == -1 && err.status == ST_DATA && !ss.failed);
+	CHECK(!placer_drain(p, &err));
 	end(img, p);
 }
 
