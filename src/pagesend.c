@@ -6,11 +6,14 @@
  */
 #include "source.h"
 
+#include "byteorder.h"
 #include "compress.h"
 #include "multifd-send.h"
 #include "xbzrle.h"
 
 #include <string.h>
+
+#define RUN_HEAD 12 /* be64 offset and flags, be32 pages */
 
 /* ---- sections ---- */
 
@@ -93,22 +96,34 @@ int pagesend_batch_zeros(struct source *src, const struct page_batch *b, struct 
 }
 
 /*
- * Whole pages, a run between migtools. Out of the buffer and not by sendfile: the buffer was just
- * read and hashed, so it is in the cache, and the receiver copies out of large fresh segments. Sent
- * from the file, the receiver has to fetch every page from memory: 0.51 instead of 0.35 CPU seconds
- * for 548 MiB there, 0.03 less here.
+ * Whole pages, in runs between migtools: one writev for the batch, the runs' heads beside it. Out
+ * of the buffer and not by sendfile: the buffer was just read and hashed, so it is in the cache,
+ * and the receiver copies out of large fresh segments. Sent from the file, the receiver has to
+ * fetch every page from memory: 0.34 instead of 0.30 CPU seconds for 655 MiB there, and it is what
+ * limits.
  */
-static int send_run(struct source *src, struct page_batch *b, uint32_t i, uint32_t run,
-		    struct error *err)
+static int send_runs(struct source *src, struct page_batch *b, struct error *err)
 {
 	struct stream *s = &src->ss->stream;
-	size_t len = (size_t)run * b->page;
-	struct iovec iov = { batch_page(b, i), len };
+	struct iovec iov[2 * MULTIFD_PAGES_MAX];
+	uint8_t heads[MULTIFD_PAGES_MAX][RUN_HEAD];
+	int n = 0;
 
-	if (pagesend_record(src, b->block, b->offset[i], RAM_RUN, err) ||
-	    stream_put_be32(s, run, err))
-		return -1;
-	return stream_writev(s, &iov, 1, err);
+	for (uint32_t i = 0, run; i < b->n; i += run) {
+		run = batch_run(b, i);
+		if (b->zero[i])
+			continue;
+		if (n) {
+			put_be64(heads[i], b->offset[i] | RAM_RUN | RAM_CONTINUE);
+			put_be32(heads[i] + 8, run);
+			iov[n++] = (struct iovec){ heads[i], RUN_HEAD };
+		} else if (pagesend_record(src, b->block, b->offset[i], RAM_RUN, err) ||
+			   stream_put_be32(s, run, err)) {
+			return -1; /* the first one may have to name the block: into the buffer */
+		}
+		iov[n++] = (struct iovec){ batch_page(b, i), (size_t)run * b->page };
+	}
+	return n ? stream_writev(s, iov, n, err) : 0;
 }
 
 /*
@@ -147,14 +162,7 @@ static int send_pages(struct source *src, struct page_batch *b, struct error *er
 static int send_plain(struct source *src, struct page_batch *b, struct error *err)
 {
 	stat_add(&src->ss->stats.normal, b->n - b->nzero);
-	if (!src->ss->dialect.runs)
-		return send_pages(src, b, err);
-	for (uint32_t i = 0, run; i < b->n; i += run) {
-		run = batch_run(b, i);
-		if (!b->zero[i] && send_run(src, b, i, run, err))
-			return -1;
-	}
-	return 0;
+	return src->ss->dialect.runs ? send_runs(src, b, err) : send_pages(src, b, err);
 }
 
 /* ---- XBZRLE ---- */

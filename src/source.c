@@ -123,27 +123,50 @@ static int maybe_new_part(struct source *src, struct error *err)
 	return pagesend_section_open(src, WIRE_SECTION_PART, err);
 }
 
-static int send_extent(struct source *src, struct block *b, struct extent e, struct error *err)
+/* A batch with room for a page of b, *batch unless it is full. */
+static int want_room(struct source *src, struct block *b, struct page_batch **batch,
+		     struct error *err)
+{
+	struct page_batch *full = *batch;
+
+	if (full && full->n < batch_room(src->img->target_page))
+		return 0;
+	*batch = NULL;
+	if (full && (pagesend_put(src, full, err) || maybe_new_part(src, err)))
+		return -1;
+	*batch = pagesend_get(src, err);
+	if (!*batch)
+		return -1;
+	batch_reset(*batch, b);
+	return 0;
+}
+
+static int send_extent(struct source *src, struct block *b, struct extent e,
+		       struct page_batch **batch, struct error *err)
 {
 	uint32_t page = src->img->target_page;
 
-	while (e.len > 0) {
-		struct page_batch *batch = pagesend_get(src, err);
-
-		if (!batch)
+	for (; e.len > 0; e.offset += page, e.len -= page) {
+		if (want_room(src, b, batch, err))
 			return -1;
-		batch_reset(batch, b);
-		for (; batch->n < batch_room(page) && e.len > 0; e.offset += page, e.len -= page)
-			batch->offset[batch->n++] = e.offset;
-		if (pagesend_put(src, batch, err) || maybe_new_part(src, err))
-			return -1;
+		(*batch)->offset[(*batch)->n++] = e.offset;
 	}
 	return 0;
 }
 
-/* The first pass: every page once, holes as zero runs that were never read. */
+/* Sends what the last batch of a block holds. */
+static int send_rest(struct source *src, struct page_batch *batch, struct error *err)
+{
+	return batch && (pagesend_put(src, batch, err) || maybe_new_part(src, err)) ? -1 : 0;
+}
+
+/*
+ * The first pass: every page once, holes as zero runs that were never read. A batch goes on over
+ * holes, or memory in small pieces would travel in as many small writes.
+ */
 static int send_block(struct source *src, struct block *b, struct error *err)
 {
+	struct page_batch *batch = NULL;
 	uint64_t at = 0;
 
 	for (;;) {
@@ -156,8 +179,8 @@ static int send_block(struct source *src, struct block *b, struct error *err)
 		if (e.offset > at && pagesend_zero(src, b, at, e.offset - at, err))
 			return -1;
 		if (!e.len)
-			return 0;
-		if (send_extent(src, b, e, err))
+			return send_rest(src, batch, err);
+		if (send_extent(src, b, e, &batch, err))
 			return -1;
 		at = e.offset + e.len;
 	}
@@ -166,22 +189,15 @@ static int send_block(struct source *src, struct block *b, struct error *err)
 static int send_dirty_block(struct source *src, struct block *b, struct error *err)
 {
 	const struct bitmap *map = dirty_bitmap(src->dirty, b);
-	uint32_t page = src->img->target_page;
-	size_t i = bitmap_next_set(map, 0, map->bits);
+	struct page_batch *batch = NULL;
 
-	while (i < map->bits) {
-		struct page_batch *batch = pagesend_get(src, err);
-
-		if (!batch)
+	for (size_t i = bitmap_next_set(map, 0, map->bits); i < map->bits;
+	     i = bitmap_next_set(map, i + 1, map->bits)) {
+		if (want_room(src, b, &batch, err))
 			return -1;
-		batch_reset(batch, b);
-		for (; batch->n < batch_room(page) && i < map->bits;
-		     i = bitmap_next_set(map, i + 1, map->bits))
-			batch->offset[batch->n++] = (uint64_t)i * page;
-		if (pagesend_put(src, batch, err) || maybe_new_part(src, err))
-			return -1;
+		batch->offset[batch->n++] = (uint64_t)i * src->img->target_page;
 	}
-	return 0;
+	return send_rest(src, batch, err);
 }
 
 static int send_round(struct source *src, struct error *err)
