@@ -12,7 +12,6 @@
 #include "wire-greet.h"
 
 #include <jansson.h>
-#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>

@@ -159,7 +159,7 @@ static int receive(int fd, uint8_t first[JOIN_FIRST], int fds[NFDS])
 static struct transport *wrap(int held, const int fds[NFDS], const uint8_t first[JOIN_FIRST],
 			      struct cancel *cancel, struct error *err)
 {
-	struct transport *t = io_new(&joined_ops, "a joined ssh connection", cancel, err);
+	struct transport *t = io_new(&joined_ops, "the other end (joined)", cancel, err);
 	struct joined *j = calloc(1, sizeof(*j));
 
 	if (!t || !j) {

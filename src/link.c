@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -76,6 +77,8 @@ void link_drop_main(struct session *ss)
 
 	link_end_main(ss, &ignored);
 }
+
+#define STEP_MS 250 /* how often the main connection is looked at meanwhile */
 
 /* ---- dialling ---- */
 
@@ -196,15 +199,32 @@ int link_take_hello(struct session *ss, struct stream *s, unsigned *channel, str
 	return 0;
 }
 
+/* Whoever waits for channels reads nothing from the main connection, and its end would go by. */
+static int main_ended(struct session *ss, struct error *err)
+{
+	struct pollfd p = { .fd = ss->main ? ss->main->rfd : -1, .events = POLLRDHUP };
+
+	if (poll(&p, 1, 0) <= 0)
+		return 0;
+	return err_set(err, ST_SOCKET, "the connection to %s ended before all channels came",
+		       ss->main->name);
+}
+
 int link_next_channel(struct session *ss, uint64_t deadline, struct transport **t,
 		      struct error *err)
 {
 	uint8_t first[8];
 
 	for (;;) {
+		int left = link_left_ms(deadline), r;
 		struct error ignored;
-		int r = pending_next(ss->pending, link_left_ms(deadline), first, t, err);
 
+		r = pending_next(ss->pending, left < 0 || left > STEP_MS ? STEP_MS : left, first, t,
+				 err);
+		if (r == 0 && main_ended(ss, err))
+			return -1;
+		if (r == 0 && link_left_ms(deadline))
+			continue;
 		if (r <= 0 || get_be32(first) == MULTIFD_MAGIC)
 			return r;
 		log_warn("dropped %s: it is no multifd channel", (*t)->name);

@@ -295,7 +295,8 @@ struct multifd_send *multifd_send_open(struct source *src, unsigned n, struct er
 	return m;
 }
 
-static void channel_close(struct send_channel *ch)
+/* The destination may wait for the end of all channels before it closes one. */
+static void channel_end(struct send_channel *ch)
 {
 	struct error ignored;
 
@@ -303,6 +304,14 @@ static void channel_close(struct send_channel *ch)
 		pthread_join(ch->thread, NULL);
 	zerocopy_close(&ch->zc);
 	stream_close(&ch->s);
+	if (ch->t)
+		transport_shutdown_write(ch->t, &ignored);
+}
+
+static void channel_close(struct send_channel *ch)
+{
+	struct error ignored;
+
 	transport_close(ch->t, &ignored);
 	if (ch->codec)
 		ch->m->ops->close(ch->codec);
@@ -316,6 +325,8 @@ void multifd_send_close(struct multifd_send *m)
 		return;
 	if (m->work.items)
 		queue_close(&m->work);
+	for (unsigned i = 0; i < m->n; i++)
+		channel_end(&m->channels[i]);
 	for (unsigned i = 0; i < m->n; i++)
 		channel_close(&m->channels[i]);
 	free(m->channels);

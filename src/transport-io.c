@@ -109,24 +109,41 @@ int io_failed(struct transport *t, bool reading, int errnum, struct error *err)
 		       t->name);
 }
 
-int transport_wait(struct transport *t, int fd, short events, struct error *err)
+/* 1: ready, 0: the deadline is over, -1 */
+static int wait_until(struct transport *t, int fd, short events, int64_t deadline,
+		      struct error *err)
 {
 	struct pollfd p[] = { { .fd = t->cancel->fd, .events = POLLIN },
 			      { .fd = t->abort_fd, .events = POLLIN },
 			      { .fd = fd, .events = events } };
 
 	for (;;) {
-		int n = poll(p, 3, t->ops->waiting ? 1000 : -1);
+		int ms = io_left_ms(deadline), n;
 
+		if (t->ops->waiting && (ms < 0 || ms > 1000))
+			ms = 1000;
+		n = poll(p, 3, ms);
 		if (io_stopped(t, err))
 			return -1;
-		if (n == 0 && t->ops->waiting(t, err))
+		if (n == 0 && t->ops->waiting && t->ops->waiting(t, err))
 			return -1;
-		if (n > 0 && p[2].revents)
+		if (n == 0 && !io_left_ms(deadline))
 			return 0;
+		if (n > 0 && p[2].revents)
+			return 1;
 		if (n < 0 && errno != EINTR)
 			return err_sys(err, ST_SOCKET, errno, "cannot wait for %s", t->name);
 	}
+}
+
+int transport_wait(struct transport *t, int fd, short events, struct error *err)
+{
+	return wait_until(t, fd, events, -1, err) < 0 ? -1 : 0;
+}
+
+int io_poll_in(struct transport *t, int timeout_ms, struct error *err)
+{
+	return wait_until(t, t->rfd, POLLIN, io_deadline(timeout_ms), err);
 }
 
 static bool ready_now(int fd, short events)

@@ -36,6 +36,9 @@ struct transport *io_new_socket(const struct transport_ops *ops, const char *nam
 /* Closes the descriptors and frees t, without ops->close. */
 void io_free(struct transport *t);
 
+/* transport_poll_in for what a descriptor says; and -1 if t says that nothing will come. */
+int io_poll_in(struct transport *t, int timeout_ms, struct error *err);
+
 /* -1 with the reason if the session was cancelled or t aborted. */
 int io_stopped(struct transport *t, struct error *err);
 

@@ -355,9 +355,14 @@ static void settle(struct transport *t)
 {
 	struct remote *r = t->priv;
 	bool stopped = cancel_fired(t->cancel) || atomic_load(&t->aborted);
+	int ms = r->extra ? ENDED_MS : TAIL_MS;
 
+	if (stopped)
+		ms = r->extra ? 0 : CANCELLED_MS; /* its end explains nothing */
+	else if (!r->complete || !r->writer)
+		ms = ENDED_MS;
 	shutdown(t->wfd, SHUT_WR);
-	if (drain(t, stopped ? CANCELLED_MS : r->complete && r->writer ? TAIL_MS : ENDED_MS)) {
+	if (drain(t, ms)) {
 		ended(r, 0);
 		return;
 	}
@@ -445,15 +450,18 @@ static bool same_words(const char *a, const char *b)
 void remote_explain(struct transport *t, struct error *err)
 {
 	struct remote *r;
+	bool first;
 
 	if (!t || t->ops != &remote_ops)
 		return;
 	r = t->priv;
+	/* what it says after we closed is about that */
+	first = wait_for(r->c.end_fd, 0);
 	settle(t);
 	pthread_mutex_lock(&r->lock);
-	if (r->error[0] && same_words(r->error, err->msg))
+	if (r->error[0] && (!first || same_words(r->error, err->msg)))
 		r->told = true;
-	if (err->status == ST_SOCKET && r->why.status != ST_OK)
+	if (first && err->status == ST_SOCKET && r->why.status != ST_OK)
 		*err = r->why;
 	if (err->status == ST_PROTOCOL && !err->hint[0])
 		err_hint(err, "does the far login print something by itself? its shell's start-up "

@@ -71,7 +71,7 @@ int transport_poll_in(struct transport *t, int timeout_ms, struct error *err)
 {
 	if (t->ops->poll_in)
 		return t->ops->poll_in(t, timeout_ms, err);
-	return cancel_wait(t->cancel, t->rfd, POLLIN, timeout_ms, err);
+	return io_poll_in(t, timeout_ms, err);
 }
 
 static void write_last(struct transport *t, const char *p, size_t len)

@@ -106,18 +106,20 @@ sshd_stop() {
 # far_left DIR: the processes that a login to that sshd has left, as "PID COMMAND"; none, after a
 # moment for what is about to end.
 far_left() {
-	local i env left
+	local i pid left
 	for ((i = 0; i < 250; i++)); do
 		left=
-		for env in /proc/[0-9]*/environ; do
-			grep -qzx "MIGTOOL_FAR=$1" "$env" 2>/dev/null || continue
-			env=${env%/environ}
-			left+="${env#/proc/} $(tr '\0' ' ' <"$env/cmdline" 2>/dev/null)"$'\n'
+		for pid in $(far_pids "$1"); do
+			left+="$pid $(tr '\0' ' ' <"/proc/$pid/cmdline" 2>/dev/null)"$'\n'
 		done
 		[ -n "$left" ] || return 0
 		sleep 0.02
 	done
 	printf '%s' "$left"
+}
+
+far_pids() { # DIR
+	grep -lzxFs "MIGTOOL_FAR=$1" /proc/[0-9]*/environ | sed -E 's|/proc/([0-9]+)/.*|\1|'
 }
 
 # assert_nothing_far DIR: no process is left.

@@ -280,7 +280,7 @@ static void one_connection_is_not_enough_for_multifd(void)
 	in.multi_channel = false;
 	new_set.on[CAP_MULTIFD] = true;
 	SAYS("capability multifd: this transport is one connection, and it needs more of them",
-	     "use tcp:, unix: or vsock:");
+	     "use tcp:, unix:, vsock: or ssh:");
 	new_set.on[CAP_MULTIFD] = false;
 	new_set.on[CAP_COMPRESS] = true;
 	CHECK(check_caps(&in, &err) == 0);
