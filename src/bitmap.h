@@ -33,9 +33,9 @@ void bitmap_set_atomic(struct bitmap *b, size_t from, size_t n);
 void bitmap_clear_atomic(struct bitmap *b, size_t from, size_t n);
 
 /*
- * First set (clear) bit of from..end, end if there is none; from may lie behind the end. It looks no
- * further than end: who goes through a large bitmap in short ranges would else see all of it again
- * for each.
+ * First set (clear) bit of from..end, end if there is none; from may lie behind the end. It looks
+ * no further than end: who goes through a large bitmap in short ranges would else see all of it
+ * again for each.
  */
 size_t bitmap_next_set(const struct bitmap *b, size_t from, size_t end);
 size_t bitmap_next_clear(const struct bitmap *b, size_t from, size_t end);

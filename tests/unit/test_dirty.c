@@ -49,8 +49,9 @@ static void replay_rounds(void)
 	CHECK(image_holds(img, before) && dirty_pending(d));
 	CHECK(dirty_sync(d, &err) == 3 && dirty_pending(d));
 	map = dirty_bitmap(d, &img->blocks[0]);
-	CHECK(map->bits == 16 && bitmap_next_set(map, 0, 16) == 0 && bitmap_next_set(map, 1, 16) == 5 &&
-	      bitmap_next_set(map, 6, 16) == 6 && bitmap_next_set(map, 7, 16) == 16);
+	CHECK(map->bits == 16 && bitmap_next_set(map, 0, 16) == 0 &&
+	      bitmap_next_set(map, 1, 16) == 5 && bitmap_next_set(map, 6, 16) == 6 &&
+	      bitmap_next_set(map, 7, 16) == 16);
 	mem[0] = 1;
 	memset(mem + 0x5ffe, 0xaa, 4);
 	CHECK(image_holds(img, mem));
