@@ -81,21 +81,22 @@ int link_await_objection(struct session *ss, struct error *err)
 }
 
 /* A migtool whose user forgot tls-creds reads why in the answer to its greeting. */
-static void refuse_plain(struct transport *t, const uint8_t first[8])
+static bool refuse_plain(struct transport *t, const uint8_t first[8])
 {
 	struct greet_answer a = { .take = false, .multifd_channels = 1 };
 	struct error ignored;
 	struct stream s;
 
 	if (memcmp(first, GREET_MAGIC, GREET_MAGIC_LEN))
-		return;
+		return false;
 	snprintf(a.program, sizeof(a.program), "migtool %s", MIGTOOL_VERSION);
 	err_set(&a.why, ST_REFUSED, "the destination wants TLS, and the source speaks none");
 	err_hint(&a.why, "send --param tls-creds=DIR");
 	if (stream_open(&s, t, 0, 4096, &ignored))
-		return;
+		return false;
 	greet_answer_put(&s, &a, &ignored);
 	stream_close(&s);
+	return true;
 }
 
 void link_secure_pending(struct session *ss)

@@ -12,6 +12,7 @@
 #include <sys/socket.h>
 
 #define PARTING_MS    1000
+#define PARTING_BYTES (64 << 10)
 #define SILENCE_MS    10000
 #define GRACE_MS      1000
 #define MAGIC_QEVM    0x5145564dU
@@ -141,7 +142,9 @@ static int go_on_parting(struct pending *p, int i)
 	char rest[4096];
 	ssize_t n = recv(c->t->rfd, rest, sizeof(rest), MSG_DONTWAIT);
 
-	if (io_left_ms(c->deadline) && (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))))
+	c->refused += n > 0 ? (size_t)n : 0;
+	if (io_left_ms(c->deadline) && c->refused < PARTING_BYTES &&
+	    (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))))
 		return 0;
 	drop(p, i);
 	return -1;
@@ -166,6 +169,10 @@ static int look(struct pending *p, int i, short revents,
 	c->partial = n > 0;
 	if (n < 0 && why.status == ST_REFUSED)
 		log_warn("dropped the connection from %s: %s", c->t->name, why.msg);
+	else if (n < 0 && p->tls && c->state == PENDING_SPEECH) /* as a QEMU does it */
+		log_warn("dropped the connection from %s: it ended after the TLS handshake, so it "
+			 "does not accept our credentials",
+			 c->t->name);
 	else if (n < 0 || revents & (POLLHUP | POLLRDHUP | POLLERR))
 		log_warn("dropped the connection from %s: it ended after %zd byte%s", c->t->name,
 			 n < 0 ? 0 : n, n == 1 ? "" : "s");
@@ -198,16 +205,21 @@ static void refuse_tls(struct pending_one *c)
 	part(c);
 }
 
-static void refuse_plain(struct pending *p, struct pending_one *c, const uint8_t first[8])
+/* 0: it may part, -1: it is gone. */
+static int refuse_plain(struct pending *p, int i, const uint8_t first[8])
 {
+	struct pending_one *c = &p->one[i];
 	char shown[64];
 
 	log_warn("dropped the connection from %s: it begins with \"%s\", which is no TLS, and "
 		 "tls-creds is given here",
 		 c->t->name, log_escape(shown, sizeof(shown), first, 8));
-	if (p->refuse_plain)
-		p->refuse_plain(c->t, first);
-	part(c);
+	if (p->refuse_plain && p->refuse_plain(c->t, first)) {
+		part(c);
+		return 0;
+	}
+	drop(p, i);
+	return -1;
 }
 
 /* 1: it is done, 0: not yet, -1: no longer in its place, or only to part. */
@@ -249,10 +261,8 @@ static int examine(struct pending *p, int i, short revents, uint8_t first[8])
 		r = look(p, i, revents, enough_or_tls, said);
 		if (r <= 0)
 			return r;
-		if (said[0] != TLS_FIRST_BYTE) {
-			refuse_plain(p, &p->one[i], said);
-			return 0;
-		}
+		if (said[0] != TLS_FIRST_BYTE)
+			return refuse_plain(p, i, said);
 		if (begin_tls(p, i))
 			return -1;
 	}

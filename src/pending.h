@@ -9,8 +9,9 @@
  * listener's queue.
  *
  * With TLS a connection shakes hands here, all of them side by side, and its first bytes are those
- * inside. Who is refused is told why (an alert, or `refuse_plain`), and read from for a second
- * more, so that a reset does not destroy the answer.
+ * inside. Who is refused is told why (an alert, or `refuse_plain`), and a little of
+ * what he says is read for a second more, so that a reset does not destroy the answer. Only a
+ * little: a QEMU without a return path listens to nobody, and a reset is all that it notices.
  */
 #ifndef MIGTOOL_PENDING_H
 #define MIGTOOL_PENDING_H
@@ -32,8 +33,11 @@ struct pending {
 	struct cancel *cancel; /* not owned */
 	struct tls_creds *tls; /* not owned; NULL: none. The next two are for the caller to set */
 	bool client;	       /* ours is TLS's client, who begins */
-	/* Answers who speaks no TLS although we want it; `first` is what he said. May be NULL */
-	void (*refuse_plain)(struct transport *t, const uint8_t first[8]);
+	/*
+	 * Answers who speaks no TLS although we want it; `first` is what he said. False: there is
+	 * nothing to be said to him. May be NULL
+	 */
+	bool (*refuse_plain)(struct transport *t, const uint8_t first[8]);
 	int silence_ms; /* how long a connection may say nothing: 10 s */
 	int grace_ms;	/* how long it has its place for certain: 1 s */
 	int n;
@@ -44,9 +48,10 @@ struct pending {
 		short events;
 		int64_t since; /* monotonic ms, as the next */
 		int64_t deadline;
-		bool partial; /* it said something, not enough to judge by */
-		bool fresh;   /* its bytes may be here where poll() does not see them */
-	} one[PENDING_MAX];   /* the oldest first */
+		size_t refused; /* bytes read since he was refused */
+		bool partial;	/* it said something, not enough to judge by */
+		bool fresh;	/* its bytes may be here where poll() does not see them */
+	} one[PENDING_MAX];	/* the oldest first */
 };
 
 /* NULL: out of memory. Listener and token have to outlive it. */

@@ -157,7 +157,9 @@ static int explain(struct tls *s, int r, struct error *err)
 		return tls_explain_alert(s, err);
 	if (r == GNUTLS_E_CERTIFICATE_REQUIRED || r == GNUTLS_E_NO_CERTIFICATE_FOUND) {
 		err_set(err, ST_REFUSED, "%s has no certificate", peer);
-		return err_hint(err, "its tls-creds needs client-cert.pem and client-key.pem");
+		return err_hint(
+			err, "its tls-creds needs client-cert.pem and client-key.pem, of a CA in "
+			     "our ca-cert.pem");
 	}
 	if (is_end(r))
 		return explain_end(s, err);
