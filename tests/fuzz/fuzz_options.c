@@ -56,7 +56,7 @@ static void judge_params(const struct params *p)
 
 static void judge(const struct config *cfg)
 {
-	FUZZ_CHECK(cfg->command < CMD_PSK);
+	FUZZ_CHECK(cfg->command < CMD__MAX && command_table[cfg->command].built);
 	FUZZ_CHECK(cfg->command > CMD_RECV || (cfg->image && *cfg->image && cfg->uri && *cfg->uri));
 	FUZZ_CHECK(!(cfg->page_size & (cfg->page_size - 1)) && cfg->page_size <= 65536);
 	FUZZ_CHECK(cfg->timeout >= -1 && cfg->timeout <= 2147483 && cfg->ready_fd >= -1);
