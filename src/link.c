@@ -15,11 +15,19 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define PATIENCE_MS 600000
+#define SLOW_DISK   (50u << 20) /* bytes a second */
+
 int64_t link_timeout_ms(const struct session *ss)
 {
 	int64_t s = ss->cfg->timeout < 0 ? 60 : ss->cfg->timeout;
 
 	return s ? s * 1000 : -1;
+}
+
+uint64_t link_patience_ms(const struct session *ss)
+{
+	return PATIENCE_MS + stat_get(&ss->stats.total) / (SLOW_DISK / 1000);
 }
 
 uint64_t link_deadline(int64_t ms)

@@ -28,6 +28,12 @@ int link_left_ms(uint64_t deadline);
 /* Dials ss->main; an ssh: URI's far process is started. */
 int link_dial_main(struct session *ss, struct error *err);
 
+/*
+ * How long a peer may be busy with something of which it only says that it goes on: 10 minutes, and
+ * as long as a slow disk takes for all of the memory.
+ */
+uint64_t link_patience_ms(const struct session *ss);
+
 /* Can there be more than the main connection? */
 bool link_multi_channel(const struct session *ss);
 

@@ -94,14 +94,33 @@ int load_head(struct target *t, struct error *err)
 
 /* ---- commands ---- */
 
+/* It follows the memory, as it was announced; an empty one is one empty piece. */
+static int check_device_state(struct target *t, uint32_t len, struct error *err)
+{
+	if (!t->greeting.has_device_state)
+		return err_set(err, ST_UNSUPPORTED,
+			       "a device state came that the greeting did not announce");
+	if (!t->ram_ended || t->have_digest)
+		return err_set(err, ST_DATA, "device state %s",
+			       t->ram_ended ? "behind the digest" : "before the memory did end");
+	if (!len && t->have_state)
+		return err_set(err, ST_DATA, "an empty piece of device state behind another one");
+	if (len > BLOB_MAX - t->state_size)
+		return err_set(err, ST_DATA, "more than %u MiB of device state", BLOB_MAX >> 20);
+	t->have_state = true;
+	t->state_size += len;
+	return 0;
+}
+
 static int take_device_state(struct target *t, uint32_t len, struct error *err)
 {
-	uint8_t *buf = malloc(len ? len : 1);
+	uint8_t *buf;
 	int rc = -1;
 
-	if (!t->img)
-		err_set(err, ST_DATA, "device state before the list of blocks");
-	else if (!buf)
+	if (check_device_state(t, len, err))
+		return -1;
+	buf = malloc(len ? len : 1);
+	if (!buf)
 		err_set(err, ST_NOMEM, "no memory for device state");
 	else if (!stream_read(&t->ss->stream, buf, len, err))
 		rc = image_put_device_state(t->img, buf, len, err);
@@ -116,6 +135,9 @@ static int take_digest(struct target *t, uint32_t len, struct error *err)
 	if (len != sizeof(bytes))
 		return err_set(err, ST_DATA, "DIGEST has %u bytes, expected %u", len,
 			       WIRE_DIGEST_LEN);
+	if (!t->ram_ended || t->have_digest)
+		return err_set(err, ST_DATA, "DIGEST %s",
+			       t->ram_ended ? "a second time" : "before the memory did end");
 	if (stream_read(&t->ss->stream, bytes, sizeof(bytes), err))
 		return -1;
 	wire_digest_unpack(bytes, &t->digest);
@@ -417,6 +439,9 @@ static int skip_description(struct target *t, struct error *err)
 			       type);
 	if (stream_get_be32(s, &len, err))
 		return -1;
+	if (len > BLOB_MAX)
+		return err_set(err, ST_DATA, "a description of %u bytes, at most %u allowed", len,
+			       BLOB_MAX);
 	while (len > 0) {
 		size_t n = len < sizeof(buf) ? len : sizeof(buf);
 
@@ -470,11 +495,34 @@ static int take_element(struct target *t, struct error *err)
 	}
 }
 
+/*
+ * Signs of life count for --timeout, so a source that sends nothing else would never be given up.
+ * How long it may have something else to do is bounded by what it has to read.
+ */
+static int check_moving(struct target *t, struct error *err)
+{
+	const struct stats *st = &t->ss->stats;
+	uint64_t now = stats_now(), limit = link_patience_ms(t->ss);
+	uint64_t moved = stat_get(&st->normal) + stat_get(&st->duplicate) +
+			 stat_get(&st->xbzrle_pages) + stat_get(&st->compress_pages) +
+			 t->state_size;
+
+	if (moved != t->moved || !t->moved_at) {
+		t->moved = moved;
+		t->moved_at = now;
+		return 0;
+	}
+	if (now - t->moved_at <= limit)
+		return 0;
+	return err_set(err, ST_TIMEOUT, "the source has sent signs of life for %llu s, and no page",
+		       (unsigned long long)limit / 1000);
+}
+
 int load_stream(struct target *t, struct error *err)
 {
 	int rc = 0;
 
-	while (!rc)
+	while (!rc && !(rc = check_moving(t, err)))
 		rc = take_element(t, err);
 	if (rc < 0)
 		return -1;

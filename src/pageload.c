@@ -267,7 +267,7 @@ static int take_record(struct target *t, uint64_t offset, uint32_t flags, struct
 	bool ours = t->ss->dialect.runs;
 	uint32_t type = flags & ~(uint32_t)RAM_CONTINUE;
 
-	if (!t->img)
+	if (!t->img || !t->listed)
 		return err_set(err, ST_DATA, "a page before the list of blocks");
 	if (type != RAM_ZERO && type != RAM_PAGE && type != RAM_XBZRLE &&
 	    type != RAM_COMPRESS_PAGE && !(ours && (type == RAM_RUN || type == RAM_ZERO_RUN)))
@@ -304,8 +304,9 @@ static int take_block_list(struct target *t, uint64_t total, struct error *err)
 	unsigned n;
 	int rc;
 
-	if (t->start_done)
+	if (t->start_done || t->listed)
 		return err_set(err, ST_DATA, "a second list of blocks");
+	t->listed = true;
 	if (ram_get_block_list(&t->ss->stream, total, t->ss->page_size, t->config.ignore_shared,
 			       &list, &n, err))
 		return -1;
@@ -337,6 +338,8 @@ static int take_word(struct target *t, enum wire_type type, uint64_t word, struc
 
 	if (flags == RAM_MEM_SIZE && type == WIRE_SECTION_START)
 		return take_block_list(t, offset, err);
+	if ((flags == RAM_EOS || flags == RAM_MULTIFD_FLUSH) && !offset && !t->listed)
+		return err_set(err, ST_DATA, "no list of blocks");
 	if (flags == RAM_EOS && !offset)
 		return (t->flush_word ? pageload_drain(t, err) : barrier(t, err)) ? -1 : 1;
 	if (flags == RAM_MULTIFD_FLUSH && !offset)

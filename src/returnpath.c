@@ -2,10 +2,33 @@
 #include "returnpath.h"
 
 #include "byteorder.h"
+#include "link.h"
 #include "log.h"
 #include "queue.h"
 
 #include <string.h>
+
+/*
+ * Signs of life count for --timeout, so a destination that says nothing else would never be given
+ * up. What it says to have placed proves nothing; what it takes from us does.
+ */
+static int check_moving(struct returnpath *rp, struct error *err)
+{
+	struct session *ss = rp->ss;
+	uint64_t now = stats_now(), limit = link_patience_ms(ss);
+	uint64_t sent = ss->stream.bytes_out + stat_get(&ss->stats.multifd_bytes);
+
+	if (sent != rp->sent || !rp->sent_at) {
+		rp->sent = sent;
+		rp->sent_at = now;
+		return 0;
+	}
+	if (now - rp->sent_at <= limit)
+		return 0;
+	return err_set(err, ST_TIMEOUT,
+		       "the destination has given signs of life for %llu s, and taken nothing",
+		       (unsigned long long)limit / 1000);
+}
 
 /* 0 is a QEMU's yes to all that was sent, so it cannot come before. A migtool says READY. */
 static int take_shut(struct returnpath *rp, uint32_t status, struct error *err)
@@ -48,6 +71,8 @@ static int take(struct returnpath *rp, const struct rp_message *m, struct error 
 		rp->done = true;
 		break;
 	case RP_KEEPALIVE:
+		rc = check_moving(rp, err);
+		break;
 	case RP_SWITCHOVER_ACK:
 		break;
 	default:

@@ -18,6 +18,7 @@ struct returnpath {
 	bool pong, ready, done, shut, ended;
 	uint32_t pong_value, shut_status;
 	struct wire_digest digest; /* READY's */
+	uint64_t sent, sent_at;	   /* what it has taken from us, and when that grew last (ms) */
 	bool end_expected;	   /* the destination may close now */
 };
 

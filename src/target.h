@@ -26,6 +26,7 @@ struct target {
 
 	/* parser */
 	bool have_ram, ram_ended, footers, start_done;
+	bool listed; /* the list of blocks came */
 	uint32_t ram_id;
 	bool flush_word;	 /* the barrier is RAM_MULTIFD_FLUSH */
 	struct block *block;	 /* main channel's "same block" state */
@@ -37,6 +38,9 @@ struct target {
 	} zeros;	       /* a run being gathered */
 	bool in_order;	       /* a delta came: this section's pages are placed one by one */
 	uint8_t *page, *delta; /* XBZRLE's */
+	bool have_state;
+	uint64_t state_size;	  /* bytes of device state that came in commands */
+	uint64_t moved, moved_at; /* what has come so far, and when more was seen last (ms) */
 	bool have_digest;
 	struct wire_digest digest; /* what the source says */
 	bool told;		   /* the source said why it fails, and needs no reason of ours */

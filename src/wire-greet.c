@@ -7,6 +7,7 @@
 #include "stats.h"
 #include "units.h"
 #include "wire-ram.h"
+#include "wire.h"
 
 #include <errno.h>
 #include <jansson.h>
@@ -338,6 +339,8 @@ static int parse_block(const json_t *o, struct greet_block *b, struct error *err
 		return err_set(err, ST_DATA,
 			       "greeting: a block without a name, a size or a page size that is a "
 			       "power of two");
+	if (wire_check_text("greeting: the block name", b->name, err))
+		return -1;
 	b->page_size = (uint32_t)page;
 	b->shared = get_bool(o, "shared");
 	b->has_digest = digest[0];
@@ -417,6 +420,10 @@ static int parse_identity(const json_t *o, struct greeting *g, struct error *err
 	    get_string(o, "base", base, sizeof(base), err) || get_join(o, g->join, err) ||
 	    get_int(o, "page-size", 4096, 65536, &page, err) ||
 	    get_int(o, "data-bytes", 0, INT64_MAX, &g->data_bytes, err))
+		return -1;
+	if (wire_check_text("greeting: machine", g->machine, err) ||
+	    wire_check_text("greeting: target-arch", g->target_arch, err) ||
+	    wire_check_text("greeting: run-state", g->run_state, err))
 		return -1;
 	if (strlen(session) != 32 || strspn(session, "0123456789abcdef") != 32)
 		return err_set(err, ST_DATA, "greeting: the session id is no 32 hex digits");

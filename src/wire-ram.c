@@ -46,6 +46,8 @@ static int get_entry(struct stream *s, struct ram_block_info *b, uint64_t left, 
 	log_escape(shown, sizeof(shown), b->name, strlen(b->name));
 	if (!b->name[0])
 		return err_set(err, ST_DATA, "a block has an empty name");
+	if (wire_check_text("the block name", b->name, err))
+		return -1;
 	if (!b->length || b->length % page || b->length > left)
 		return err_set(
 			err, ST_DATA,

@@ -57,6 +57,17 @@ int wire_get_cstr(struct stream *s, char out[256], struct error *err)
 	return get_string(s, out, n, err);
 }
 
+/* What is printed, compared and kept in a manifest: UTF-8 without control characters. */
+int wire_check_text(const char *what, const char *text, struct error *err)
+{
+	char shown[4 * 255 + 1];
+
+	log_escape(shown, sizeof(shown), text, strlen(text));
+	if (!strcmp(shown, text))
+		return 0;
+	return err_set(err, ST_DATA, "%s '%s' is no printable text", what, shown);
+}
+
 /* ---- configuration ---- */
 
 static int put_subsection(struct stream *s, const char *name, struct error *err)
@@ -112,7 +123,17 @@ static int get_config_caps(struct stream *s, struct wire_config *c, struct error
 	return 0;
 }
 
-static int get_subsection(struct stream *s, struct wire_config *c, struct error *err)
+/* Each at most once, or they would have no end. */
+static int seen_before(const char *name, unsigned bit, unsigned *seen, struct error *err)
+{
+	if (*seen & bit)
+		return err_set(err, ST_DATA, "subsection '%s' comes twice", name);
+	*seen |= bit;
+	return 0;
+}
+
+static int get_subsection(struct stream *s, struct wire_config *c, unsigned *seen,
+			  struct error *err)
 {
 	char name[256], shown[520];
 	uint32_t version;
@@ -123,7 +144,7 @@ static int get_subsection(struct stream *s, struct wire_config *c, struct error 
 		return err_set(err, ST_UNSUPPORTED, "subsection '%s' has version %u, expected 1",
 			       log_escape(shown, sizeof(shown), name, strlen(name)), version);
 	if (!strcmp(name, "configuration/target-page-bits")) {
-		if (stream_get_be32(s, &c->page_bits, err))
+		if (seen_before(name, 1, seen, err) || stream_get_be32(s, &c->page_bits, err))
 			return -1;
 		if (c->page_bits < 12 || c->page_bits > 16)
 			return err_set(err, ST_DATA, "target page bits are %u, expected 12 to 16",
@@ -131,10 +152,12 @@ static int get_subsection(struct stream *s, struct wire_config *c, struct error 
 		return 0;
 	}
 	if (!strcmp(name, "configuration/capabilities"))
-		return get_config_caps(s, c, err);
+		return seen_before(name, 2, seen, err) ? -1 : get_config_caps(s, c, err);
 	if (!strcmp(name, "configuration/uuid")) {
 		c->has_uuid = true;
-		return stream_read(s, c->uuid, sizeof(c->uuid), err);
+		return seen_before(name, 4, seen, err)
+			       ? -1
+			       : stream_read(s, c->uuid, sizeof(c->uuid), err);
 	}
 	return err_set(err, ST_UNSUPPORTED, "unknown subsection '%s'",
 		       log_escape(shown, sizeof(shown), name, strlen(name)));
@@ -143,6 +166,7 @@ static int get_subsection(struct stream *s, struct wire_config *c, struct error 
 int wire_get_config(struct stream *s, struct wire_config *c, struct error *err)
 {
 	const uint8_t *next;
+	unsigned seen = 0;
 	uint32_t n;
 
 	memset(c, 0, sizeof(*c));
@@ -152,7 +176,8 @@ int wire_get_config(struct stream *s, struct wire_config *c, struct error *err)
 		err_set(err, ST_DATA, "the machine name has %u bytes, at most 255 expected", n);
 		goto bad;
 	}
-	if (get_string(s, c->machine, n, err))
+	if (get_string(s, c->machine, n, err) ||
+	    wire_check_text("the machine name", c->machine, err))
 		goto bad;
 	for (;;) {
 		/* no top-level element is 0x05, so a look at the next byte decides */
@@ -161,7 +186,7 @@ int wire_get_config(struct stream *s, struct wire_config *c, struct error *err)
 		if (*next != WIRE_SUBSECTION)
 			return 0;
 		stream_skip(s, 1);
-		if (get_subsection(s, c, err))
+		if (get_subsection(s, c, &seen, err))
 			goto bad;
 	}
 bad:

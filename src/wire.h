@@ -95,6 +95,9 @@ int wire_put_command(struct stream *s, uint16_t cmd, const void *payload, uint32
 int wire_get_command(struct stream *s, struct wire_command *c, struct error *err);
 const char *wire_command_name(uint16_t cmd);
 
+/* ST_DATA unless it is UTF-8 without control characters. `what` it is; at most 255 bytes. */
+int wire_check_text(const char *what, const char *text, struct error *err);
+
 /* One counted string (u8 length), into a NUL-terminated one. A NUL inside is ST_DATA. */
 int wire_put_cstr(struct stream *s, const char *str, struct error *err);
 int wire_get_cstr(struct stream *s, char out[256], struct error *err);

@@ -462,6 +462,7 @@ static void step_device_state(struct world *w)
 
 	if (!(w->mode & FUZZ_MIGTOOL) || w->ended)
 		return;
+	w->wrong |= !n; /* a second empty piece */
 	memset(piece, take(w), sizeof(piece));
 	say_section_end(w);
 	SAY(w, "\3\0\0\0\2");

@@ -76,6 +76,13 @@ def greetings():
     yield "greeting-page-size-huge", *greeted(12, "page-size", page_size=1 << 40)
     yield "greeting-uuid", *greeted(12, "uuid", uuid="x" * 36)
     yield "greeting-machine", *greeted(12, "machine", machine="m" * 300)
+    yield "greeting-machine-control", *greeted(12, "\\x07", machine="a\x07b")
+    yield "greeting-run-state-control", *greeted(12, "\\x0a", run_state="a\nb")
+    yield "greeting-many-values", *greeted(12, "more than 32768 values", later=[{}] * 30000)
+    deep = []
+    for _ in range(20):
+        deep = [deep]
+    yield "greeting-deep", *greeted(12, "16 levels", later=deep)
     yield "greeting-base", *greeted(12, "base", base="0123")
     yield "greeting-base-here", *greeted(4, "deltas against an old copy", base="0" * 32)
     yield "greeting-no-blocks", *greeted(12, "block", blocks=[])
@@ -116,6 +123,11 @@ def elements():
     yield "element-no-last", 12, "", stream(m.BEGIN + part(m.zero_run()) + m.END[len(last()):])
     yield "element-part-behind-last", 12, "behind the last", stream(
         m.BEGIN + last() + part(m.run()) + m.END)
+    yield "element-no-list", 12, "no list of blocks", stream(
+        m.HEAD + start(m.EOS) + part(m.zero_run()) + m.END)
+    yield "element-list-late", 12, "before the list of blocks", stream(
+        m.HEAD + start(m.zero_run() + block_list(((BLOCK, m.SIZE),))) + m.END)
+    yield "element-description", 12, "4294967295", stream(m.GOOD[:-4] + be(0xFFFFFFFF, 4))
     yield "element-no-digest", 12, "digest", stream(
         m.BEGIN + part(m.zero_run()) + last() + b"\0" + be(q.VMDESCRIPTION, 1) + be(0, 4))
     yield "command-unknown", 12, "0x4fff", stream(m.BEGIN + m.command(0x4FFF, b"abc") + m.END)
@@ -124,6 +136,10 @@ def elements():
     yield "command-huge", 12, "", stream(m.BEGIN + m.command(m.DEVICE_STATE, length=0xFFFFFFF0))
     yield "command-digest-length", 12, "DIGEST has 39 bytes", stream(
         m.BEGIN + part(m.zero_run()) + last() + m.command(m.DIGEST, bytes(39)))
+    yield "command-digest-early", 12, "before the memory did end", stream(
+        m.BEGIN + m.command(m.DIGEST, m.ZERO_DIGEST) + m.END)
+    yield "command-digest-twice", 12, "a second time", stream(
+        m.BEGIN + part(m.zero_run()) + last() + m.command(m.DIGEST, m.ZERO_DIGEST) * 2 + m.END[-6:])
     yield "command-failed", 11, "the source failed: the disk is on fire", stream(
         m.BEGIN + m.command(m.FAILED, m.reason("the disk is on fire", hint="run")))
     yield "command-failed-escape", 11, "\\x1b[2J", stream(

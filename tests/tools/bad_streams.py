@@ -125,6 +125,11 @@ def framing():
         rest=b"\5" + counted("configuration/capabilities") + be(1, 4) + be(1 << 31, 4))
     yield "framing-page-bits", "2,4,12", "", header() + configuration(
         rest=b"\5" + counted("configuration/target-page-bits") + be(1, 4) + be(40, 4)) + start() + TAIL
+    uuid = b"\5" + counted("configuration/uuid") + be(1, 4) + bytes(16)
+    yield "framing-subsection-twice", 12, "comes twice", header() + configuration(
+        rest=uuid * 2) + start() + TAIL
+    yield "framing-machine-control", 12, "\\x1b", header() + configuration(machine=b"pc\x1b[2J")
+    yield "framing-machine-bytes", 12, "\\xff", header() + configuration(machine=b"pc\xff")
     yield "framing-element", 12, "", BEGIN + b"\x55"
     yield "framing-element-before-ram", 12, "", HEAD + b"\x55"
     yield "framing-command", "4,12", "", HEAD + be(q.COMMAND, 1) + be(999, 2) + be(0, 2) + start() + TAIL
@@ -147,6 +152,7 @@ def blocks():
     yield "blocks-size-zero", 12, BLOCK, listed((BLOCK, 0), ("pc.bios", SIZE))
     yield "blocks-unaligned", 12, BLOCK, listed((BLOCK, SIZE + 512), ("pc.bios", SIZE - 512))
     yield "blocks-twice", 12, BLOCK, listed((BLOCK, SIZE), (BLOCK, SIZE))
+    yield "blocks-control", 12, "\\x07", listed(("a\x07", SIZE))
     yield "blocks-no-name", 12, "", listed(("", SIZE))
     yield "blocks-enormous", "4,11,12", "", listed((BLOCK, 1 << 62))
     yield "blocks-overflow", "4,11,12", "", listed(
