@@ -178,7 +178,7 @@ int agent_sign(struct agent *a, const struct agent_key *key, const void *data, s
 {
 	size_t size = 4 + 1 + 4 + key->len + 4 + len + 4;
 	uint8_t *request = malloc(size), *answer, *p = request;
-	const uint8_t *both, *method, *bare;
+	const uint8_t *both = NULL, *method, *bare;
 	uint32_t bothlen, n, barelen;
 	struct reader r;
 	int rc;
