@@ -349,6 +349,10 @@ static int check_ssh(const struct config *cfg, struct error *err)
 				       : "--peer qemu");
 		return err_hint(err, "at its far end a migtool is started, which answers");
 	}
+	if (ssh && params_tls(&cfg->params)) {
+		err_set(err, ST_USAGE, "tls-creds does not go with an ssh: URI");
+		return err_hint(err, "ssh encrypts and knows both ends already");
+	}
 	if (cfg->far && strcmp(cfg->uri, "stdio:"))
 		return err_set(err, ST_USAGE, "--far is for the far end of an ssh: URI");
 	if (ssh)

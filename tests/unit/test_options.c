@@ -349,6 +349,8 @@ static void what_recv_is_told_send_takes_for_ssh_alone(void)
 	      "at its far end a migtool is started, which answers");
 	FAILS("send --peer qemu i ssh://h/p", ST_USAGE, "--peer qemu does not go with an ssh: URI",
 	      "at its far end a migtool is started, which answers");
+	FAILS("send --param tls-creds=d i ssh://h/p", ST_USAGE,
+	      "tls-creds does not go with an ssh: URI", "ssh encrypts and knows both ends already");
 	FAILS("recv --far tcp::1 i", ST_USAGE, "--far is for the far end of an ssh: URI", "");
 	CHECK(parse("recv --far stdio: i") == 0 && cfg.far);
 }
