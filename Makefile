@@ -113,7 +113,7 @@ demo: deps
 	+$(Q)$(MAKE) --no-print-directory all
 	$(Q)B=$(B) tests/demo
 
-BENCH_DEPS := nbdkit libnbd-bin iperf3 procps time
+BENCH_DEPS := nbdkit libnbd-bin iperf3 procps time rsync
 
 ## bench: migtool beside what a user would pick instead; BENCH=CASE... (default: all), RUNS=5
 bench: deps

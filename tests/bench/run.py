@@ -13,6 +13,8 @@ tmpfs (DIR, default /dev/shm/migtool-bench), traffic is on loopback. Cases:
   zlib      migtool multifd zlib, QEMU multifd zlib
   random    2 GiB that do not compress: migtool, socat into a file, cp
   sparse    64 GiB with 1 % data: migtool, cp; beside it the same amount of data without holes
+  ssh       through one sshd: the guest compressed, 512 MiB that do not compress, the same with
+            50 ms of round trip: migtool, zstd | ssh | zstd, rsync, scp, ssh
   limits    iperf3, memcpy
 """
 import argparse
@@ -24,6 +26,8 @@ import statistics
 import subprocess
 import sys
 import time
+
+import ssh
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
@@ -338,6 +342,9 @@ class Bench:
             ("cp --sparse=always", lambda: self.run_cp(sparse, "--sparse=always")),
         ])
 
+    def case_ssh(self):
+        ssh.case(self)
+
     def case_limits(self):
         self.compare("limits of this machine, a GiB", 1, [
             ("iperf3, 1 stream", self.run_iperf),
@@ -346,7 +353,7 @@ class Bench:
 
 
 def main():
-    cases = ["plain", "zstd", "zlib", "random", "sparse", "limits"]
+    cases = ["plain", "zstd", "zlib", "random", "sparse", "ssh", "limits"]
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--runs", type=int, default=5)
