@@ -3,6 +3,10 @@
  * A server counts what it refuses and hangs up (sshd after six), so the likeliest comes first and a
  * key is not signed with, nor its passphrase asked for, before the server said that it would take
  * it. What was tried goes into one list for the message.
+ *
+ * What worked is remembered, and is all that a further connection tries at first: nobody is asked
+ * then, and many can log in at the same time. Only where that fails do they go the whole way, one
+ * at a time.
  */
 #include "ssh-auth.h"
 
@@ -32,6 +36,8 @@ struct auth {
 	bool rsa_refused;
 	bool asked; /* the terminal, this time */
 	bool no_terminal;
+	bool quick;	      /* nobody is to be asked */
+	struct login_way way; /* as it was before this login, then what it did */
 	char typed[LOGIN_SECRET_MAX];
 	unsigned rounds; /* of keyboard-interactive */
 	char methods[256];
@@ -155,6 +161,11 @@ static enum outcome try_agent_key(struct auth *a, const struct agent_key *key)
 	o = outcome(a, rc);
 	if (o == NOT_TAKEN && cancel_fired(a->agent.cancel))
 		return BROKEN;
+	if (o == LOGGED_IN && key->len <= sizeof(a->way.blob)) {
+		a->way.kind = WAY_AGENT;
+		a->way.len = key->len;
+		memcpy(a->way.blob, key->blob, key->len);
+	}
 	if (o == NOT_TAKEN && a->would_take && a->err->msg[0])
 		tried(a, "the agent's key %s (%s): %s", key->comment, key->type, a->err->msg);
 	else if (o == NOT_TAKEN)
@@ -228,9 +239,16 @@ static int ask(struct auth *a, const char *prompt, bool echo, char *buf)
 
 /* ---- key files ---- */
 
+static void remember(struct auth *a, int kind, const char *secret)
+{
+	a->way.kind = kind;
+	snprintf(a->way.secret, sizeof(a->way.secret), "%s", secret ? secret : "");
+}
+
 static enum outcome login_with_file(struct auth *a, const struct login_key *k,
 				    const char *passphrase, bool *unreadable)
 {
+	enum outcome o;
 	int rc;
 
 	SSH_LINK_RUN(a->l, rc,
@@ -241,7 +259,12 @@ static enum outcome login_with_file(struct auth *a, const struct login_key *k,
 	*unreadable = rc && rc != LIBSSH2_ERROR_EAGAIN &&
 		      rc != LIBSSH2_ERROR_AUTHENTICATION_FAILED &&
 		      rc != LIBSSH2_ERROR_PUBLICKEY_UNVERIFIED;
-	return outcome(a, rc);
+	o = outcome(a, rc);
+	if (o == LOGGED_IN) {
+		remember(a, WAY_FILE, passphrase);
+		a->way.key = (unsigned)(k - a->g->keys);
+	}
+	return o;
 }
 
 /* Whether the server would take it, asked before a person is; unknown counts as yes. */
@@ -371,8 +394,10 @@ static void answer(const char *name, int nlen, const char *text, int tlen, int n
 	for (int i = 0; i < n; i++) {
 		bool password = n == 1 && !prompts[i].echo && a->rounds == 1;
 
-		if (password && a->g->known_password) {
-			strcpy(a->typed, a->g->password);
+		if (password && a->way.kind == WAY_INTERACTIVE && a->way.secret[0]) {
+			strcpy(a->typed, a->way.secret);
+		} else if (a->quick) {
+			return;
 		} else {
 			snprintf(prompt, sizeof(prompt), "%s: %.*s%s%.*s", l->name,
 				 tlen > 200 ? 200 : tlen, tlen ? text : "", tlen ? " " : "",
@@ -407,8 +432,8 @@ static int password_once(struct auth *a)
 	char prompt[512];
 	int rc;
 
-	if (a->g->known_password) {
-		strcpy(a->typed, a->g->password);
+	if (a->way.kind == WAY_PASSWORD) {
+		strcpy(a->typed, a->way.secret);
 	} else {
 		snprintf(prompt, sizeof(prompt), "password of %s on %s: ", a->g->user, a->l->name);
 		if (ask(a, prompt, false, a->typed))
@@ -430,10 +455,11 @@ static enum outcome try_typing(struct auth *a, const char *what, int (*once)(str
 
 		a->asked = false;
 		o = outcome(a, once(a));
-		if (o == LOGGED_IN && a->typed[0]) {
-			strcpy(a->g->password, a->typed);
-			a->g->known_password = true;
-		}
+		if (o == LOGGED_IN)
+			remember(a, once == password_once ? WAY_PASSWORD : WAY_INTERACTIVE,
+				 a->typed);
+		else
+			a->way.kind = WAY_NONE; /* it is not right any more */
 		explicit_bzero(a->typed, sizeof(a->typed));
 		if (cancel_fired(a->l->tcp->cancel)) {
 			cancel_reason(a->l->tcp->cancel, a->err);
@@ -441,7 +467,6 @@ static enum outcome try_typing(struct auth *a, const char *what, int (*once)(str
 		}
 		if (o != NOT_TAKEN)
 			return o;
-		a->g->known_password = false;
 		if (a->no_terminal) {
 			tried(a, "%s: %s", what, "no terminal to ask on");
 			return o;
@@ -517,15 +542,71 @@ static int refused(struct auth *a)
 			a->l->name);
 }
 
+static enum outcome try_way(struct auth *a)
+{
+	enum outcome o = NOT_TAKEN;
+	struct error none;
+	bool unreadable;
+
+	switch (a->way.kind) {
+	case WAY_NONE:
+		break;
+	case WAY_AGENT:
+		a->have_agent = !agent_open(&a->agent, a->l->tcp->cancel, &none);
+		for (unsigned i = 0; a->have_agent && i < a->agent.n; i++)
+			if (a->agent.keys[i].len == a->way.len &&
+			    !memcmp(a->agent.keys[i].blob, a->way.blob, a->way.len)) {
+				o = try_agent_key(a, &a->agent.keys[i]);
+				break;
+			}
+		if (a->have_agent)
+			agent_close(&a->agent);
+		break;
+	case WAY_FILE:
+		o = login_with_file(a, &a->g->keys[a->way.key],
+				    a->way.secret[0] ? a->way.secret : NULL, &unreadable);
+		break;
+	case WAY_INTERACTIVE:
+		if (a->way.secret[0])
+			o = outcome(a, interactive_once(a));
+		break;
+	case WAY_PASSWORD:
+		o = outcome(a, password_once(a));
+		break;
+	}
+	explicit_bzero(a->typed, sizeof(a->typed));
+	return o;
+}
+
+/* The way that worked last, beside other connections; else all ways, one connection at a time. */
+static enum outcome log_in(struct auth *a)
+{
+	enum outcome o;
+
+	pthread_mutex_lock(&a->g->lock);
+	a->way = a->g->way;
+	pthread_mutex_unlock(&a->g->lock);
+	a->quick = true;
+	o = try_way(a);
+	a->quick = false;
+	if (o != NOT_TAKEN)
+		return o;
+	a->tried[0] = '\0';
+	a->way.kind = WAY_NONE;
+	pthread_mutex_lock(&a->g->lock);
+	o = run(a);
+	if (o == LOGGED_IN)
+		a->g->way = a->way;
+	pthread_mutex_unlock(&a->g->lock);
+	return o;
+}
+
 int ssh_auth(struct ssh_login *g, struct ssh_link *l, struct error *err)
 {
 	struct auth a = { .g = g, .l = l, .err = err };
-	enum outcome o;
+	enum outcome o = log_in(&a);
 
-	pthread_mutex_lock(&g->lock);
-	o = run(&a);
-	pthread_mutex_unlock(&g->lock);
-	explicit_bzero(a.typed, sizeof(a.typed));
+	explicit_bzero(&a.way, sizeof(a.way));
 	if (o == LOGGED_IN) {
 		log_verbose("logged in to %s as %s", l->name, g->user);
 		return 0;

@@ -26,8 +26,19 @@ struct login_key {
 	bool asked;			   /* for: passphrase is right, or it was given up */
 };
 
+/* How the last login succeeded: what the next one tries first. */
+struct login_way {
+	enum { WAY_NONE, WAY_AGENT, WAY_FILE, WAY_INTERACTIVE, WAY_PASSWORD } kind;
+	unsigned key;			/* WAY_FILE: which */
+	uint8_t blob[KEYFILE_BLOB_MAX]; /* WAY_AGENT: the public key */
+	size_t len;
+	char secret[LOGIN_SECRET_MAX]; /* the passphrase, password or answer; "": none */
+};
+
+/* Files and options do not change once it is made; what is asked for does, under the lock. */
 struct ssh_login {
-	pthread_mutex_t lock; /* one connection logs in at a time */
+	pthread_mutex_t lock; /* one connection asks at a time */
+	struct login_way way;
 	char user[128], host[256];
 	unsigned port;
 	char text[512]; /* the URI, for messages */
@@ -37,9 +48,7 @@ struct ssh_login {
 	bool no_directory; /* there is no ~/.ssh, where the first file is to be */
 	struct login_key keys[CONFIG_LIST_MAX];
 	unsigned nkeys;
-	bool chosen;			 /* by -i: an agent's other keys are not offered */
-	char password[LOGIN_SECRET_MAX]; /* once it was right */
-	bool known_password;
+	bool chosen; /* by -i: an agent's other keys are not offered */
 };
 
 /* ST_USAGE for an option it does not know, ST_FILE for a key that -i names and cannot be read. */

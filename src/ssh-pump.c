@@ -55,15 +55,18 @@ struct pump {
 	struct ssh_link *l;
 	LIBSSH2_CHANNEL *ch;
 	char name[128];
-	int fd, err_fd; /* the thread's ends */
-	int stop_fd;	/* eventfd: stop now */
-	int end_fd;	/* eventfd: it has ended */
+	ssh_connect *connect_to; /* NULL: l is there from the beginning */
+	struct ssh_login *g;
+	int timeout_ms;
+	char *command;
+	struct cancel stop; /* fired by whoever wants the end now */
+	int fd, err_fd;	    /* the thread's ends */
+	int end_fd;	    /* eventfd: it has ended */
 	pthread_t thread;
 	struct buffer up, down, err;
 	bool up_eof;	  /* stdin is at its end here, */
 	bool up_eof_sent; /* and the far side knows */
-	bool down_closed; /* stdout is at its end, or nobody reads it */
-	bool far_eof;	  /* the channel said so */
+	bool far_eof;	  /* stdout's and stderr's end were passed on */
 
 	pthread_mutex_t lock; /* guards what status() asks for */
 	bool ended;
@@ -276,7 +279,7 @@ static int wait_for_more(struct pump *p)
 		{ .fd = empty(&p->up) && !p->up_eof ? p->fd : -1, .events = POLLIN },
 		{ .fd = empty(&p->down) ? -1 : p->fd, .events = POLLOUT },
 		{ .fd = empty(&p->err) ? -1 : p->err_fd, .events = POLLOUT },
-		{ .fd = p->stop_fd, .events = POLLIN },
+		{ .fd = p->stop.fd, .events = POLLIN },
 	};
 	int n, next;
 
@@ -302,7 +305,7 @@ static void finish(struct pump *p, int end)
 {
 	pthread_mutex_lock(&p->lock);
 	if (!end)
-		err_set(&p->why, ST_SOCKET, "the ssh connection to %s was ended here", p->name);
+		cancel_reason(&p->stop, &p->why);
 	p->ended = true;
 	pthread_mutex_unlock(&p->lock);
 	tell(p->end_fd);
@@ -310,12 +313,44 @@ static void finish(struct pump *p, int end)
 	shutdown(p->err_fd, SHUT_RDWR);
 }
 
+/* ---- the beginning ---- */
+
+static int open_channel(struct pump *p, struct error *err)
+{
+	int rc;
+
+	do {
+		p->ch = libssh2_channel_open_ex(p->l->s, "session", 7, WINDOW, PACKET, NULL, 0);
+		rc = p->ch ? 0 : libssh2_session_last_errno(p->l->s);
+	} while (rc == LIBSSH2_ERROR_EAGAIN && ssh_link_turn(p->l, err) == 0);
+	if (rc)
+		return ssh_link_failed(p->l, rc, "no channel for the command", ST_REFUSED, err);
+	SSH_LINK_RUN(p->l, rc,
+		     libssh2_channel_process_startup(p->ch, "exec", 4, p->command,
+						     (unsigned)strlen(p->command)),
+		     err);
+	if (rc == LIBSSH2_ERROR_CHANNEL_REQUEST_DENIED || rc == LIBSSH2_ERROR_CHANNEL_FAILURE)
+		return err_set(err, ST_REFUSED, "%s starts no commands for this login", p->name);
+	if (rc)
+		return ssh_link_failed(p->l, rc, "cannot start the command", ST_REFUSED, err);
+	libssh2_keepalive_config(p->l->s, 0, KEEPALIVE_S);
+	return 0;
+}
+
+static int begin(struct pump *p)
+{
+	if (!p->connect_to)
+		return 0;
+	p->l = p->connect_to(p->g, p->timeout_ms, &p->stop, &p->why);
+	return p->l ? open_channel(p, &p->why) : -1;
+}
+
 static void *run(void *arg)
 {
 	struct pump *p = arg;
-	int end = 0;
+	int end = begin(p);
 
-	for (;;) {
+	while (!end) {
 		bool moved = false;
 
 		end = round_of(p, &moved);
@@ -348,7 +383,11 @@ static int pump_status(struct remote_conn *c, int *status, struct error *err)
 
 static void pump_stop(struct remote_conn *c)
 {
-	tell(((struct pump *)c->priv)->stop_fd);
+	struct pump *p = c->priv;
+	struct error why;
+
+	err_set(&why, ST_SOCKET, "the ssh connection to %s was ended here", p->name);
+	cancel_fire(&p->stop, &why);
 }
 
 static void close_fd(int fd)
@@ -360,12 +399,13 @@ static void close_fd(int fd)
 /* Everything but the thread. */
 static void pump_free(struct pump *p)
 {
-	if (p->ch && p->l->s)
+	if (p->ch)
 		libssh2_channel_free(p->ch);
 	ssh_link_close(p->l);
 	close_fd(p->fd);
 	close_fd(p->err_fd);
-	close_fd(p->stop_fd);
+	cancel_destroy(&p->stop);
+	free(p->command);
 	close_fd(p->end_fd);
 	free(p->up.p);
 	free(p->down.p);
@@ -401,49 +441,30 @@ static bool buffer_init(struct buffer *b, size_t size)
 	return b->p;
 }
 
-static struct pump *pump_new(struct ssh_link *l, struct error *err)
+/* Takes the link, if there is one, on failure too. */
+static struct pump *pump_new(struct ssh_link *l, const char *name, const char *command,
+			     struct error *err)
 {
 	struct pump *p = calloc(1, sizeof(*p));
 
-	if (!p) {
+	if (!p || cancel_init(&p->stop, err)) {
 		ssh_link_close(l);
-		err_set(err, ST_NOMEM, "no memory for ssh");
+		free(p);
+		err_set(err, ST_NOMEM, "no memory or descriptors for ssh");
 		return NULL;
 	}
 	p->l = l;
 	p->fd = p->err_fd = -1;
-	snprintf(p->name, sizeof(p->name), "%s", l->name);
+	snprintf(p->name, sizeof(p->name), "%s", name);
 	pthread_mutex_init(&p->lock, NULL);
-	p->stop_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	p->end_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-	if (p->stop_fd >= 0 && p->end_fd >= 0 && buffer_init(&p->up, BUFFER) &&
+	p->command = strdup(command);
+	if (p->end_fd >= 0 && p->command && buffer_init(&p->up, BUFFER) &&
 	    buffer_init(&p->down, DOWN_BUFFER) && buffer_init(&p->err, ERR_BUFFER))
 		return p;
 	err_set(err, ST_NOMEM, "no memory or descriptors for ssh");
 	pump_free(p);
 	return NULL;
-}
-
-static int open_channel(struct pump *p, const char *command, struct error *err)
-{
-	int rc;
-
-	do {
-		p->ch = libssh2_channel_open_ex(p->l->s, "session", 7, WINDOW, PACKET, NULL, 0);
-		rc = p->ch ? 0 : libssh2_session_last_errno(p->l->s);
-	} while (rc == LIBSSH2_ERROR_EAGAIN && ssh_link_turn(p->l, err) == 0);
-	if (rc)
-		return ssh_link_failed(p->l, rc, "no channel for the command", ST_REFUSED, err);
-	SSH_LINK_RUN(p->l, rc,
-		     libssh2_channel_process_startup(p->ch, "exec", 4, command,
-						     (unsigned)strlen(command)),
-		     err);
-	if (rc == LIBSSH2_ERROR_CHANNEL_REQUEST_DENIED || rc == LIBSSH2_ERROR_CHANNEL_FAILURE)
-		return err_set(err, ST_REFUSED, "%s starts no commands for this login", p->name);
-	if (rc)
-		return ssh_link_failed(p->l, rc, "cannot start the command", ST_REFUSED, err);
-	libssh2_keepalive_config(p->l->s, 0, KEEPALIVE_S);
-	return 0;
 }
 
 /* Both ends of both pairs: ours into p, the other ones into c. */
@@ -467,15 +488,12 @@ static int open_pairs(struct pump *p, struct remote_conn *c, struct error *err)
 	return 0;
 }
 
-int ssh_pump_start(struct ssh_link *l, const char *command, struct remote_conn *c,
-		   struct error *err)
+/* Starts the thread; p is gone on failure. */
+static int start(struct pump *p, struct remote_conn *c, struct error *err)
 {
-	struct pump *p = pump_new(l, err);
 	int rc;
 
-	if (!p)
-		return -1;
-	if (open_channel(p, command, err) || open_pairs(p, c, err)) {
+	if (open_pairs(p, c, err)) {
 		pump_free(p);
 		return -1;
 	}
@@ -488,4 +506,31 @@ int ssh_pump_start(struct ssh_link *l, const char *command, struct remote_conn *
 	close(c->fd);
 	close(c->err_fd);
 	return err_sys(err, ST_NOMEM, rc, "no thread for ssh");
+}
+
+int ssh_pump_start(struct ssh_link *l, const char *command, struct remote_conn *c,
+		   struct error *err)
+{
+	struct pump *p = pump_new(l, l->name, command, err);
+
+	if (!p)
+		return -1;
+	if (!open_channel(p, err))
+		return start(p, c, err);
+	pump_free(p);
+	return -1;
+}
+
+int ssh_pump_start_later(ssh_connect *connect_to, struct ssh_login *g, int timeout_ms,
+			 const char *name, const char *command, struct remote_conn *c,
+			 struct error *err)
+{
+	struct pump *p = pump_new(NULL, name, command, err);
+
+	if (!p)
+		return -1;
+	p->connect_to = connect_to;
+	p->g = g;
+	p->timeout_ms = timeout_ms;
+	return start(p, c, err);
 }

@@ -16,4 +16,16 @@
 int ssh_pump_start(struct ssh_link *l, const char *command, struct remote_conn *c,
 		   struct error *err);
 
+/*
+ * The same for a link that is yet to be made: the thread makes it by connect(g, ...), whose waits
+ * end with the cancel token given to it. c can be used at once; what fails is c's status. `g`
+ * outlives it.
+ */
+struct ssh_login;
+typedef struct ssh_link *(ssh_connect)(struct ssh_login *g, int timeout_ms, struct cancel *cancel,
+				       struct error *err);
+int ssh_pump_start_later(ssh_connect *connect_to, struct ssh_login *g, int timeout_ms,
+			 const char *name, const char *command, struct remote_conn *c,
+			 struct error *err);
+
 #endif

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * The library's back end of ssh: URIs. Everything up to the command's start happens in the caller's
- * thread, which may have to ask its user; then the pump's thread takes over.
+ * The library's back end of ssh: URIs. Of the first connection everything up to the command's start
+ * happens in the caller's thread, which may have to ask its user; then the pump's takes over.
  */
 #include "ssh-auth.h"
 #include "ssh-hostkey.h"
@@ -18,10 +18,10 @@ static struct ssh_login *login_of(const struct remote_how *how, struct error *er
 	return g;
 }
 
-static struct ssh_link *log_in(struct ssh_login *g, const struct remote_how *how,
-			       struct cancel *cancel, struct error *err)
+static struct ssh_link *log_in(struct ssh_login *g, int timeout_ms, struct cancel *cancel,
+			       struct error *err)
 {
-	struct ssh_link *l = ssh_link_open(g->host, g->port, g->text, how->timeout_ms, cancel, err);
+	struct ssh_link *l = ssh_link_open(g->host, g->port, g->text, timeout_ms, cancel, err);
 
 	if (l && !ssh_hostkey_handshake(g, l, err) && !ssh_auth(g, l, err))
 		return l;
@@ -29,13 +29,27 @@ static struct ssh_link *log_in(struct ssh_login *g, const struct remote_how *how
 	return NULL;
 }
 
+/* Many further connections on a long path log in at the same time, each in its own thread. */
+static int start_later(struct ssh_login *g, const struct remote_how *how, const char *command,
+		       struct remote_conn *c, struct error *err)
+{
+	char name[128];
+
+	known_name(name, sizeof(name), g->host, g->port);
+	return ssh_pump_start_later(log_in, g, how->timeout_ms, name, command, c, err);
+}
+
 int ssh_start(const struct remote_how *how, const char *command, struct remote_conn *c,
 	      struct cancel *cancel, struct error *err)
 {
 	struct ssh_login *g = login_of(how, err);
-	struct ssh_link *l = g ? log_in(g, how, cancel, err) : NULL;
-	int rc = l ? ssh_pump_start(l, command, c, err) : -1;
+	struct ssh_link *l;
+	int rc;
 
+	if (g && how->extra && how->login)
+		return start_later(g, how, command, c, err);
+	l = g ? log_in(g, how->timeout_ms, cancel, err) : NULL;
+	rc = l ? ssh_pump_start(l, command, c, err) : -1;
 	if (g && !how->login)
 		ssh_login_free(g);
 	return rc;
