@@ -3,6 +3,7 @@
 
 #include "byteorder.h"
 #include "log.h"
+#include "wire-delta.h"
 #include "wire.h"
 
 #include <string.h>
@@ -23,6 +24,8 @@ static const struct rp_type_info {
 	{ RP_FAILED, "FAILED", 4, WIRE_FAILED_MAX },
 	{ RP_DONE, "DONE", 0, 0 },
 	{ RP_KEEPALIVE, "KEEPALIVE", 8, 8 },
+	{ RP_DIGESTS, "DIGESTS", DELTA_LIST_HEAD, DELTA_LIST_LEN },
+	{ RP_PAGE_DIGESTS, "PAGE_DIGESTS", DELTA_LIST_HEAD + 16, DELTA_LIST_LEN },
 };
 
 static const struct rp_type_info *find(uint16_t type)

@@ -18,10 +18,12 @@ enum rp_type {
 	RP_RESUME_ACK = 6,
 	RP_SWITCHOVER_ACK = 7,
 	/* ours */
-	RP_READY = 0x4001,     /* wire_digest: all is here, verified and durable */
-	RP_FAILED = 0x4002,    /* be32 status, text: why the destination stops */
-	RP_DONE = 0x4003,      /* empty: COMMIT was taken, the destination owns */
-	RP_KEEPALIVE = 0x4004, /* be64 bytes placed so far */
+	RP_READY = 0x4001,	  /* wire_digest: all is here, verified and durable */
+	RP_FAILED = 0x4002,	  /* be32 status, text: why the destination stops */
+	RP_DONE = 0x4003,	  /* empty: COMMIT was taken, the destination owns */
+	RP_KEEPALIVE = 0x4004,	  /* be64 bytes placed so far */
+	RP_DIGESTS = 0x4005,	  /* delta_list: chunks of the old copy */
+	RP_PAGE_DIGESTS = 0x4006, /* delta_list: pages of a chunk */
 };
 
 #define RP_PAYLOAD_MAX 4096 /* QEMU's limit is 512; ours carry a reason of at most 1 KiB */

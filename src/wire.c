@@ -298,6 +298,9 @@ const char *wire_command_name(uint16_t cmd)
 		[MIG_CMD_COMMIT - WIRE_OURS] = "COMMIT",
 		[MIG_CMD_FAILED - WIRE_OURS] = "FAILED",
 		[MIG_CMD_KEEPALIVE - WIRE_OURS] = "KEEPALIVE",
+		[MIG_CMD_WANT - WIRE_OURS] = "WANT",
+		[MIG_CMD_COMPARED - WIRE_OURS] = "COMPARED",
+		[MIG_CMD_HEARD - WIRE_OURS] = "HEARD",
 	};
 
 	if (cmd < sizeof(names) / sizeof(names[0]) && names[cmd])
