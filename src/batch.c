@@ -114,6 +114,21 @@ void sent_digest_zero(struct sent_digest *d, const struct block *b, uint64_t off
 	pthread_mutex_unlock(&d->lock);
 }
 
+void sent_digest_have(struct sent_digest *d, const struct block *b, uint64_t offset,
+		      struct digest term, struct digest *sum)
+{
+	digest_add(sum, term);
+	if (d->terms)
+		digest_sub(sum, replace_term(d, b, offset, term));
+}
+
+void sent_digest_add(struct sent_digest *d, struct digest sum)
+{
+	pthread_mutex_lock(&d->lock);
+	digest_add(&d->sum, sum);
+	pthread_mutex_unlock(&d->lock);
+}
+
 /* The terms of one target page, in steps of the digest's page. */
 static void account(const struct page_batch *b, uint32_t i, struct sent_digest *d,
 		    struct digest *sum)

@@ -66,6 +66,14 @@ void sent_digest_destroy(struct sent_digest *d, const struct image *img);
 /* A run that is zero now. */
 void sent_digest_zero(struct sent_digest *d, const struct block *b, uint64_t offset, uint64_t len);
 
+/*
+ * 4096 bytes that the destination has already: their term (0: zeros) goes into *sum, which goes
+ * into the account with sent_digest_add. Any thread, no two for the same page.
+ */
+void sent_digest_have(struct sent_digest *d, const struct block *b, uint64_t offset,
+		      struct digest term, struct digest *sum);
+void sent_digest_add(struct sent_digest *d, struct digest sum);
+
 /* Reads the batch's pages from the image, finds the zero ones, accounts for all. Any thread. */
 int batch_load(struct page_batch *b, const struct image *img, struct sent_digest *d,
 	       struct error *err);

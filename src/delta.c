@@ -1,23 +1,39 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "delta.h"
 
+#include "zero.h"
+
 #include <string.h>
 
-int delta_adopt(struct image *img, const char *path, struct error *err)
+struct image *delta_open(const struct image *img, const char *path, struct error *err)
 {
 	/* a raw file's block has whatever name the source gave its own */
 	struct image_source_opts opts = { .block_name = img->blocks[0].name,
 					  .page_size = img->target_page };
 	struct image *old = image_open(path, &opts, err);
-	int rc = old ? 0 : err_prefix(err, "the old copy");
 
-	for (unsigned i = 0; !rc && i < img->nblocks; i++) {
-		struct block *to = &img->blocks[i];
-		struct block *from = image_find(old, to->name, strlen(to->name));
+	if (!old)
+		err_prefix(err, "the old copy");
+	return old;
+}
 
-		if (from && from->size == to->size && !image_block_here(to))
-			rc = image_adopt(img, to, old, from, err);
+const struct block *delta_block(const struct image *old, const struct block *b)
+{
+	const struct block *from = image_find(old, b->name, strlen(b->name));
+
+	return from && from->size == b->size ? from : NULL;
+}
+
+unsigned delta_terms(const struct block *b, uint64_t offset, const uint8_t *buf, size_t len,
+		     struct digest out[DELTA_PAGES])
+{
+	unsigned n = 0;
+
+	for (size_t at = 0; at < len; at += DIGEST_PAGE, n++) {
+		if (zero_is(buf + at, DIGEST_PAGE))
+			out[n] = (struct digest){ 0, 0 };
+		else
+			out[n] = digest_page(&b->digest, offset + at, buf + at, DIGEST_PAGE);
 	}
-	image_close(old, false);
-	return rc;
+	return n;
 }

@@ -166,7 +166,7 @@ char *far_command(const struct config *cfg, const struct uri *uri, enum role rol
 	add_params(&l, &cfg->params);
 	if (cfg->timeout >= 0)
 		add_number(&l, "--timeout", cfg->timeout);
-	if (cfg->resume)
+	if (cfg->resume || cfg->retry) /* each try is a process of its own there */
 		add(&l, "--resume");
 	if (push)
 		add_for_destination(&l, cfg);

@@ -151,6 +151,14 @@ static int mark_complete(struct image *img, struct error *err)
 	return t->state_part && p->state.fd >= 0 ? mark(t->state_lock, t->state_part, err) : 0;
 }
 
+static int check_frozen_state(const struct image_priv *p, struct error *err)
+{
+	if (p->state.fd < 0 || p->state.size == p->state_size)
+		return 0;
+	return err_set(err, ST_FILE, "%s is complete, and longer than the device state that came",
+		       p->state.path);
+}
+
 int image_sync(struct image *img, struct error *err)
 {
 	struct image_priv *p = image_priv(img);
@@ -164,6 +172,8 @@ int image_sync(struct image *img, struct error *err)
 	}
 	if (p->state.fd >= 0 && sync_fd(p->state.fd, p->state.path, err) < 0)
 		return -1;
+	if (p->target->frozen)
+		return check_frozen_state(p, err); /* all else was made durable when it was made */
 	if (img->directory && sync_tree(img, err) < 0)
 		return -1;
 	return mark_complete(img, err) < 0 ? -1 : sync_names(img, err);
@@ -218,6 +228,7 @@ int image_commit(struct image *img, struct error *err)
 		t->keep = true;
 		return -1;
 	}
+	record_remove(t->record);
 	return commit_state(img, err) < 0 ? err_prefix(err, "the memory is %s now, but", t->final)
 					  : 0;
 }
@@ -239,7 +250,10 @@ void target_close(struct image *img, bool keep_part)
 		if (t->ours &&
 		    (img->directory ? image_dir_remove(t->part) : broker_unlink(t->part)) < 0)
 			log_warn("cannot remove %s: %s", t->part, strerror(errno));
-		if (t->state_lock >= 0 && t->state_part && broker_unlink(t->state_part) < 0)
+		if (t->ours)
+			record_remove(t->record);
+		if (!t->frozen && t->state_lock >= 0 && t->state_part &&
+		    broker_unlink(t->state_part) < 0)
 			log_warn("cannot remove %s: %s", t->state_part, strerror(errno));
 	}
 	if (t->lock >= 0)
@@ -250,6 +264,7 @@ void target_close(struct image *img, bool keep_part)
 		close(t->parent);
 	free(t->final);
 	free(t->part);
+	free(t->record);
 	free(t->state_final);
 	free(t->state_part);
 	free(t);

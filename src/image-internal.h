@@ -17,6 +17,7 @@ struct block_priv {
 	struct image_file file;
 	/* the rest: destination only; image-place.c */
 	bool shared;	       /* both ends reach it: read, never placed into */
+	bool frozen;	       /* complete already: read, never placed into */
 	struct bitmap present; /* units that are not zero, and are in sum; shared by threads */
 	struct bitmap stale;   /* units of a device with old content; shared by threads */
 	struct bitmap huge;    /* huge pages that exist; FILE_HUGE only; shared by threads */
@@ -30,9 +31,13 @@ struct block_priv {
 struct target {
 	char *final; /* IMAGE, symbolic links resolved */
 	char *part;  /* where it is written: IMAGE.part, or IMAGE itself when in place */
-	bool force, in_place, keep_content;
-	bool existed; /* IMAGE was there */
-	bool ours;    /* `part` was made by us: it is removed unless committed */
+	bool force, in_place;
+	bool keep_content; /* what the files hold stays */
+	bool resumed;	   /* `part` is of an earlier try */
+	bool frozen;	   /* complete already: nothing is written */
+	char *record;	   /* the name of the session's record; a device has none */
+	bool existed;	   /* IMAGE was there */
+	bool ours;	   /* `part` was made by us: it is removed unless committed */
 	bool committed;
 	bool keep;  /* complete, but could not be renamed: not removed */
 	int lock;   /* `part`, flock()ed as long as it is open; -1: none */
@@ -82,12 +87,15 @@ char *image_format(struct error *err, const char *fmt, ...) __attribute__((forma
 /* Bitmaps, mapping and sum of a destination's block whose file is open. */
 int place_open(struct image *img, struct block *b, bool stale, struct error *err);
 void place_close(struct block *b);
-/* Takes what the file holds already into sum and present. */
-int place_scan(const struct image *img, struct block *b, struct error *err);
+/* Writes a run, without a look at what was there; sum and present are the caller's. */
+int place_write(struct image *img, struct block *b, uint64_t offset, const void *buf, size_t len,
+		struct error *err);
+/* Puts into and takes out of the block's sum; something came. */
+void place_account(struct block *b, struct digest in, struct digest out);
 /* Zeroes what is left of the old content of a device. */
 int place_settle(struct image *img, struct block *b, struct error *err);
 
-/* Only the bitmap that place_scan fills. */
+/* Only the bitmap that image_adopt fills. */
 int place_open_shared(struct block *b, struct error *err);
 
 /* ---- image-shared.c ---- */
@@ -96,6 +104,15 @@ int place_open_shared(struct block *b, struct error *err);
 int shared_open(struct block *b, const char *final, const char *part, struct error *err);
 /* Does IMAGE hold nothing but files of the layout's shared blocks? */
 int shared_only(const char *dir, const struct image_layout *layout, bool *only, struct error *err);
+
+/* ---- image-record.c ---- */
+
+/* What the record beside `final` is called; to be freed. */
+char *record_name(const char *final, struct error *err);
+int record_write(const char *path, const uint8_t session[IMAGE_SESSION_LEN], struct error *err);
+/* False: there is none that can be read. */
+bool record_read(const char *path, uint8_t session[IMAGE_SESSION_LEN]);
+void record_remove(const char *path); /* NULL is accepted */
 
 /* ---- image-commit.c ---- */
 

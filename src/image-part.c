@@ -177,22 +177,26 @@ static int replaced(int fd, const char *part, struct error *err)
 	}
 }
 
+static bool is_complete(const struct stat *st)
+{
+	return st->st_mode & S_ISVTX && (S_ISREG(st->st_mode) || S_ISDIR(st->st_mode));
+}
+
 static int refuse_complete(const char *part, const struct stat *st, struct error *err)
 {
-	if (!(st->st_mode & S_ISVTX) || !(S_ISREG(st->st_mode) || S_ISDIR(st->st_mode)))
+	if (!is_complete(st))
 		return 0;
 	err_set(err, ST_FILE, "%s is complete and may be the only copy of a guest", part);
 	return err_hint(err,
-			"if the source says that the guest was handed over, rename it to %.*s; "
-			"else delete it",
+			"--resume on both ends asks the source; if that says that the guest was "
+			"handed over, rename it to %.*s; else delete it",
 			(int)(strlen(part) - strlen(".part")), part);
 }
 
-/* Opens and locks a leftover that may be removed: its descriptor, -1, or -2: there is none (any
- * more). */
-static int open_leftover(const char *part, struct stat *st, struct error *err)
+/* Opens and locks what is there: its descriptor, -1, or -2: there is none (any more). */
+static int open_there(const char *part, int flags, struct stat *st, struct error *err)
 {
-	int fd = broker_open(part, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0), r;
+	int fd = broker_open(part, flags | O_NOFOLLOW | O_NONBLOCK, 0), r;
 
 	memset(st, 0, sizeof(*st));
 	if (fd < 0)
@@ -204,11 +208,51 @@ static int open_leftover(const char *part, struct stat *st, struct error *err)
 	if (!r && fstat(fd, st) < 0)
 		r = err_sys(err, ST_FILE, errno, "cannot look at %s", part);
 	if (!r)
-		r = refuse_complete(part, st, err);
-	if (!r)
 		return fd;
 	close(fd);
 	return r == 1 ? -2 : -1;
+}
+
+/* The same for a leftover that may be removed. */
+static int open_leftover(const char *part, struct stat *st, struct error *err)
+{
+	int fd = open_there(part, O_RDONLY, st, err);
+
+	if (fd < 0 || !refuse_complete(part, st, err))
+		return fd;
+	close(fd);
+	return -1;
+}
+
+int part_probe(const char *part, bool *complete, struct error *err)
+{
+	struct stat st;
+	int fd = open_there(part, O_RDONLY, &st, err);
+
+	*complete = fd >= 0 && is_complete(&st);
+	if (fd >= 0)
+		close(fd);
+	return fd >= 0 ? 1 : fd == -2 ? 0 : -1;
+}
+
+int part_reopen(const char *part, bool directory, int *out, bool *complete, struct error *err)
+{
+	struct stat st;
+	int fd = open_there(part, directory ? O_RDONLY : O_RDWR, &st, err);
+
+	if (fd == -2)
+		return err_set(err, ST_FILE, "%s is gone", part);
+	if (fd < 0)
+		return -1;
+	if (directory ? !S_ISDIR(st.st_mode) : !S_ISREG(st.st_mode)) {
+		close(fd);
+		err_set(err, ST_FILE, "%s is no %s, which the source's image needs", part,
+			directory ? "directory" : "file");
+		return err_hint(err, "it is of another transfer: remove it");
+	}
+	*complete = is_complete(&st);
+	*out = fd;
+	return 0;
 }
 
 int part_mark(int fd, bool complete)

@@ -32,6 +32,15 @@ int part_allowed(const struct existing *ex, bool force, bool in_place, struct er
  */
 int part_claim(const char *part, bool directory, int *lock, struct error *err);
 
+/*
+ * Opens and locks what is there of an earlier try, a file or a directory as wanted. *complete: it
+ * has been through image_sync. ST_FILE.
+ */
+int part_reopen(const char *part, bool directory, int *lock, bool *complete, struct error *err);
+
+/* Is there a `part` that nobody has? 1, and whether it is complete; 0: none; -1. */
+int part_probe(const char *part, bool *complete, struct error *err);
+
 /* Is `part` free to be claimed, or a leftover that can be removed? Changes nothing. */
 int part_free(const char *part, struct error *err);
 

@@ -29,15 +29,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
-#include <linux/fs.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 #include <unistd.h>
-
-#define COPY_MAX (512u << 10)
 
 /* What one call does to the sum. */
 struct change {
@@ -182,6 +178,14 @@ static int zero_file(struct block_priv *p, uint64_t offset, uint64_t len)
 	return 0;
 }
 
+int place_write(struct image *img, struct block *b, uint64_t offset, const void *buf, size_t len,
+		struct error *err)
+{
+	return write_run(block_priv(b), offset, buf, len) < 0
+		       ? write_failed(img, b, offset, errno, err)
+		       : 0;
+}
+
 /* ---- what happens to a run ---- */
 
 /* Takes what is in a run out of the sum, before it is overwritten. */
@@ -243,21 +247,21 @@ static int place_data_run(struct image *img, struct block *b, uint64_t offset, c
 		return -1;
 	for (size_t at = 0; at < len; at += UNIT)
 		digest_add(&c->in, digest_page(&b->digest, offset + at, buf + at, UNIT));
-	if (write_run(p, offset, buf, len) < 0)
-		return write_failed(img, b, offset, errno, err);
+	if (place_write(img, b, offset, buf, len, err) < 0)
+		return -1;
 	bitmap_set_atomic(&p->present, (size_t)(offset / UNIT), len / UNIT);
 	if (p->stale.words)
 		bitmap_clear_atomic(&p->stale, (size_t)(offset / UNIT), len / UNIT);
 	return 0;
 }
 
-static void account(struct block *b, const struct change *c)
+void place_account(struct block *b, struct digest in, struct digest out)
 {
 	struct block_priv *p = block_priv(b);
 
 	pthread_mutex_lock(&p->lock);
-	digest_add(&p->sum, c->in);
-	digest_sub(&p->sum, c->out);
+	digest_add(&p->sum, in);
+	digest_sub(&p->sum, out);
 	p->came = true;
 	pthread_mutex_unlock(&p->lock);
 }
@@ -278,11 +282,11 @@ bool image_block_came(const struct block *b)
 static int check_place(const struct image *img, const struct block *b, uint64_t offset,
 		       uint64_t len, struct error *err)
 {
-	if (block_priv(b)->shared)
-		return err_set(err, ST_DATA,
-			       "block %s, offset 0x%" PRIx64
-			       ": a page of shared memory, which is not to be sent",
-			       b->name, offset);
+	if (block_priv(b)->shared || block_priv(b)->frozen)
+		return err_set(err, ST_DATA, "block %s, offset 0x%" PRIx64 ": a page of %s",
+			       b->name, offset,
+			       block_priv(b)->shared ? "shared memory, which is not to be sent"
+						     : "an image that is complete already");
 	return image_check_range(img, b, offset, len, err);
 }
 
@@ -306,7 +310,7 @@ int image_place(struct image *img, struct block *b, uint64_t offset, const void 
 		if (r < 0)
 			return -1;
 	}
-	account(b, &c);
+	place_account(b, c.in, c.out);
 	return 0;
 }
 
@@ -318,79 +322,11 @@ int image_place_zero(struct image *img, struct block *b, uint64_t offset, uint64
 	if (check_place(img, b, offset, len, err) < 0 ||
 	    place_zero_run(img, b, offset, len, &c, err) < 0)
 		return -1;
-	account(b, &c);
+	place_account(b, c.in, c.out);
 	return 0;
 }
 
-/* ---- content that is there already ---- */
-
-int place_scan(const struct image *img, struct block *b, struct error *err)
-{
-	struct block_priv *p = block_priv(b);
-	struct change c = { 0 };
-	uint64_t start, end = 0;
-	uint8_t buf[16 * UNIT];
-
-	for (;;) {
-		if (image_file_next_data(&p->file, img->path, end, &start, &end, err) < 0)
-			return -1;
-		/* a device is larger than its block */
-		if (start >= b->size)
-			break;
-		start -= start % UNIT;
-		end = end < b->size ? (end + UNIT - 1) / UNIT * UNIT : b->size;
-		for (size_t n; start < end; start += n) {
-			n = end - start < sizeof(buf) ? (size_t)(end - start) : sizeof(buf);
-			if (image_file_read(&p->file, img->path, start, buf, n, err) < 0)
-				return -1;
-			for (size_t i = 0; i < n; i += UNIT) {
-				if (zero_is(buf + i, UNIT))
-					continue;
-				digest_add(&c.in,
-					   digest_page(&b->digest, start + i, buf + i, UNIT));
-				bitmap_set_atomic(&p->present, (size_t)((start + i) / UNIT), 1);
-			}
-		}
-	}
-	account(b, &c);
-	return 0;
-}
-
-static int copy_data(struct image *img, struct block *b, const struct image *old,
-		     const struct block *from, struct error *err)
-{
-	struct extent e = { 0, 0 };
-	uint8_t *buf = malloc(COPY_MAX);
-	int r = buf ? 0 : err_set(err, ST_NOMEM, "out of memory");
-
-	while (!r) {
-		size_t n;
-
-		r = image_next_data(old, from, e.offset + e.len, &e, err);
-		if (r || !e.len)
-			break;
-		for (uint64_t at = e.offset; !r && at < e.offset + e.len; at += n) {
-			n = e.offset + e.len - at < COPY_MAX ? (size_t)(e.offset + e.len - at)
-							     : COPY_MAX;
-			r = image_read(old, from, at, buf, n, err);
-			if (!r)
-				r = image_place(img, b, at, buf, n, err);
-		}
-	}
-	free(buf);
-	return r;
-}
-
-int image_adopt(struct image *img, struct block *b, const struct image *old,
-		const struct block *from, struct error *err)
-{
-	/* whatever keeps it from sharing, copying finds out what is really wrong */
-	if (block_priv(b)->file.kind == FILE_REGULAR &&
-	    block_priv(from)->file.kind == FILE_REGULAR && b->size == from->size &&
-	    ioctl(b->fd, FICLONE, from->fd) == 0)
-		return place_scan(img, b, err);
-	return copy_data(img, b, old, from, err);
-}
+/* ---- what is there ---- */
 
 int image_get_page(const struct image *img, const struct block *b, uint64_t offset, void *buf,
 		   size_t len, struct error *err)

@@ -98,5 +98,5 @@ bool image_block_here(const struct block *b)
 
 int image_read_shared(struct image *img, struct block *b, struct error *err)
 {
-	return place_scan(img, b, err);
+	return image_adopt_block(img, b, NULL, NULL, err);
 }

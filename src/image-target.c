@@ -21,18 +21,20 @@
 #define BLOCKS_MAX 4096u
 #define TOTAL_MAX  (UINT64_C(1) << 46)
 
-int image_check_target(const char *path, bool force, bool in_place, struct error *err)
+int image_check_target(const char *path, bool force, bool in_place, bool resume, struct error *err)
 {
 	struct existing ex;
 	char *part = NULL;
+	bool complete;
 	int fd, r;
 
 	if (part_examine(path, &ex, err) < 0)
 		return -1;
-	r = part_allowed(&ex, force, in_place, err);
+	r = part_allowed(&ex, force || resume, in_place, err);
 	if (!r && !in_place) {
 		part = image_format(err, "%s.part", ex.path);
-		r = part ? part_free(part, err) : -1;
+		r = !part ? -1 : resume ? part_probe(part, &complete, err) : part_free(part, err);
+		r = r < 0 ? -1 : 0;
 	}
 	fd = r < 0 ? -1 : part_open_parent(ex.path, err);
 	if (!r && fd < 0)
@@ -186,18 +188,17 @@ static int make_block(struct image *img, struct block *b, const char *path, int 
 		if (f->size < b->size)
 			return wrong_size(f, b, err);
 		stale = !keep;
-	} else if (f->size == 0) {
+	} else if (f->size == 0 && !image_priv(img)->target->frozen) {
 		if (set_size(f, b, err) < 0)
 			return -1;
 	} else {
 		if (f->size != b->size)
 			return wrong_size(f, b, err);
+		block_priv(b)->frozen = image_priv(img)->target->frozen;
 		if (!keep && empty_file(f, err) < 0)
 			return -1;
 	}
-	if (place_open(img, b, stale, err) < 0)
-		return -1;
-	return keep ? place_scan(img, b, err) : 0;
+	return place_open(img, b, stale, err);
 }
 
 /* In place: files that are no block of this guest would be taken for one later. */
@@ -238,14 +239,35 @@ static int remove_old_words(const char *dir, struct error *err)
 	return 0;
 }
 
+/* The blocks of a directory, in ram/. */
+static int open_blocks(struct image *img, const struct image_layout *layout, struct error *err)
+{
+	struct target *t = image_priv(img)->target;
+	int flags = t->frozen ? 0 : t->ours && !t->resumed ? O_CREAT | O_EXCL : O_CREAT, r = 0;
+
+	for (unsigned i = 0; i < img->nblocks && !r; i++) {
+		struct block *b = &img->blocks[i];
+		char *path = image_dir_block_path(t->part, b->name, err);
+
+		if (layout->use_shared && b->shared)
+			r = shared_open(b, t->final, t->part, err);
+		else
+			r = path ? make_block(img, b, path, flags, err) : -1;
+		free(path);
+	}
+	return r;
+}
+
 static int make_directory(struct image *img, const struct image_layout *layout, struct error *err)
 {
 	struct target *t = image_priv(img)->target;
-	bool fresh = t->ours;
+	bool fresh = t->ours && !t->resumed;
 	struct statfs fs;
 	char *ram;
 	int r;
 
+	if (t->frozen)
+		return open_blocks(img, layout, err);
 	if (fstatfs(t->lock, &fs) < 0)
 		return err_sys(err, ST_FILE, errno, "cannot look at %s", t->part);
 	if (fs.f_type == HUGETLBFS_MAGIC) {
@@ -264,21 +286,25 @@ static int make_directory(struct image *img, const struct image_layout *layout, 
 		    ? err_sys(err, ST_FILE, errno, "cannot create %s", ram)
 		    : 0;
 	free(ram);
-	for (unsigned i = 0; i < img->nblocks && !r; i++) {
-		char *path = image_dir_block_path(t->part, img->blocks[i].name, err);
-
-		if (layout->use_shared && img->blocks[i].shared)
-			r = shared_open(&img->blocks[i], t->final, t->part, err);
-		else
-			r = path ? make_block(img, &img->blocks[i], path,
-					      fresh ? O_CREAT | O_EXCL : O_CREAT, err)
-				 : -1;
-		free(path);
-	}
-	return r;
+	return r ? -1 : open_blocks(img, layout, err);
 }
 
 /* ---- image_create ---- */
+
+/* What there is stays; a complete IMAGE is only looked at. */
+static int plan_resume(struct target *t, const struct image_layout *layout, struct error *err)
+{
+	struct image_start start;
+
+	if (image_find_start(t->final, layout->in_place, &start, err) < 0)
+		return -1;
+	t->keep_content = start.kind != START_NOTHING;
+	t->resumed = start.kind == START_PART || start.kind == START_COMPLETE;
+	t->frozen = start.kind == START_IMAGE && !layout->keep;
+	if (start.kind == START_IMAGE)
+		t->in_place = true;
+	return 0;
+}
 
 static int plan(struct image *img, const struct existing *ex, const struct image_layout *layout,
 		struct error *err)
@@ -294,14 +320,20 @@ static int plan(struct image *img, const struct existing *ex, const struct image
 	t->keep_content = layout->in_place && layout->keep;
 	t->existed = ex->kind != EXISTS_NOT;
 	t->final = image_format(err, "%s", ex->path);
-	t->part = image_format(err, layout->in_place ? "%s" : "%s.part", ex->path);
+	if (t->final && layout->resume && plan_resume(t, layout, err) < 0)
+		return -1;
+	t->part = image_format(err, t->in_place ? "%s" : "%s.part", ex->path);
+	/* a device's name is not ours to put files beside */
+	if (t->final && ex->kind != EXISTS_DEVICE)
+		t->record = record_name(t->final, err);
 	return t->final && t->part ? 0 : -1;
 }
 
 /* A raw image's device state goes to a file of its own. */
-static int plan_state(struct target *t, const char *path, struct error *err)
+static int plan_state(struct target *t, const char *path, bool resume, struct error *err)
 {
 	struct existing ex;
+	bool complete;
 	int r;
 
 	if (part_examine(path, &ex, err) < 0)
@@ -309,12 +341,15 @@ static int plan_state(struct target *t, const char *path, struct error *err)
 	if (ex.kind == EXISTS_DIRECTORY || ex.kind == EXISTS_DEVICE)
 		r = err_set(err, ST_UNSUPPORTED, "%s is no file for a device state", ex.path);
 	else
-		r = part_allowed(&ex, t->force, false, err);
+		r = part_allowed(&ex, t->force || resume, false, err);
 	t->state_final = ex.path;
 	t->state_existed = ex.kind != EXISTS_NOT;
 	if (!r) {
 		t->state_part = image_format(err, "%s.part", ex.path);
-		r = t->state_part ? part_free(t->state_part, err) : -1;
+		r = !t->state_part ? -1
+		    : resume	   ? part_probe(t->state_part, &complete, err)
+				   : part_free(t->state_part, err);
+		r = r < 0 ? -1 : 0;
 	}
 	return r;
 }
@@ -328,9 +363,24 @@ static int claim(struct image *img, const struct existing *ex, struct error *err
 		return -1;
 	if (t->in_place && t->existed)
 		return part_lock_in_place(t->part, ex->kind, &t->lock, err);
+	if (t->resumed)
+		return part_reopen(t->part, img->directory, &t->lock, &t->frozen, err);
 	if (part_claim(t->part, img->directory, &t->lock, err) < 0)
 		return -1;
 	t->ours = true;
+	return 0;
+}
+
+/* Whose it is, before the first page; a resumed one stays whose it was. */
+static int remember(const struct target *t, const struct image_layout *layout, struct error *err)
+{
+	uint8_t known[IMAGE_SESSION_LEN];
+
+	if (!t->record || t->frozen || (t->resumed && record_read(t->record, known)))
+		return 0;
+	if (layout->session)
+		return record_write(t->record, layout->session, err);
+	record_remove(t->record); /* of a .part that was a leftover */
 	return 0;
 }
 
@@ -361,14 +411,14 @@ static int create(struct image *img, const struct image_layout *layout, const st
 	bool force = layout->force;
 
 	if (take_blocks(img, layout, err) < 0 || consider_shared(layout, ex, &force, err) < 0 ||
-	    part_allowed(ex, force, layout->in_place, err) < 0 ||
+	    part_allowed(ex, force || layout->resume, layout->in_place, err) < 0 ||
 	    choose_form(img, layout, ex, err) < 0 || plan(img, ex, layout, err) < 0)
 		return -1;
-	p->target->force = force;
+	p->target->force = force || layout->resume;
 	if (layout->device_state && !img->directory &&
-	    plan_state(p->target, layout->device_state, err) < 0)
+	    plan_state(p->target, layout->device_state, layout->resume, err) < 0)
 		return -1;
-	if (claim(img, ex, err) < 0)
+	if (claim(img, ex, err) < 0 || remember(p->target, layout, err) < 0)
 		return -1;
 	if (!img->directory)
 		return make_block(img, &img->blocks[0], p->target->part, 0, err);
@@ -397,6 +447,25 @@ struct image *image_create(const char *path, const struct image_layout *layout, 
 
 /* ---- device state ---- */
 
+/* A raw image's, which is complete: under the one name or the other. */
+static int reopen_state(struct image_priv *p, struct error *err)
+{
+	struct target *t = p->target;
+	bool complete;
+	int r = part_probe(t->state_part, &complete, err);
+
+	if (r < 0)
+		return -1;
+	if (r > 0 && part_reopen(t->state_part, false, &t->state_lock, &complete, err) < 0)
+		return -1;
+	r = image_file_open(&p->state, r ? t->state_part : t->state_final, O_RDONLY, 0, err);
+	if (!r && t->state_lock < 0) {
+		free(t->state_part); /* it has its name already */
+		t->state_part = NULL;
+	}
+	return r;
+}
+
 static int open_state(struct image *img, struct error *err)
 {
 	struct image_priv *p = image_priv(img);
@@ -412,6 +481,8 @@ static int open_state(struct image *img, struct error *err)
 	p->state_digest = digest_stream_new();
 	if (!p->state_digest)
 		return err_set(err, ST_NOMEM, "out of memory");
+	if (!img->directory && t->frozen)
+		return reopen_state(p, err);
 	if (!img->directory) {
 		if (part_claim(t->state_part, false, &t->state_lock, err) < 0)
 			return -1;
@@ -420,8 +491,24 @@ static int open_state(struct image *img, struct error *err)
 	path = image_format(err, "%s/device-state", t->part);
 	if (!path)
 		return -1;
-	r = image_file_open(&p->state, path, O_RDWR | O_CREAT | O_EXCL, 0600, err);
+	r = image_file_open(&p->state, path, O_RDWR | (t->frozen ? 0 : O_CREAT | O_EXCL), 0600,
+			    err);
 	free(path);
+	return r;
+}
+
+/* What is complete has it already, and nothing else may come. */
+static int compare_state(struct image_priv *p, const void *buf, size_t len, struct error *err)
+{
+	uint8_t *had = malloc(len ? len : 1);
+	int r = had ? 0 : err_set(err, ST_NOMEM, "out of memory");
+
+	if (!r && (len > p->state.size - p->state_size ||
+		   image_file_read(&p->state, p->state.path, p->state_size, had, len, err) < 0 ||
+		   memcmp(had, buf, len) != 0))
+		r = err_set(err, ST_FILE, "%s is complete, and not the device state that comes",
+			    p->state.path);
+	free(had);
 	return r;
 }
 
@@ -431,7 +518,9 @@ int image_put_device_state(struct image *img, const void *buf, size_t len, struc
 
 	if (p->state.fd < 0 && open_state(img, err) < 0)
 		return -1;
-	if (image_file_write(&p->state, p->state_size, buf, len) < 0)
+	if (p->target->frozen && compare_state(p, buf, len, err) < 0)
+		return -1;
+	if (!p->target->frozen && image_file_write(&p->state, p->state_size, buf, len) < 0)
 		return err_sys(err, ST_FILE, errno, "cannot write %s", p->state.path);
 	digest_stream_update(p->state_digest, buf, len);
 	p->state_size += len;

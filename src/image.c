@@ -29,6 +29,11 @@ char *image_format(struct error *err, const char *fmt, ...)
 	return s;
 }
 
+bool image_frozen(const struct image *img)
+{
+	return image_priv(img)->target && image_priv(img)->target->frozen;
+}
+
 struct image *image_new(const char *path, struct error *err)
 {
 	struct image *img = calloc(1, sizeof(*img));

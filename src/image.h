@@ -21,7 +21,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#define BLOCK_NAME_MAX 255
+#define BLOCK_NAME_MAX	  255
+#define IMAGE_SESSION_LEN 16
 
 struct block {
 	char name[BLOCK_NAME_MAX + 1];
@@ -105,7 +106,9 @@ struct image_layout {
 	uint32_t target_page; /* 0: 4096 */
 	bool use_shared;      /* blocks marked shared are IMAGE's own; nothing is placed in them */
 	bool force, in_place;
-	bool keep; /* in place: what the files hold stays, and is in the digest from the start */
+	bool keep;   /* in place: what the files hold stays, to be taken by image_adopt */
+	bool resume; /* go on with what image_find_start found, to be taken likewise */
+	const uint8_t *session;	  /* IMAGE_SESSION_LEN bytes: remembered beside; NULL: not */
 	const char *device_state; /* path, for a raw file; NULL: a device state is refused */
 };
 
@@ -140,8 +143,29 @@ int image_read_shared(struct image *img, struct block *b, struct error *err);
  */
 char *image_final_name(const char *image, struct error *err);
 
-/* Can image_create succeed for that path? Called before a peer is waited for. */
-int image_check_target(const char *path, bool force, bool in_place, struct error *err);
+/* What a transfer can go on with. */
+struct image_start {
+	enum {
+		START_NOTHING,
+		START_PART,	/* IMAGE.part, or IMAGE that was half written in place */
+		START_COMPLETE, /* an IMAGE.part that was through image_sync */
+		START_IMAGE,	/* no IMAGE.part, but an IMAGE that is not empty */
+	} kind;
+	bool known; /* which session began it */
+	uint8_t session[IMAGE_SESSION_LEN];
+};
+
+/* ST_FILE: another migtool writes it. */
+int image_find_start(const char *path, bool in_place, struct image_start *start, struct error *err);
+
+/*
+ * Can image_create succeed for that path? Called before a peer is waited for. resume: whatever
+ * there is can be gone on with.
+ */
+int image_check_target(const char *path, bool force, bool in_place, bool resume, struct error *err);
+
+/* A destination's: nothing was placed, and nothing may be, for it was complete from the start. */
+bool image_frozen(const struct image *img);
 
 /*
  * Places len bytes at offset; both multiples of the target page and inside the block, else ST_DATA.
@@ -156,12 +180,27 @@ int image_place_zero(struct image *img, struct block *b, uint64_t offset, uint64
 		     struct error *err);
 
 /*
- * Fills a block of a new destination, in which nothing was placed yet, with an old copy's block of
- * the same size: shares its extents where the file system can (FICLONE), else copies its data.
- * Digest and holes are the old copy's then. ST_FILE, ST_UNSUPPORTED (it changed), ST_NOMEM.
+ * An old copy: what a block's files hold already (layout.keep), or a block of the same size of
+ * another image, which becomes part of a new destination. It is taken in pieces, by any thread and
+ * in any order, but each piece once, and before anything is placed there.
+ *
+ * share: the new block gets the old one's extents, if the file system can do that (FICLONE); then,
+ * as with keep, `old` and `from` are NULL below. Else the pieces are copied.
+ * next: as image_next_data, for what there is to adopt.
+ * adopt: takes [offset, offset + len), both multiples of 64 KiB but at the block's end, into digest
+ * and account; chunks[i] is then the digest of the i-th 64 KiB. buf: IMAGE_ADOPT_BUF bytes.
+ * adopt_block: all of it. ST_FILE, ST_UNSUPPORTED (the old one changed), ST_NOMEM.
  */
+#define IMAGE_ADOPT_BUF (256u << 10)
+
+bool image_adopt_share(struct block *b, const struct block *from);
+int image_adopt_next(const struct image *img, const struct block *b, const struct image *old,
+		     const struct block *from, uint64_t at, struct extent *out, struct error *err);
 int image_adopt(struct image *img, struct block *b, const struct image *old,
-		const struct block *from, struct error *err);
+		const struct block *from, struct extent what, uint8_t *buf, struct digest *chunks,
+		struct error *err);
+int image_adopt_block(struct image *img, struct block *b, const struct image *old,
+		      const struct block *from, struct error *err);
 
 /* What a destination holds now; alignment and bounds as for image_place. Any thread. */
 int image_get_page(const struct image *img, const struct block *b, uint64_t offset, void *buf,

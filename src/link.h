@@ -9,7 +9,8 @@
 #include "image.h"
 #include "session.h"
 
-#define LINK_SILENCE_MS	   10000 /* a peer that says nothing at all, before it is known */
+#define LINK_SILENCE_MS	   10000  /* a peer that says nothing at all, before it is known */
+#define LINK_RETURN_MS	   120000 /* --retry: how long a source is waited for that was here */
 #define LINK_STREAM_BUFFER (256u << 10)
 #define LINK_MAIN_CHANNEL                                                      \
 	0xff /* the channel number of a dialling destination's main connection \

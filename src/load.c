@@ -9,6 +9,7 @@
 #include "blob.h"
 #include "budget.h"
 #include "byteorder.h"
+#include "delta-offer.h"
 #include "link.h"
 #include "log.h"
 #include "multifd-recv.h"
@@ -160,6 +161,43 @@ static int take_failed(struct target *t, uint32_t len, struct error *err)
 	return session_peer_failed(t->ss, &why);
 }
 
+static int take_want(struct target *t, uint32_t len, struct error *err)
+{
+	uint8_t bytes[DELTA_WANT_LEN];
+	struct delta_want w;
+
+	if (!t->offer)
+		return err_set(err, ST_DATA, "WANT, and no digests are offered now");
+	if (len > sizeof(bytes))
+		return err_set(err, ST_DATA, "WANT has %u bytes", len);
+	if (stream_read(&t->ss->stream, bytes, len, err) || delta_want_unpack(bytes, len, &w, err))
+		return -1;
+	return delta_offer_pages(t->offer, &w, err);
+}
+
+static int take_compared(struct target *t, uint32_t len, struct error *err)
+{
+	uint64_t bytes;
+
+	if (!t->offer || len != 8)
+		return err_set(err, ST_DATA, "COMPARED of %u bytes%s", len,
+			       t->offer ? "" : ", and no digests are offered now");
+	/* pages may come from now on: nobody may still be reading */
+	if (stream_get_be64(&t->ss->stream, &bytes, err) || delta_offer_wait(t->offer, err))
+		return -1;
+	delta_offer_free(t->offer);
+	t->offer = NULL;
+	t->compared = true;
+	stat_set(&t->ss->stats.to_travel, bytes);
+	if (!bytes || !image_frozen(t->img))
+		return 0;
+	err_set(err, ST_UNSUPPORTED,
+		"%s is complete, and differs from the source's image (by %llu bytes)",
+		image_part_path(t->img), (unsigned long long)bytes);
+	return err_hint(err, "it may be a guest that runs here; if it is not, remove it, or use it "
+			     "as an old copy with --delta");
+}
+
 static int our_command(struct target *t, const struct wire_command *c, struct error *err)
 {
 	switch (c->cmd) {
@@ -169,6 +207,10 @@ static int our_command(struct target *t, const struct wire_command *c, struct er
 		return take_digest(t, c->len, err);
 	case MIG_CMD_FAILED:
 		return take_failed(t, c->len, err);
+	case MIG_CMD_WANT:
+		return take_want(t, c->len, err);
+	case MIG_CMD_COMPARED:
+		return take_compared(t, c->len, err);
 	case MIG_CMD_KEEPALIVE:
 		if (c->len)
 			break;
@@ -328,6 +370,8 @@ static int check_section(struct target *t, const struct wire_section *sec, struc
 	if (sec->version != RAM_VERSION || t->have_ram)
 		return err_set(err, ST_DATA, "RAM section version %u%s, expected one of version %d",
 			       sec->version, t->have_ram ? ", a second one" : "", RAM_VERSION);
+	if (t->old == OLD_OFFER && !t->compared)
+		return err_set(err, ST_DATA, "RAM section before COMPARED");
 	t->have_ram = true;
 	t->ram_id = sec->id;
 	return 0;

@@ -156,6 +156,17 @@ static int set_timeout(struct config *cfg, const struct option_row *row, const c
 	return 0;
 }
 
+static int set_retry(struct config *cfg, const struct option_row *row, const char *value,
+		     struct error *err)
+{
+	uint64_t v;
+
+	if (units_parse_u64(value, &v) || v > 1000000)
+		return bad_value(row, value, "a number of tries", err);
+	cfg->retry = (unsigned)v;
+	return 0;
+}
+
 static int set_ready_fd(struct config *cfg, const struct option_row *row, const char *value,
 			struct error *err)
 {
@@ -246,7 +257,13 @@ const struct option_row option_table[] = {
 	  "send deltas against FILE, an older copy that the destination has too", .set = set_text,
 	  FIELD(base) },
 	{ "--delta", NULL, ARG_NONE, NULL, RECV, SEND, GROUP_TRAVEL,
-	  "let IMAGE be the older copy of a send --base", .set = set_flag, FIELD(delta) },
+	  "let IMAGE be an older copy: only what differs from it travels", .set = set_flag,
+	  FIELD(delta) },
+	{ "--resume", NULL, ARG_NONE, NULL, MOVE, 0, GROUP_TRAVEL,
+	  "go on with a transfer that broke, on both ends; recv keeps what a failed one has",
+	  .set = set_flag, FIELD(resume) },
+	{ "--retry", NULL, ARG_REQUIRED, "N", MOVE, 0, GROUP_TRAVEL,
+	  "when the link dies, go on by itself, at most N times", .set = set_retry, FIELD(retry) },
 	{ "--device-state", NULL, ARG_REQUIRED, "FILE", MOVE, 0, GROUP_TRAVEL,
 	  "an opaque file that travels beside the memory", .set = set_text, FIELD(device_state) },
 	{ "--dry-run", "-n", ARG_NONE, NULL, SEND, 0, GROUP_TRAVEL,
@@ -364,7 +381,5 @@ const struct option_row option_table[] = {
 	LATER("--continue-fd", NULL, ARG_REQUIRED),
 	LATER("--record", NULL, ARG_REQUIRED),
 	LATER("--prefetch", NULL, ARG_REQUIRED),
-	LATER("--resume", NULL, ARG_NONE),
-	LATER("--retry", NULL, ARG_REQUIRED),
 	{ .flag = NULL },
 };

@@ -50,6 +50,9 @@ static int take(struct returnpath *rp, const struct rp_message *m, struct error 
 	int rc = 0;
 
 	log_debug("return path: %s", rp_name(m->type));
+	/* without the lock: it may wait for workers */
+	if ((m->type == RP_DIGESTS || m->type == RP_PAGE_DIGESTS) && rp->digests)
+		return rp->digests(rp->digests_arg, m, err);
 	pthread_mutex_lock(&rp->lock);
 	switch (m->type) {
 	case RP_PONG:
@@ -138,12 +141,15 @@ static void *run(void *arg)
 	return NULL;
 }
 
-int returnpath_start(struct returnpath *rp, struct session *ss, struct error *err)
+int returnpath_start(struct returnpath *rp, struct session *ss, returnpath_digests *digests,
+		     void *arg, struct error *err)
 {
 	int e;
 
 	memset(rp, 0, sizeof(*rp));
 	rp->ss = ss;
+	rp->digests = digests;
+	rp->digests_arg = arg;
 	pthread_mutex_init(&rp->lock, NULL);
 	pthread_cond_init(&rp->changed, NULL);
 	e = pthread_create(&rp->thread, NULL, run, rp);

@@ -11,6 +11,8 @@
 
 struct returnpath {
 	struct session *ss;
+	int (*digests)(void *arg, const struct rp_message *m, struct error *err);
+	void *digests_arg;
 	pthread_t thread;
 	bool started;
 	pthread_mutex_t lock; /* of the rest */
@@ -24,7 +26,11 @@ struct returnpath {
 
 enum returnpath_event { RP_WAIT_PONG, RP_WAIT_READY, RP_WAIT_DONE, RP_WAIT_SHUT, RP_WAIT_END };
 
-int returnpath_start(struct returnpath *rp, struct session *ss, struct error *err);
+/* digests: who takes DIGESTS and PAGE_DIGESTS, in the reader's thread; NULL: none may come. */
+typedef int(returnpath_digests)(void *arg, const struct rp_message *m, struct error *err);
+
+int returnpath_start(struct returnpath *rp, struct session *ss, returnpath_digests *digests,
+		     void *arg, struct error *err);
 
 /* Waits for what the destination has to say; -1: it failed, ended, or the session was cancelled. */
 int returnpath_wait(struct returnpath *rp, enum returnpath_event what, struct error *err);

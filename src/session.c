@@ -8,6 +8,7 @@
 #include "log.h"
 #include "progress.h"
 #include "remote.h"
+#include "session-retry.h"
 #include "signals.h"
 
 #include <errno.h>
@@ -35,6 +36,7 @@ static const struct stage {
 	{ "connect", MIG_SETUP, source_connect, target_accept, true },
 	{ "greet", MIG_SETUP, source_greet, target_greet, true },
 	{ "channels", MIG_SETUP, source_channels, target_channels, false },
+	{ "compare", MIG_ACTIVE, source_compare, target_compare, false },
 	{ "setup", MIG_ACTIVE, source_setup, target_setup, false },
 	{ "precopy", MIG_ACTIVE, source_precopy, target_precopy, false },
 	{ "switchover", MIG_DEVICE, source_switchover, target_switchover, false },
@@ -158,7 +160,7 @@ static int run_stages(struct session *ss, struct error *err)
 			first_reason(ss, err);
 			return -1;
 		}
-		if (stages[i].last_of_dry_run && ss->dry_run_done)
+		if (stages[i].last_of_dry_run && (ss->dry_run_done || ss->done_before))
 			return 0;
 	}
 	return 0;
@@ -170,7 +172,8 @@ static void *migrate(void *arg)
 	struct session *ss = r->ss;
 	uint64_t one = 1;
 
-	stat_set(&ss->stats.t_start, stats_now());
+	if (!ss->tries)
+		stat_set(&ss->stats.t_start, stats_now());
 	r->rc = run_stages(ss, &r->err);
 	stat_set(&ss->stats.t_end, stats_now());
 	while (write(r->done, &one, sizeof(one)) < 0 && errno == EINTR)
@@ -211,8 +214,9 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 /* Bytes on the wire, all channels. */
 static void count_transferred(struct session *ss)
 {
-	stat_set(&ss->stats.transferred,
-		 ss->stream.bytes_in + ss->stream.bytes_out + stat_get(&ss->stats.multifd_bytes));
+	stat_set(&ss->stats.transferred, ss->moved_before + ss->stream.bytes_in +
+						 ss->stream.bytes_out +
+						 stat_get(&ss->stats.multifd_bytes));
 }
 
 static void print_statistics(struct session *ss)
@@ -318,6 +322,34 @@ static int run_threads(struct session *ss, struct run *r, struct error *err)
 	count_transferred(ss);
 	stats_snapshot(&ss->stats, &snap);
 	progress_end(&progress, &snap, atomic_load(&ss->phase), ss->complete);
+	return 0;
+}
+
+/* Who gave the guest up without an answer has to know that until somebody says otherwise. */
+static void remain_unknown(struct session *ss, struct run *r)
+{
+	if (!r->rc || !ss->tries || ss->role != ROLE_SOURCE || ss->owner != OWNER_UNKNOWN ||
+	    r->err.status == ST_LOST)
+		return;
+	r->err.status = ST_LOST;
+	err_prefix(&r->err, "the guest was given up and nobody has said who owns it");
+	err_hint(&r->err, "ask: `recv --resume` there, then `send --resume` here");
+}
+
+/* Try after try. */
+static int run_tries(struct session *ss, struct run *r, struct error *err)
+{
+	uint64_t gone;
+
+	do {
+		if (run_threads(ss, r, err))
+			return -1;
+		if (read(r->done, &gone, sizeof(gone)) < 0)
+			log_debug("the migration thread said no end");
+		if (r->rc)
+			remote_explain(ss->main, &r->err);
+	} while (r->rc && session_prepare_again(ss, &r->err));
+	remain_unknown(ss, r);
 	if (!ss->dry_run_done)
 		events_status(&ss->events, final_status(r));
 	return 0;
@@ -389,7 +421,9 @@ static int session_init(struct session *ss, const struct config *cfg, enum role 
 	memset(ss, 0, sizeof(*ss));
 	ss->cfg = cfg;
 	ss->role = role;
-	ss->owner = OWNER_SOURCE;
+	ss->again = cfg->resume;
+	/* what an earlier process did is not known until the destination was asked */
+	ss->owner = cfg->resume && role == ROLE_SOURCE ? OWNER_UNKNOWN : OWNER_SOURCE;
 	ss->page_size = 4096;
 	ss->phase = "open";
 	/* a failure below is reported, too; with stdio: stdout is the stream */
@@ -454,18 +488,22 @@ static int run_command(struct session *ss, struct error *err)
 
 static int finish_run(struct session *ss, struct run *r)
 {
+	bool linger = !r->rc && ss->role == ROLE_DESTINATION && ss->cfg->retry && ss->listener &&
+		      ss->complete && ss->peer_retries && !ss->unheard;
 	struct error err;
 
-	if (r->rc)
-		remote_explain(ss->main, &r->err);
 	/* both ends know that it is done: what a command says now changes nothing */
-	if (!r->rc && link_end_main(ss, &err))
+	if (!r->rc && !linger && link_end_main(ss, &err))
 		log_warn("all is done, but %s", err.msg);
 	if (!r->rc && run_command(ss, &err)) {
 		r->rc = -1;
 		r->err = err;
 	}
-	return say_result(ss, r, &r->err) ? -1 : r->rc;
+	if (say_result(ss, r, &r->err))
+		r->rc = -1;
+	if (linger)
+		target_linger(ss);
+	return r->rc;
 }
 
 int session_run(const struct config *cfg, enum role role, struct error *err)
@@ -475,7 +513,7 @@ int session_run(const struct config *cfg, enum role role, struct error *err)
 	int rc = session_init(&ss, cfg, role, err);
 
 	if (!rc && (apply_caps(&ss, err) || signals_init(err) || open_tls(&ss, err) ||
-		    choose_sides(&ss, err)))
+		    choose_sides(&ss, err) || session_check_retry(&ss, err)))
 		rc = -1;
 	if (!rc) {
 		r.done = eventfd(0, EFD_CLOEXEC);
@@ -483,7 +521,7 @@ int session_run(const struct config *cfg, enum role role, struct error *err)
 			rc = err_sys(err, ST_NOMEM, errno, "cannot make an eventfd");
 	}
 	if (!rc)
-		rc = run_threads(&ss, &r, err);
+		rc = run_tries(&ss, &r, err);
 	if (rc) {
 		r.rc = -1;
 		r.err = *err;

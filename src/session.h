@@ -41,8 +41,13 @@ struct session {
 	struct events events;
 	struct pacer pacer;
 	struct dialect dialect;
-	uint8_t id[16];	   /* the greeting's session id */
-	char machine[256]; /* "" where unknown; destination: what the source says */
+	uint8_t id[16];	   /* the greeting's session id: a try's */
+	uint8_t first[16]; /* the session that goes on: its first try's id */
+	bool again;	   /* this is not the first try, in this process or with --resume */
+	bool knows_first;
+	unsigned tries;	       /* that have failed in this process */
+	uint64_t moved_before; /* bytes on the main connections of those */
+	char machine[256];     /* "" where unknown; destination: what the source says */
 	char uuid[37];
 	uint32_t page_size; /* target page in force */
 	unsigned channels;  /* multifd: how many, and how compressed, in force */
@@ -73,7 +78,10 @@ struct session {
 	/* the result; written by the migration thread, read after it was joined */
 	enum owner owner;
 	bool complete, digest_known, digest_verified, dry_run_done;
-	bool unheard; /* nobody hears this destination's verdict */
+	bool done_before;  /* an earlier try had handed the guest over, its last word came now */
+	bool unheard;	   /* nobody hears this destination's verdict */
+	bool peer_retries; /* a source that says HEARD, or comes back */
+	bool kept;	   /* a failed destination has something to go on with */
 	struct digest digest;
 	char socket_address[160];
 	char peer[128]; /* the other end's name */
@@ -103,6 +111,9 @@ int session_commit(struct session *ss, struct error *err);
  */
 int session_lost(struct session *ss, struct error *err, const char *what, const char *hint);
 
+/* Will there be another try after this failure (--retry)? */
+bool session_tries_again(const struct session *ss, const struct error *why);
+
 /* The next channel that came too early, or NULL. */
 struct transport *session_stashed(struct session *ss);
 
@@ -111,6 +122,7 @@ int source_open(struct session *ss, struct error *err);
 int source_connect(struct session *ss, struct error *err);
 int source_greet(struct session *ss, struct error *err);
 int source_channels(struct session *ss, struct error *err);
+int source_compare(struct session *ss, struct error *err);
 int source_setup(struct session *ss, struct error *err);
 int source_precopy(struct session *ss, struct error *err);
 int source_switchover(struct session *ss, struct error *err);
@@ -124,12 +136,15 @@ int target_open(struct session *ss, struct error *err);
 int target_accept(struct session *ss, struct error *err);
 int target_greet(struct session *ss, struct error *err);
 int target_channels(struct session *ss, struct error *err);
+int target_compare(struct session *ss, struct error *err);
 int target_setup(struct session *ss, struct error *err);
 int target_precopy(struct session *ss, struct error *err);
 int target_switchover(struct session *ss, struct error *err);
 int target_finish(struct session *ss, struct error *err);
 /* The same; a waiting source is told why. */
 void target_end(struct session *ss, const struct error *why);
+/* After success, with --retry, on a listening side: for a source that has not heard DONE. */
+void target_linger(struct session *ss);
 /* Called by the main thread four times a second while the migration runs. */
 void target_tick(struct session *ss);
 

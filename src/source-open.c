@@ -247,6 +247,12 @@ static int fill_greeting(struct source *src, struct greeting *g, struct error *e
 	}
 	g->page_size = src->img->target_page;
 	g->features = FEATURES_ALL;
+	if (g->one_way) /* who cannot hear digests does not want them */
+		g->features &= ~(unsigned)FEATURE_DELTA;
+	g->retries = cfg->retry;
+	g->resume = ss->again;
+	g->knows_session = ss->knows_first;
+	memcpy(g->resumed, ss->first, sizeof(g->resumed));
 	g->has_device_state = image_device_state_fd(src->img, &size) >= 0;
 	g->data_bytes = stat_get(&ss->stats.to_travel);
 	g->has_base = src->base != NULL;
@@ -333,6 +339,51 @@ static int greet_migtool(struct source *src, struct error *err)
 	return 0;
 }
 
+void source_say_heard(struct session *ss)
+{
+	struct error ignored;
+
+	if (ss->cfg->retry && !wire_put_command(&ss->stream, MIG_CMD_HEARD, NULL, 0, &ignored))
+		stream_flush(&ss->stream, &ignored);
+}
+
+/* What the destination has of an earlier try, and so whose the guest is. */
+static int take_found(struct source *src, struct error *err)
+{
+	struct session *ss = src->ss;
+	static const uint8_t unknown[16];
+
+	if (!ss->again) {
+		memcpy(ss->first, ss->id, sizeof(ss->first));
+		ss->knows_first = true;
+	} else if (memcmp(src->answer.session, unknown, sizeof(unknown))) {
+		memcpy(ss->first, src->answer.session, sizeof(ss->first));
+		ss->knows_first = true;
+	}
+	if (src->answer.found == FOUND_NOTHING || src->answer.found == FOUND_PART)
+		ss->owner = OWNER_SOURCE;
+	if (src->answer.found != FOUND_NOTHING)
+		log_info("going on with session %02x%02x%02x%02x", ss->first[0], ss->first[1],
+			 ss->first[2], ss->first[3]);
+	if (src->answer.found == FOUND_DONE) {
+		/* READY had been compared before we gave the guest up */
+		if (ss->owner != OWNER_UNKNOWN || !ss->tries)
+			return err_set(err, ST_DATA, "the answer: done, and nothing was given up");
+		ss->owner = OWNER_DESTINATION;
+		ss->complete = ss->digest_known = ss->digest_verified = ss->done_before = true;
+		source_say_heard(ss);
+		return 0;
+	}
+	if (src->answer.found != FOUND_NOTHING && !(src->answer.features & FEATURE_DELTA))
+		return err_set(err, ST_DATA, "the answer: something was found, and no digests");
+	/* what is there is compared itself */
+	if (src->answer.features & FEATURE_DELTA) {
+		image_close(src->base, false);
+		src->base = NULL;
+	}
+	return 0;
+}
+
 int source_greet(struct session *ss, struct error *err)
 {
 	struct source *src = ss->source;
@@ -349,5 +400,5 @@ int source_greet(struct session *ss, struct error *err)
 		ss->dry_run_done = true;
 		return source_plan(src, err);
 	}
-	return 0;
+	return take_found(src, err);
 }

@@ -8,6 +8,7 @@
 
 #include "byteorder.h"
 #include "compress.h"
+#include "delta-compare.h"
 #include "link.h"
 #include "log.h"
 #include "multifd-send.h"
@@ -59,7 +60,14 @@ int source_channels(struct session *ss, struct error *err)
 {
 	struct source *src = ss->source;
 
-	if (wants_return_path(ss) && returnpath_start(&src->rp, ss, err))
+	if (src->answer.features & FEATURE_DELTA) {
+		src->compare = delta_compare_open(src, err);
+		if (!src->compare)
+			return -1;
+	}
+	if (wants_return_path(ss) &&
+	    returnpath_start(&src->rp, ss, src->compare ? delta_compare_take : NULL, src->compare,
+			     err))
 		return -1;
 	/* a QEMU of 8.0 and later looks at the header to tell the main channel from the others */
 	if (put_head(src, err))
@@ -83,6 +91,27 @@ int source_channels(struct session *ss, struct error *err)
 			return -1;
 	}
 	return 0;
+}
+
+/* ---- compare ---- */
+
+int source_compare(struct session *ss, struct error *err)
+{
+	struct source *src = ss->source;
+	uint64_t bytes;
+
+	if (!src->compare)
+		return 0;
+	if (delta_compare_run(src->compare, &bytes, err))
+		return -1;
+	stat_set(&ss->stats.to_travel, bytes);
+	log_verbose("%llu bytes differ from what the destination has", (unsigned long long)bytes);
+	if (!bytes || src->answer.found != FOUND_COMPLETE)
+		return 0;
+	err_set(err, ST_LOST, "%llu bytes differ", (unsigned long long)bytes);
+	return session_lost(
+		ss, err, "the destination has a complete image that is not ours, which it may own",
+		"a guest that runs there has changed it; else remove it there");
 }
 
 /* ---- RAM ---- */
@@ -186,9 +215,10 @@ static int send_block(struct source *src, struct block *b, struct error *err)
 	}
 }
 
-static int send_dirty_block(struct source *src, struct block *b, struct error *err)
+/* What is marked: what changed since the last round, or differs from an old copy. */
+static int send_marked(struct source *src, struct block *b, const struct bitmap *map,
+		       struct error *err)
 {
-	const struct bitmap *map = dirty_bitmap(src->dirty, b);
 	struct page_batch *batch = NULL;
 
 	for (size_t i = bitmap_next_set(map, 0, map->bits); i < map->bits;
@@ -198,6 +228,15 @@ static int send_dirty_block(struct source *src, struct block *b, struct error *e
 		batch->offset[batch->n++] = (uint64_t)i * src->img->target_page;
 	}
 	return send_rest(src, batch, err);
+}
+
+static int send_in_round(struct source *src, struct block *b, struct error *err)
+{
+	if (src->round > 1)
+		return send_marked(src, b, dirty_bitmap(src->dirty, b), err);
+	if (src->compare)
+		return send_marked(src, b, delta_compare_map(src->compare, b), err);
+	return send_block(src, b, err);
 }
 
 static int send_round(struct source *src, struct error *err)
@@ -214,7 +253,7 @@ static int send_round(struct source *src, struct error *err)
 
 		if (source_ignores(src, b))
 			continue;
-		if (src->round == 1 ? send_block(src, b, err) : send_dirty_block(src, b, err))
+		if (send_in_round(src, b, err))
 			return -1;
 		/* QEMU changes blocks only after all compression workers are done */
 		if (src->compressor && compressor_drain(src->compressor, err))
@@ -403,9 +442,10 @@ static int finish_migtool(struct source *src, struct error *err)
 		return session_lost(ss, err,
 				    "COMMIT was sent and not answered, so the destination may own "
 				    "the guest",
-				    NULL);
+				    "ask it: `recv --resume` there, then `send --resume` here");
 	ss->owner = OWNER_DESTINATION;
 	ss->digest_verified = true;
+	source_say_heard(ss);
 	return 0;
 }
 
@@ -515,6 +555,7 @@ void source_end(struct session *ss, const struct error *why)
 	if (src->rp.started && !why)
 		part(src);
 	returnpath_stop(&src->rp);
+	delta_compare_free(src->compare);
 	batch_pool_destroy(&src->pool);
 	page_cache_free(src->cache);
 	free(src->delta);

@@ -15,6 +15,7 @@
 
 struct multifd_send;
 struct compressor;
+struct delta_compare;
 
 struct source {
 	struct session *ss;
@@ -28,9 +29,10 @@ struct source {
 	struct digest base_digest;
 	struct multifd_send *multifd; /* NULL: off, likewise below */
 	struct compressor *compressor;
-	struct batch_pool pool;	  /* of the inline path: one batch */
-	struct page_cache *cache; /* xbzrle */
-	uint8_t *delta;		  /* xbzrle's output, a page */
+	struct delta_compare *compare; /* the destination has an old copy */
+	struct batch_pool pool;	       /* of the inline path: one batch */
+	struct page_cache *cache;      /* xbzrle */
+	uint8_t *delta;		       /* xbzrle's output, a page */
 
 	unsigned round;			/* counts from 1 */
 	const struct block *last_block; /* main channel's "same block" state */
@@ -41,6 +43,9 @@ struct source {
 
 /* Is it a block that both ends reach and that is not sent (x-ignore-shared)? source-open.c */
 bool source_ignores(const struct source *src, const struct block *b);
+
+/* With --retry: the destination need not wait for us to come back. source-open.c */
+void source_say_heard(struct session *ss);
 
 /* Tells people what a transfer would be: blocks, capabilities, channels. source-plan.c */
 int source_plan(const struct source *src, struct error *err);

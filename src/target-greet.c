@@ -7,7 +7,7 @@
 #include "target.h"
 
 #include "budget.h"
-#include "delta.h"
+#include "delta-offer.h"
 #include "link.h"
 #include "log.h"
 
@@ -109,6 +109,11 @@ static int set_capabilities(struct manifest *m, const struct cap_set *caps, stru
 	return m->capabilities ? 0 : err_set(err, ST_NOMEM, "no memory for the manifest");
 }
 
+bool target_resumes(const struct target *t)
+{
+	return t->ss->cfg->resume || t->ss->again;
+}
+
 bool target_may_exist(const struct target *t)
 {
 	const struct config *cfg = t->ss->cfg;
@@ -124,7 +129,11 @@ int target_create_image(struct target *t, const struct image_layout *layout, str
 
 	l.force = cfg->force || cfg->delta;
 	l.in_place = cfg->in_place;
+	l.keep = t->old != OLD_NONE && cfg->in_place && cfg->delta;
+	l.resume = t->found != FOUND_NOTHING;
 	l.device_state = cfg->device_state;
+	if (t->ss->knows_first && (cfg->in_place || cfg->resume || cfg->retry))
+		l.session = t->ss->first;
 	t->img = image_create(cfg->image, &l, err);
 	if (!t->img)
 		return -1;
@@ -206,13 +215,22 @@ static int compare_shared(struct target *t, struct error *err)
 /* The old copy here has to be the one that the source encodes against. */
 static int judge_base(struct target *t, struct error *err)
 {
+	struct image *old = t->old_image;
 	struct digest have;
 	char a[33], b[33];
+	int rc;
 
-	if (!t->greeting.has_base)
+	if (t->old != OLD_BASE)
 		return 0;
 	log_info("reading the old copy %s", t->ss->cfg->image);
-	if (delta_adopt(t->img, t->ss->cfg->image, err))
+	t->old_image = NULL;
+	t->offer = delta_offer_start(t, old, false, err);
+	if (!t->offer)
+		return -1;
+	rc = delta_offer_wait(t->offer, err);
+	delta_offer_free(t->offer);
+	t->offer = NULL;
+	if (rc)
 		return -1;
 	image_digest(t->img, &have);
 	if (digest_equal(have, t->greeting.base))
@@ -260,22 +278,16 @@ static int judge(struct target *t, struct error *err)
 		return -1;
 	if (!g->nblocks && !g->dry_run) /* `check` has none */
 		return err_set(err, ST_DATA, "the source has no block of memory");
-	if (g->has_base && !cfg->delta) {
-		err_set(err, ST_UNSUPPORTED,
-			"the source sends deltas against an old copy (--base), and "
-			"the destination was not told to use one");
-		return err_hint(err, "start recv with --delta");
-	}
-	if (g->has_base && cfg->in_place)
-		return err_set(err, ST_UNSUPPORTED,
-			       "--delta works on a copy of IMAGE, not --in-place");
+	if (target_find_old(t, err))
+		return -1;
 	agree_channels(t);
 	snprintf(t->ss->machine, sizeof(t->ss->machine), "%s", g->machine);
 	snprintf(t->ss->uuid, sizeof(t->ss->uuid), "%s", g->uuid);
 	t->ss->page_size = g->page_size;
 	if (g->dry_run)
-		return image_check_target(cfg->image, target_may_exist(t), cfg->in_place, err);
-	if (create_for_greeting(t, err))
+		return image_check_target(cfg->image, target_may_exist(t), cfg->in_place,
+					  target_resumes(t), err);
+	if (create_for_greeting(t, err) || target_open_old(t, err))
 		return -1;
 	if (g->has_device_state && !t->img->directory && !cfg->device_state) {
 		err_set(err, ST_UNSUPPORTED,
@@ -292,8 +304,12 @@ static int answer(struct target *t, const struct error *why, struct error *err)
 {
 	struct greet_answer a = { .take = !why,
 				  .features = t->greeting.features & FEATURES_ALL,
-				  .multifd_channels = t->ss->channels };
+				  .multifd_channels = t->ss->channels,
+				  .found = t->found };
 
+	if (t->old != OLD_OFFER)
+		a.features &= ~(unsigned)FEATURE_DELTA;
+	memcpy(a.session, t->ss->first, sizeof(a.session));
 	snprintf(a.program, sizeof(a.program), "migtool %s", MIGTOOL_VERSION);
 	if (t->ss->joins)
 		memcpy(a.join, t->ss->join, sizeof(a.join));
@@ -316,12 +332,17 @@ static void set_dialect(struct target *t)
 	memcpy(t->ss->id, t->greeting.session, sizeof(t->ss->id));
 	if (t->ss->uri.scheme == SCHEME_SSH)
 		memcpy(t->ss->join, t->greeting.join, sizeof(t->ss->join));
+	t->ss->peer_retries = t->greeting.retries;
 	t->rp_open = t->ss->main->two_way && !t->greeting.one_way;
 }
 
 /* A refused or dry greeting does not use a listening recv up. */
 static void forget(struct target *t)
 {
+	delta_offer_free(t->offer);
+	t->offer = NULL;
+	image_close(t->old_image, false);
+	t->old_image = NULL;
 	image_close(t->img, false);
 	t->img = NULL;
 	greet_free(&t->greeting);

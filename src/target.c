@@ -7,6 +7,7 @@
 #include "target.h"
 
 #include "byteorder.h"
+#include "delta-offer.h"
 #include "link.h"
 #include "log.h"
 #include "multifd-recv.h"
@@ -40,6 +41,9 @@ static void know_nothing(struct session *ss)
 /* Waiting for the source has no limit unless one is given, whoever comes and is dropped. */
 static uint64_t first_deadline(const struct session *ss)
 {
+	/* a source that tries again comes within its pauses */
+	if (ss->tries)
+		return link_deadline(LINK_RETURN_MS);
 	return link_deadline(ss->cfg->timeout >= 0 ? link_timeout_ms(ss) : -1);
 }
 
@@ -55,7 +59,8 @@ int target_open(struct session *ss, struct error *err)
 	pthread_mutex_init(&t->rp_lock, NULL);
 	t->first_by = first_deadline(ss);
 	know_nothing(ss);
-	return image_check_target(cfg->image, target_may_exist(t), cfg->in_place, err);
+	return image_check_target(cfg->image, target_may_exist(t), cfg->in_place, target_resumes(t),
+				  err);
 }
 
 /* ---- the main connection ---- */
@@ -99,6 +104,9 @@ static int accept_main(struct session *ss, struct error *err)
 
 		if (r < 0)
 			return -1;
+		if (!r && ss->tries)
+			return err_set(err, ST_TIMEOUT, "the source did not come back within %d s",
+				       LINK_RETURN_MS / 1000);
 		if (!r)
 			return err_set(err, ST_TIMEOUT, "no source came within %d s",
 				       (int)ss->cfg->timeout);
@@ -238,6 +246,21 @@ int target_channels(struct session *ss, struct error *err)
 	}
 	t->multifd = multifd_recv_open(t, ss->channels, err);
 	return t->multifd ? 0 : -1;
+}
+
+/* ---- compare ---- */
+
+int target_compare(struct session *ss, struct error *err)
+{
+	struct target *t = ss->target;
+	struct image *old = t->old_image;
+
+	if (t->old != OLD_OFFER)
+		return 0;
+	t->talking = true;
+	t->old_image = NULL;
+	t->offer = delta_offer_start(t, old, true, err);
+	return t->offer ? 0 : -1;
 }
 
 /* ---- load ---- */
@@ -569,6 +592,16 @@ static void tell(struct target *t, const struct error *why)
 	}
 }
 
+/* A QEMU sends all of it again, whatever we have. */
+static bool worth_keeping(const struct target *t)
+{
+	const struct session *ss = t->ss;
+	const struct config *cfg = ss->cfg;
+
+	return t->img && (cfg->resume || cfg->retry) && ss->dialect.migtool && t->rp_open &&
+	       (t->found == FOUND_PART || image_placed_bytes(t->img) > 0);
+}
+
 void target_end(struct session *ss, const struct error *why)
 {
 	struct target *t = ss->target;
@@ -583,7 +616,12 @@ void target_end(struct session *ss, const struct error *why)
 		tell(t, why);
 	multifd_recv_close(t->multifd, why ? 0 : 5000);
 	placer_close(t->placer);
-	image_close(t->img, keep);
+	delta_offer_free(t->offer);
+	image_close(t->old_image, false);
+	ss->kept = why && !keep && worth_keeping(t);
+	if (why && !keep && !session_tries_again(ss, why))
+		target_say_left(t);
+	image_close(t->img, keep || ss->kept);
 	greet_free(&t->greeting);
 	free(t->page);
 	free(t->delta);

@@ -9,6 +9,14 @@
 #include "wire.h"
 
 struct multifd_recv;
+struct delta_offer;
+
+/* An old copy at the destination. */
+enum old_copy {
+	OLD_NONE,
+	OLD_BASE,  /* the source has one, too, and sends XBZRLE deltas against it */
+	OLD_OFFER, /* its digests are offered */
+};
 
 struct target {
 	struct session *ss;
@@ -17,6 +25,12 @@ struct target {
 	struct wire_config config;
 	struct placer *placer;
 	struct multifd_recv *multifd; /* NULL: off */
+
+	enum old_copy old;	   /* what is there already, and how it is used */
+	struct image *old_image;   /* until an offer takes it; NULL: it is in img's own files */
+	struct delta_offer *offer; /* NULL: nothing is offered */
+	enum greet_found found;	   /* what there was to go on with */
+	bool compared;		   /* the source has said COMPARED */
 
 	pthread_mutex_t rp_lock; /* writing to ss->stream: messages go out whole */
 	bool rp_open;		 /* the source reads what we say */
@@ -62,8 +76,19 @@ int target_greet_migtool(struct target *t, struct error *err);
 void target_no_deadline(struct target *t);
 /* Did the user say that IMAGE may hold something already? What exactly is seen with the blocks. */
 bool target_may_exist(const struct target *t);
+/* Is this to go on with what an earlier try left? */
+bool target_resumes(const struct target *t);
 /* The image for the blocks of a QEMU's list. */
 int target_create_image(struct target *t, const struct image_layout *layout, struct error *err);
+
+/* ---- target-old.c: what is there already ---- */
+
+/* What can be gone on with or compared, and whether this source may. ST_UNSUPPORTED, ST_FILE. */
+int target_find_old(struct target *t, struct error *err);
+/* Once the image was made: opens the old copy, unless it is in the image's own files. */
+int target_open_old(struct target *t, struct error *err);
+/* Says to people what a failed transfer has left, and how to go on. */
+void target_say_left(const struct target *t);
 
 /* ---- load.c: the stream's elements ---- */
 

@@ -21,6 +21,7 @@ static const struct {
 } feature_names[] = {
 	{ FEATURE_RUNS, "page-runs" },
 	{ FEATURE_MULTIFD2, "multifd-2" },
+	{ FEATURE_DELTA, "page-digests" },
 };
 
 /* A greeting with all blocks that there may be is far from it. */
@@ -30,6 +31,9 @@ static const struct {
 #define NFEATURES (sizeof(feature_names) / sizeof(feature_names[0]))
 
 static const char *const method_names[] = { "none", "zlib", "zstd" };
+static const char *const found_names[] = { "nothing", "part", "complete", "done" };
+
+#define NFOUND (sizeof(found_names) / sizeof(found_names[0]))
 
 /* ---- frames ---- */
 
@@ -114,6 +118,25 @@ static int get_int(const json_t *o, const char *key, uint64_t def, uint64_t max,
 		return err_set(err, ST_DATA, "greeting: %s is no integer from 0 to %llu", key,
 			       (unsigned long long)max);
 	*out = (uint64_t)json_integer_value(v);
+	return 0;
+}
+
+/* Of a session: 32 lower-case hexadecimal digits. */
+static void id_hex(const uint8_t id[16], char out[33])
+{
+	for (size_t i = 0; i < 16; i++)
+		snprintf(out + 2 * i, 3, "%02x", id[i]);
+}
+
+static int id_from_hex(const char *text, uint8_t id[16], struct error *err)
+{
+	if (strlen(text) != 32 || strspn(text, "0123456789abcdef") != 32)
+		return err_set(err, ST_DATA, "greeting: the session id is no 32 hex digits");
+	for (int i = 0; i < 16; i++, text += 2) {
+		const char digits[3] = { text[0], text[1] };
+
+		id[i] = (uint8_t)strtoul(digits, NULL, 16);
+	}
 	return 0;
 }
 
@@ -287,8 +310,7 @@ int greet_put(struct stream *s, const struct greeting *g, struct error *err)
 		return -1;
 	errno = 0;
 	blocks = json_array();
-	for (size_t i = 0; i < 16; i++)
-		snprintf(session + 2 * i, 3, "%02x", g->session[i]);
+	id_hex(g->session, session);
 	for (unsigned i = 0; i < g->nblocks; i++)
 		json_array_append_new(blocks, block_to_json(&g->blocks[i]));
 	o = json_pack(
@@ -305,6 +327,11 @@ int greet_put(struct stream *s, const struct greeting *g, struct error *err)
 		set_if(o, "target-arch", g->target_arch);
 		set_if(o, "run-state", g->run_state);
 		set_if(o, "join", g->join);
+		id_hex(g->resumed, session);
+		if (g->resume)
+			set_if(o, "resume", g->knows_session ? session : "any");
+		if (g->retries)
+			json_object_set_new(o, "retry", json_true());
 		if (g->has_base)
 			json_object_set_new(o, "base", json_string(digest_hex(g->base, hex)));
 	}
@@ -408,7 +435,7 @@ static int parse_parameters(const json_t *o, struct greeting *g, struct error *e
 
 static int parse_identity(const json_t *o, struct greeting *g, struct error *err)
 {
-	char session[33], base[33], *p = session;
+	char session[33], resume[33], base[33];
 	uint64_t page;
 
 	if (get_string(o, "session", session, sizeof(session), err) ||
@@ -418,6 +445,7 @@ static int parse_identity(const json_t *o, struct greeting *g, struct error *err
 	    get_string(o, "target-arch", g->target_arch, sizeof(g->target_arch), err) ||
 	    get_string(o, "run-state", g->run_state, sizeof(g->run_state), err) ||
 	    get_string(o, "base", base, sizeof(base), err) || get_join(o, g->join, err) ||
+	    get_string(o, "resume", resume, sizeof(resume), err) ||
 	    get_int(o, "page-size", 4096, 65536, &page, err) ||
 	    get_int(o, "data-bytes", 0, INT64_MAX, &g->data_bytes, err))
 		return -1;
@@ -425,13 +453,12 @@ static int parse_identity(const json_t *o, struct greeting *g, struct error *err
 	    wire_check_text("greeting: target-arch", g->target_arch, err) ||
 	    wire_check_text("greeting: run-state", g->run_state, err))
 		return -1;
-	if (strlen(session) != 32 || strspn(session, "0123456789abcdef") != 32)
-		return err_set(err, ST_DATA, "greeting: the session id is no 32 hex digits");
-	for (int i = 0; i < 16; i++, p += 2) {
-		const char digits[3] = { p[0], p[1] };
-
-		g->session[i] = (uint8_t)strtoul(digits, NULL, 16);
-	}
+	if (id_from_hex(session, g->session, err))
+		return -1;
+	g->resume = resume[0];
+	g->knows_session = g->resume && strcmp(resume, "any") != 0;
+	if (g->knows_session && id_from_hex(resume, g->resumed, err))
+		return -1;
 	if (page < 4096 || page & (page - 1))
 		return err_set(err, ST_DATA,
 			       "greeting: the page size %llu is none of 4096 to 65536",
@@ -498,6 +525,7 @@ int greet_parse(const char *text, size_t len, struct greeting *g, struct error *
 	    !parse_identity(o, g, err) && !parse_parameters(o, g, err) && !parse_blocks(o, g, err))
 		rc = 0;
 	g->dry_run = get_bool(o, "dry-run");
+	g->retries = get_bool(o, "retry");
 	g->one_way = get_bool(o, "one-way");
 	g->has_device_state = get_bool(o, "device-state");
 	json_decref(o);
@@ -530,9 +558,14 @@ void greet_free(struct greeting *g)
 
 int greet_answer_put(struct stream *s, const struct greet_answer *a, struct error *err)
 {
+	static const uint8_t unknown[16];
+	char session[33];
 	json_t *o;
 
 	errno = 0;
+	id_hex(a->session, session);
+	if (!memcmp(a->session, unknown, sizeof(unknown)))
+		session[0] = '\0';
 	if (a->take) {
 		o = json_pack("{s:i, s:s, s:b, s:o, s:{s:i}}", "version", GREET_VERSION, "program",
 			      a->program, "take", 1, "features", features_to_json(a->features),
@@ -544,12 +577,33 @@ int greet_answer_put(struct stream *s, const struct greet_answer *a, struct erro
 			      a->program, "take", 0, "status", (int)a->why.status, "reason",
 			      jsonline_string(a->why.msg), "hint", jsonline_string(a->why.hint));
 	}
+	if (o && a->take && a->found != FOUND_NOTHING) {
+		set_if(o, "found", found_names[a->found]);
+		set_if(o, "session", session);
+	}
 	return put_frame(s, complete(o), err);
 }
 
 int greet_wait_put(struct stream *s, struct error *err)
 {
 	return put_frame(s, json_pack("{s:i, s:b}", "version", GREET_VERSION, "wait", 1), err);
+}
+
+static int parse_found(const json_t *o, struct greet_answer *a, struct error *err)
+{
+	char found[32], session[33];
+	size_t i = 0;
+
+	if (get_string(o, "found", found, sizeof(found), err) ||
+	    get_string(o, "session", session, sizeof(session), err))
+		return -1;
+	if (found[0])
+		while (i < NFOUND && strcmp(found, found_names[i]))
+			i++;
+	if (i == NFOUND)
+		return err_set(err, ST_DATA, "the answer: found is none of its words");
+	a->found = (enum greet_found)i;
+	return session[0] ? id_from_hex(session, a->session, err) : 0;
 }
 
 static void parse_refusal(const json_t *o, struct greet_answer *a)
@@ -587,7 +641,8 @@ int greet_answer_parse(const char *text, size_t len, struct greet_answer *a, boo
 		   !get_names(o, "features", take_feature, &a->features, err) &&
 		   !get_join(o, a->join, err) &&
 		   !get_int(json_object_get(o, "parameters"), "multifd-channels", 1, 255, &channels,
-			    err)) {
+			    err) &&
+		   !parse_found(o, a, err)) {
 		a->take = get_bool(o, "take");
 		a->multifd_channels = (unsigned)channels;
 		if (!a->take)

@@ -22,9 +22,18 @@
 enum feature {
 	FEATURE_RUNS = 1 << 0,	   /* RAM_RUN and RAM_ZERO_RUN */
 	FEATURE_MULTIFD2 = 1 << 1, /* multifd header version 2 */
+	FEATURE_DELTA = 1 << 2,	   /* the destination offers the digests of an old copy */
 };
 
-#define FEATURES_ALL (FEATURE_RUNS | FEATURE_MULTIFD2)
+#define FEATURES_ALL (FEATURE_RUNS | FEATURE_MULTIFD2 | FEATURE_DELTA)
+
+/* What a destination has of the session that a source goes on with. */
+enum greet_found {
+	FOUND_NOTHING,
+	FOUND_PART,
+	FOUND_COMPLETE, /* verified and durable, and nobody knows whether it was handed over */
+	FOUND_DONE,	/* handed over: the destination owns it */
+};
 
 struct greet_block {
 	char name[256];
@@ -39,6 +48,10 @@ struct greet_block {
 struct greeting {
 	char program[64]; /* "migtool 0.1.0" */
 	uint8_t session[16];
+	bool resume;	    /* it goes on with an earlier session: */
+	bool knows_session; /* with this one, else whichever the destination has */
+	uint8_t resumed[16];
+	bool retries;	     /* it comes back when the link dies, and says HEARD */
 	bool dry_run;	     /* answer, and listen on */
 	bool one_way;	     /* no answer is read */
 	struct cap_set caps; /* .on only */
@@ -65,6 +78,8 @@ struct greet_answer {
 	unsigned features;	   /* of those offered, what the source may use */
 	unsigned multifd_channels; /* at most as many as announced */
 	char join[33];		   /* as the greeting's */
+	enum greet_found found;	   /* to a source that resumes */
+	uint8_t session[16];	   /* which one it is that goes on; 0: unknown */
 	struct error why;	   /* of a refusal: status, reason, hint */
 };
 

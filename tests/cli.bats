@@ -74,7 +74,7 @@ judge() {
 @test "what is not built yet is in no help and no listing" {
 	"$MIGTOOL" --help >help
 	"$MIGTOOL" --list-options >>help
-	for option in --guest --resume --far --no-sandbox --uffd-socket --postcopy-after; do
+	for option in --guest --far --no-sandbox --uffd-socket --postcopy-after; do
 		run -1 grep -- "$option" help
 	done
 	run -4 "$MIGTOOL" send --guest 1 image tcp:h:1

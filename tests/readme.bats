@@ -213,3 +213,18 @@ END
 	done
 	[ "$(cat vmm.saw)" = 0 ]
 }
+
+@test "the link breaks, and the link broke" {
+	mkdir there
+	IN=there recv_readme recv 'recv --retry'
+	send_readme 'send --retry'
+	recv_wait recv
+	cmp guest.mem there/guest.mem
+	head -c 300000 guest.mem >there/guest.mem.part
+	truncate -s "$(stat -c %s guest.mem)" there/guest.mem.part
+	rm there/guest.mem recv.ready
+	IN=there recv_readme recv 'recv --resume'
+	send_readme 'send --resume'
+	recv_wait recv
+	cmp guest.mem there/guest.mem
+}

@@ -100,6 +100,8 @@ static void same(const struct greeting *a, const struct greeting *b)
 	FUZZ_CHECK(a->page_size == b->page_size && a->features == b->features);
 	FUZZ_CHECK(a->has_base == b->has_base && digest_equal(a->base, b->base));
 	FUZZ_CHECK(a->has_device_state == b->has_device_state && a->data_bytes == b->data_bytes);
+	FUZZ_CHECK(a->resume == b->resume && a->knows_session == b->knows_session);
+	FUZZ_CHECK(a->retries == b->retries && !memcmp(a->resumed, b->resumed, 16));
 	FUZZ_CHECK(a->nblocks == b->nblocks);
 	for (unsigned i = 0; i < a->nblocks; i++) {
 		const struct greet_block *x = &a->blocks[i], *y = &b->blocks[i];
@@ -155,7 +157,7 @@ static void answer(const char *text, size_t len)
 	FUZZ_CHECK(a.take == again.take && !strcmp(a.program, again.program));
 	if (a.take)
 		FUZZ_CHECK(a.features == again.features &&
-			   a.multifd_channels == again.multifd_channels);
+			   a.multifd_channels == again.multifd_channels && a.found == again.found);
 	else
 		FUZZ_CHECK(a.why.status == again.why.status);
 	close_echo();

@@ -236,7 +236,7 @@ static void replacing(void)
 	CHECK(!create_dir(at("vm"), true, false, &e));
 	CHECK_ERR(e, ST_FILE, "vm holds notes.txt, which is no part of an image");
 	CHECK(!create_dir(at("vm"), true, true, &e) && e.status == ST_FILE);
-	CHECK(image_check_target(at("vm"), true, false, &e) == -1);
+	CHECK(image_check_target(at("vm"), true, false, false, &e) == -1);
 	CHECK(rename(at("vm/notes.txt"), at("vm/ram/my notes")) == 0);
 	CHECK(!create_dir(at("vm"), true, false, &e));
 	CHECK_ERR(e, ST_FILE, "vm holds ram/my notes, which is no part of an image");

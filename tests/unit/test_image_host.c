@@ -287,6 +287,7 @@ static void huge_in_place(void)
 	l.keep = true;
 	img = image_create(at("img"), &l, &e);
 	REQUIRE(img);
+	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, &e));
 	place_randomly(img, &img->blocks[0], model, PG, 5);
 	image_digest(img, &d);
 	CHECK(digest_equal(d, model_digest("pc.ram", model, b.size)));
@@ -380,7 +381,7 @@ static void read_only(void)
 
 	close(make_file(at("img"), 4 * PG));
 	CHECK(mount(NULL, mount_dir, NULL, MS_REMOUNT | MS_RDONLY, NULL) == 0);
-	CHECK(image_check_target(at("new"), false, false, &e) == -1);
+	CHECK(image_check_target(at("new"), false, false, false, &e) == -1);
 	CHECK_ERR(e, ST_FILE, "cannot create");
 	CHECK(e.sys == EROFS);
 	CHECK(!create_one(at("new"), PG, false, &e));
@@ -470,7 +471,7 @@ static void shared_extents(void)
 	old = image_open(at("img"), &o, &e);
 	img = create_one(at("img"), size, true, &e);
 	REQUIRE(img && old);
-	CHECK(!image_adopt(img, &img->blocks[0], old, &old->blocks[0], &e));
+	CHECK(!image_adopt_block(img, &img->blocks[0], old, &old->blocks[0], &e));
 	image_digest(img, &d);
 	CHECK(digest_equal(d, model_digest("pc.ram", mem, size)));
 	CHECK(image_placed_bytes(img) == size / 2);
@@ -564,7 +565,7 @@ static void on_device(void)
 	CHECK(fd >= 0 && !image_create(device, &l, &e));
 	CHECK_ERR(e, ST_FILE, "Device or resource busy");
 	close(fd);
-	CHECK(!image_check_target(device, true, true, &e));
+	CHECK(!image_check_target(device, true, true, false, &e));
 
 	img = image_create(device, &l, &e);
 	REQUIRE(img);
@@ -585,6 +586,7 @@ static void on_device(void)
 	l.keep = true;
 	img = image_create(device, &l, &e);
 	REQUIRE(img);
+	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, &e));
 	image_digest(img, &d);
 	CHECK(digest_equal(d, model_digest("pc.ram", model, b.size)));
 	place_randomly(img, &img->blocks[0], model, PG, 3);

@@ -354,7 +354,7 @@ static void refused_as_complete(const char *name, const char *part)
 		CHECK_ERR(e, ST_FILE, part);
 		CHECK_ERR(e, ST_FILE, "is complete and may be the only copy of a guest");
 		CHECK_ERR(e, ST_FILE, "rename it to");
-		CHECK(image_check_target(at("%s", name), force, false, &e) == -1);
+		CHECK(image_check_target(at("%s", name), force, false, false, &e) == -1);
 		CHECK_ERR(e, ST_FILE, "is complete");
 		CHECK(exists(at("%s", part)));
 	}
@@ -426,8 +426,8 @@ static void overwriting(void)
 	CHECK(!create_one(at("img"), PG, false, &e));
 	CHECK_ERR(e, ST_FILE, "img exists and is not empty");
 	CHECK_ERR(e, ST_FILE, "--force");
-	CHECK(image_check_target(at("img"), false, false, &e) == -1 && e.status == ST_FILE);
-	CHECK(image_check_target(at("img"), true, false, &e) == 0);
+	CHECK(image_check_target(at("img"), false, false, false, &e) == -1 && e.status == ST_FILE);
+	CHECK(image_check_target(at("img"), true, false, false, &e) == 0);
 	CHECK(!exists(at("img.part")));
 
 	img = create_one(at("img"), PG, true, &e);
@@ -490,7 +490,7 @@ static void two_writers(void)
 	other = create_one(at("img"), PG, false, &e);
 	CHECK(!other);
 	CHECK_ERR(e, ST_FILE, "img.part is being written by another migtool");
-	CHECK(image_check_target(at("img"), false, false, &e) == -1);
+	CHECK(image_check_target(at("img"), false, false, false, &e) == -1);
 	CHECK_ERR(e, ST_FILE, "another migtool");
 	CHECK(exists(at("img.part")));
 	finish(img);
@@ -559,7 +559,7 @@ static void bad_targets(void)
 
 	CHECK(!create_one(at("no/img"), PG, false, &e));
 	CHECK_ERR(e, ST_FILE, "cannot open the directory");
-	CHECK(image_check_target(at("no/img"), false, false, &e) == -1);
+	CHECK(image_check_target(at("no/img"), false, false, false, &e) == -1);
 	CHECK(!create_one("", PG, false, &e));
 	CHECK_ERR(e, ST_FILE, "empty name");
 	CHECK(mkfifo(at("fifo"), 0600) == 0);
@@ -697,7 +697,7 @@ static void old_copy(void)
 	l.force = true;
 	img = image_create(at("old"), &l, &e);
 	REQUIRE(img && old);
-	CHECK(!image_adopt(img, &img->blocks[0], old, &old->blocks[0], &e));
+	CHECK(!image_adopt_block(img, &img->blocks[0], old, &old->blocks[0], &e));
 	image_digest(img, &d);
 	CHECK(digest_equal(d, model_digest("pc.ram", model, PAGES * PG)));
 	CHECK(image_placed_bytes(img) == model_data(model, PAGES * PG));
@@ -714,6 +714,7 @@ static void old_copy(void)
 	l.in_place = l.keep = true;
 	img = image_create(at("old"), &l, &e);
 	REQUIRE(img);
+	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, &e));
 	image_digest(img, &d);
 	CHECK(digest_equal(d, model_digest("pc.ram", model, PAGES * PG)));
 	place_randomly(img, &img->blocks[0], model, 4 * PG, 10);

@@ -299,7 +299,6 @@ static void options_belong_to_commands(void)
 
 static void what_is_not_built_yet_says_so(void)
 {
-	FAILS("send --resume i u", ST_UNSUPPORTED, "option --resume of send is not built yet", "");
 	FAILS("send --delta i u", ST_UNSUPPORTED, "option --delta of send is not built yet", "");
 	FAILS("send --cap postcopy-ram --guest 12 i u", ST_UNSUPPORTED,
 	      "option --guest of send is not built yet", "");

@@ -25,7 +25,7 @@ static bool begin(bool migtool)
 	peer = fd[1];
 	ss.main = transport_from_fd(fd[0], fd[0], "unix:test", &ss.cancel, &err);
 	return ss.main && !stream_open(&ss.stream, ss.main, 4096, 4096, &err) &&
-	       !returnpath_start(&rp, &ss, &err);
+	       !returnpath_start(&rp, &ss, NULL, NULL, &err);
 }
 
 static void end(void)
