@@ -81,6 +81,9 @@ int ssh_start(const struct remote_how *how, const char *command, struct remote_c
  * transport_close, say why the command ended: its own words and status where it is a migtool's,
  * ST_NO_REMOTE where the far shell found none, the back end's reason where there was no connection.
  */
+struct transport *remote_open(const struct remote_how *how, const char *command,
+			      struct cancel *cancel, struct error *err);
+
 /*
  * Dials an ssh: URI as the command line says: its far process (far.h), or, with its name in `join`,
  * a further connection to the one that runs. `login` may be NULL. NULL: with the error.
@@ -95,8 +98,5 @@ struct transport *remote_dial(const struct config *cfg, const struct uri *uri, b
  * nothing to other transports.
  */
 void remote_explain(struct transport *t, struct error *err);
-
-struct transport *remote_open(const struct remote_how *how, const char *command,
-			      struct cancel *cancel, struct error *err);
 
 #endif

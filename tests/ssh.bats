@@ -451,6 +451,28 @@ cut_off() {
 	[ ! -e copy ] && [ ! -e copy.part ]
 }
 
+@test "SIGKILL here ends the far side and the remote shells" {
+	local pid shells
+	migtool_start send send --rsh "$RSH" --bwlimit 2M --cap multifd "$IMAGES/random" "$FAR/copy"
+	wait_for_data copy.part
+	mapfile -t shells < <(pgrep -P "${PEER_PIDS[send]}")
+	[ "${#shells[@]}" -eq 3 ]
+	kill -KILL "${PEER_PIDS[send]}"
+	migtool_wait send 137
+	assert_nothing_far "$SSHD"
+	[ ! -e copy ] && [ ! -e copy.part ]
+	for pid in "${shells[@]}"; do
+		timeout 20 tail -s 0.05 -f /dev/null --pid="$pid"
+	done
+	migtool_start recv recv --rsh "$RSH" --param max-bandwidth=2M --cap multifd \
+		"ssh://far$IMAGES/random" copy
+	wait_for_data copy.part
+	kill -KILL "${PEER_PIDS[recv]}"
+	migtool_wait recv 137
+	assert_nothing_far "$SSHD"
+	[ ! -e copy ]
+}
+
 @test "a remote shell that wants the terminal is not waited for" {
 	# a session with a terminal of its own, whose foreground is migtool's group
 	run -5 timeout 60 script -qefc \
