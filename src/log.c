@@ -8,6 +8,7 @@
 #include <stdint.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
 static struct {
@@ -130,19 +131,52 @@ void log_far(const char *who, const char *line)
 	put_line(head, line);
 }
 
+#define WARN_MOST   100 /* warnings in WARN_WINDOW seconds; more say nothing new */
+#define WARN_WINDOW 10
+
+/*
+ * Whoever connects can cause a warning, so they are counted. *missed: how many were left out before
+ * this one, to be said with it.
+ */
+static bool too_many_warnings(unsigned *missed)
+{
+	static time_t since;
+	static unsigned said, left_out;
+	struct timespec now;
+	bool many;
+
+	clock_gettime(CLOCK_MONOTONIC, &now);
+	pthread_mutex_lock(&logger.lock);
+	if (!said || now.tv_sec - since >= WARN_WINDOW) {
+		*missed = left_out;
+		since = now.tv_sec;
+		said = left_out = 0;
+	}
+	many = said == WARN_MOST;
+	*(many ? &left_out : &said) += 1;
+	pthread_mutex_unlock(&logger.lock);
+	return many;
+}
+
 void log_at(enum log_level level, const char *fmt, ...)
 {
 	static const char *const words[] = {
 		[LOG_ANSWER] = "", [LOG_ERROR] = "error: ", [LOG_WARN] = "warning: "
 	};
 	char head[300], text[2000];
+	unsigned missed = 0;
 	va_list ap;
 
 	if (level > logger.level && level != LOG_ANSWER)
 		return;
+	if (level == LOG_WARN && too_many_warnings(&missed))
+		return;
 	va_start(ap, fmt);
 	vsnprintf(text, sizeof(text), fmt, ap);
 	va_end(ap);
+	if (missed)
+		snprintf(text + strlen(text), sizeof(text) - strlen(text),
+			 " (%u warnings before this one were left out)", missed);
 	snprintf(head, sizeof(head), "migtool%s%s: %s", logger.role ? " " : "",
 		 logger.role ? logger.role : "", level <= LOG_WARN ? words[level] : "");
 	put_line(head, text);

@@ -13,6 +13,7 @@
 
 #define PARTING_MS    1000
 #define PARTING_BYTES (64 << 10)
+#define SHORT_MS      1000
 #define SILENCE_MS    10000
 #define GRACE_MS      1000
 #define MAGIC_QEVM    0x5145564dU
@@ -68,12 +69,28 @@ void pending_free(struct pending *p)
 /* The oldest gives its place to another one. */
 static void make_room(struct pending *p)
 {
-	if (p->n < PENDING_MAX)
-		return;
 	if (p->one[0].state != PENDING_PARTING)
 		log_warn("dropped the connection from %s: it said nothing, and %d others wait",
-			 p->one[0].t->name, PENDING_MAX);
+			 p->one[0].t->name, p->n);
+	p->evicted++;
 	drop(p, 0);
+}
+
+/* Too many connections are no reason to hear none any more. */
+static bool is_shortage(const struct error *err)
+{
+	return err->status == ST_NOMEM || err->sys == EMFILE || err->sys == ENFILE ||
+	       err->sys == ENOBUFS || err->sys == ENOMEM;
+}
+
+static void bear_shortage(struct pending *p, const struct error *why)
+{
+	if (p->n) {
+		make_room(p);
+		return;
+	}
+	log_warn("%s; trying again", why->msg);
+	p->short_until = io_now_ms() + SHORT_MS;
 }
 
 /* TLS over it from now on. -1: it is gone, and its place with it. */
@@ -97,14 +114,21 @@ static int begin_tls(struct pending *p, int i)
 	return 0;
 }
 
-/* 1: there is one more, 0: it was gone already, -1. */
+/* 1: there is one more, 0: it was gone already or cannot be had now, -1. */
 static int accept_one(struct pending *p, struct error *err)
 {
-	struct transport *t = listener_accept(p->l, 0, err);
+	struct transport *t;
 
+	err_clear(err);
+	t = listener_accept(p->l, 0, err);
+	if (!t && is_shortage(err)) {
+		bear_shortage(p, err);
+		return 0;
+	}
 	if (!t)
 		return err->status == ST_OK ? 0 : -1;
-	make_room(p);
+	if (p->n == PENDING_MAX)
+		make_room(p);
 	p->one[p->n++] = (struct pending_one){
 		.t = t,
 		.state = p->tls ? PENDING_TLS : PENDING_SPEECH,
@@ -286,7 +310,13 @@ static int examine(struct pending *p, int i, short revents, uint8_t first[8])
 /* How long no further connection may be accepted. */
 static int full_ms(const struct pending *p)
 {
-	return p->n < PENDING_MAX ? 0 : io_left_ms(p->one[0].since + p->grace_ms);
+	int until_then = p->short_until ? io_left_ms(p->short_until) : 0;
+
+	if (until_then)
+		return until_then;
+	if (p->n < PENDING_MAX || p->evicted >= PENDING_FLOOD)
+		return 0;
+	return io_left_ms(p->one[0].since + p->grace_ms);
 }
 
 /* Until when nothing has to be looked at unless a descriptor is ready. */
@@ -352,6 +382,7 @@ int pending_next(struct pending *p, int timeout_ms, uint8_t first[8], struct tra
 		for (int i = p->n - 1; i >= 0; i--)
 			if (examine(p, i, pfd[2 + i].revents, first) == 1) {
 				*t = take(p, i);
+				p->evicted = 0;
 				return 1;
 			}
 		if (pfd[1].revents && accept_one(p, err) < 0)

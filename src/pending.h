@@ -6,7 +6,9 @@
  *
  * A QEMU with many channels opens all of them before the first one speaks. So when all places are
  * taken the oldest is dropped only after it had a second to speak; until then others stay in the
- * listener's queue.
+ * listener's queue. In a flood of silent ones everybody would wait there for minutes, so behind
+ * PENDING_FLOOD of them the oldest is dropped at once. Where descriptors or memory are short, the
+ * oldest makes room too; with none to drop the queue waits a second.
  *
  * With TLS a connection shakes hands here, all of them side by side, and its first bytes are those
  * inside. Who is refused is told why (an alert, or `refuse_plain`), and a little of
@@ -19,7 +21,8 @@
 #include "tls.h"
 #include "transport.h"
 
-#define PENDING_MAX 16 /* places */
+#define PENDING_MAX   64		/* places */
+#define PENDING_FLOOD (2 * PENDING_MAX) /* so many were dropped for others, and nobody spoke */
 
 enum pending_state {
 	PENDING_SPEECH,	   /* its first bytes are awaited */
@@ -38,8 +41,10 @@ struct pending {
 	 * nothing to be said to him. May be NULL
 	 */
 	bool (*refuse_plain)(struct transport *t, const uint8_t first[8]);
-	int silence_ms; /* how long a connection may say nothing: 10 s */
-	int grace_ms;	/* how long it has its place for certain: 1 s */
+	int silence_ms;	     /* how long a connection may say nothing: 10 s */
+	int grace_ms;	     /* how long it has its place for certain: 1 s */
+	unsigned evicted;    /* dropped for others since somebody spoke */
+	int64_t short_until; /* monotonic ms: nothing is accepted before; 0: no shortage */
 	int n;
 	struct pending_one {
 		struct transport *t;

@@ -116,6 +116,16 @@ def source_crowd(address):
         link.hold()
 
 
+def source_flood(address):
+    """Many more than there are places."""
+    links = []
+    for _ in range(600):
+        links.append(connect(address))
+    print("connected", flush=True)
+    for link in links:
+        link.hold()
+
+
 def source_closes(address):
     connect(address).close()
 

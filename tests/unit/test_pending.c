@@ -9,6 +9,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/mman.h>
+#include <sys/resource.h>
 #include <unistd.h>
 
 static struct cancel token;
@@ -219,7 +220,7 @@ static void of_too_many_the_oldest_is_dropped(void)
 	CHECK(next(600, first, &t) == 0 && p->n == PENDING_MAX);
 	p->grace_ms = 0;
 	log = logged();
-	CHECK(lines(log) == 1 && strstr(log, "16 others wait"));
+	CHECK(lines(log) == 1 && strstr(log, "64 others wait"));
 	CHECK(transport_read(many[0], first, 1, &e) <= 0);
 	real = connect_and_say("MIGTOOL\n", 8);
 	REQUIRE(real && next(5000, first, &t) == 1 && !memcmp(first, "MIGTOOL\n", 8));
@@ -230,6 +231,50 @@ static void of_too_many_the_oldest_is_dropped(void)
 	CHECK(next(200, first, &t) == 0 && p->n == 0);
 	logged();
 	p->grace_ms = 1000;
+}
+
+/* Each has a second of its own at first; then they would keep everybody out for minutes. */
+static void a_flood_of_silent_ones_is_passed_quickly(void)
+{
+	enum { N = PENDING_MAX + 40 };
+	struct transport *many[N], *real, *t;
+	uint8_t first[8];
+
+	p->grace_ms = 1000000;
+	p->evicted = PENDING_FLOOD;
+	for (int i = 0; i < N; i++)
+		REQUIRE((many[i] = connect_and_say("", 0)) != NULL);
+	real = connect_and_say("MIGTOOL\n", 8);
+	REQUIRE(real && next(5000, first, &t) == 1 && !memcmp(first, "MIGTOOL\n", 8));
+	CHECK(p->evicted == 0);
+	transport_close(t, &e);
+	transport_close(real, &e);
+	for (int i = 0; i < N; i++)
+		transport_close(many[i], &e);
+	CHECK(next(200, first, &t) == 0 && p->n == 0);
+	logged();
+	p->grace_ms = 1000;
+}
+
+static void a_shortage_of_descriptors_passes(void)
+{
+	struct transport *real = connect_and_say("MIGTOOL\n", 8), *t;
+	struct rlimit before, less;
+	uint8_t first[8];
+	int free_fd = dup(0);
+
+	REQUIRE(real && free_fd >= 0 && !getrlimit(RLIMIT_NOFILE, &before));
+	close(free_fd);
+	less = before;
+	less.rlim_cur = (rlim_t)free_fd;
+	REQUIRE(!setrlimit(RLIMIT_NOFILE, &less));
+	CHECK(next(100, first, &t) == 0);
+	setrlimit(RLIMIT_NOFILE, &before);
+	CHECK(strstr(logged(), "trying again") != NULL);
+	REQUIRE(next(5000, first, &t) == 1 && !memcmp(first, "MIGTOOL\n", 8));
+	transport_close(t, &e);
+	transport_close(real, &e);
+	logged();
 }
 
 static void *fire_soon(void *arg)
@@ -294,8 +339,10 @@ static const struct test_case cases[] = {
 	{ "one that closes is dropped with one warning",
 	  one_that_closes_is_dropped_with_one_warning },
 	{ "a silent one is dropped in time", a_silent_one_is_dropped_in_time },
+	{ "a shortage of descriptors passes", a_shortage_of_descriptors_passes },
 	{ "many that speak late are all taken", many_that_speak_late_are_all_taken },
 	{ "of too many the oldest is dropped", of_too_many_the_oldest_is_dropped },
+	{ "a flood of silent ones is passed quickly", a_flood_of_silent_ones_is_passed_quickly },
 	{ "a cancel ends the wait", a_cancel_ends_the_wait },
 	{ "the listener is closed with what waited", teardown },
 };
