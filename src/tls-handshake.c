@@ -214,16 +214,22 @@ int tls_handshake_step(struct transport *t, int *fd, short *events, struct error
 	int r, rc = 0;
 
 	pthread_mutex_lock(&s->lock);
-	r = gnutls_handshake(s->session);
+	/* once it is done a further call would be the next handshake */
+	r = s->shaken ? GNUTLS_E_SUCCESS : gnutls_handshake(s->session);
 	if (r == GNUTLS_E_SUCCESS) {
-		rc = check_kind(s, err) ? -1 : 1;
-		s->shaken = rc == 1;
+		s->shaken = s->shaken || !check_kind(s, err);
+		rc = s->shaken ? tls_flush(s) : -1;
+		if (s->shaken && rc < 0)
+			explain(s, GNUTLS_E_PUSH_ERROR, err);
 	} else if (gnutls_error_is_fatal(r)) {
 		alert(s, r);
 		rc = explain(s, r, err);
-	} else {
-		*events = gnutls_record_get_direction(s->session) ? POLLOUT : POLLIN;
-		*fd = *events == POLLOUT ? s->inner->wfd : s->inner->rfd;
+	} else if (tls_flush(s) < 0) {
+		rc = explain(s, GNUTLS_E_PUSH_ERROR, err);
+	}
+	if (rc == 0) {
+		*events = s->out_end ? POLLOUT : POLLIN;
+		*fd = s->out_end ? s->inner->wfd : s->inner->rfd;
 	}
 	if (rc < 0)
 		s->quiet = true;

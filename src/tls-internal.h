@@ -48,9 +48,10 @@ struct tls {
 	bool cut;		     /* the connection ended */
 	int read_errno, write_errno; /* why the last one failed; 0: it did not */
 	bool more;		     /* for the push: other bytes follow at once */
-	bool unsent;		     /* a record is kept by GnuTLS until there is room */
-	bool spoke;		     /* something of ours was written */
-	bool quiet;		     /* no goodbye: said already, or none is due */
+	uint8_t *out; /* encrypted, and there was no room for it: out_pos to out_end */
+	size_t out_pos, out_end, out_cap;
+	bool spoke; /* something of ours was written */
+	bool quiet; /* no goodbye: said already, or none is due */
 
 	uint8_t *held; /* the reader's: bytes decrypted and not taken yet */
 	size_t held_pos, held_end;
@@ -63,6 +64,12 @@ struct tls {
 	int alert;		 /* the alert that fits it; 0: GnuTLS chooses */
 	char user[TLS_NAME_LEN]; /* the PSK user that a client named, for messages */
 };
+
+/*
+ * Sends what is in `out`, as far as there is room; the lock is held. 1: all of it, 0: the rest when
+ * wfd is writable, -1: write_errno says why not.
+ */
+int tls_flush(struct tls *s);
 
 /* "the source", "the destination": the other end. */
 const char *tls_peer(const struct tls_creds *c);

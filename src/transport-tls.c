@@ -9,6 +9,11 @@
  * have to wait lets go first and polls. A channel that moves pages is used by one thread, which
  * finds the mutex free.
  *
+ * Writing. GnuTLS is never told that there is no room: what the descriptor does not take is kept
+ * here
+ * (`out`) and sent before anything else. For GnuTLS could not go on with half a record if in the
+ * meantime the peer asked for new keys: the request would be answered in the middle of it.
+ *
  * Reading. GnuTLS asks for a record's header of 5 bytes and then for the rest, which would be two
  * system calls a record. Behind the rest the next record's header is read along with it.
  *
@@ -62,17 +67,65 @@ static ssize_t pull(gnutls_transport_ptr_t p, void *buf, size_t len)
 	return n;
 }
 
+int tls_flush(struct tls *s)
+{
+	while (s->out_pos < s->out_end) {
+		struct iovec iov = { s->out + s->out_pos, s->out_end - s->out_pos };
+		ssize_t n = io_try_writev(s->inner, &iov, 1, false);
+
+		if (n < 0 && errno == EAGAIN)
+			return 0;
+		if (n < 0) {
+			s->write_errno = errno;
+			return -1;
+		}
+		s->out_pos += (size_t)n;
+	}
+	s->out_pos = s->out_end = 0;
+	return 1;
+}
+
+/* Keeps what is behind the first `skip` bytes. 0, or -1: no memory. */
+static int keep(struct tls *s, const giovec_t *iov, int n, size_t skip)
+{
+	for (int i = 0; i < n; i++) {
+		size_t from = skip < iov[i].iov_len ? skip : iov[i].iov_len;
+		size_t len = iov[i].iov_len - from;
+
+		skip -= from;
+		if (s->out_cap - s->out_end < len) {
+			size_t cap = s->out_end + len + TLS_RECORD;
+			uint8_t *more = realloc(s->out, cap);
+
+			if (!more)
+				return -1;
+			s->out = more;
+			s->out_cap = cap;
+		}
+		if (len)
+			memcpy(s->out + s->out_end, (const uint8_t *)iov[i].iov_base + from, len);
+		s->out_end += len;
+	}
+	return 0;
+}
+
 static ssize_t push(gnutls_transport_ptr_t p, const giovec_t *iov, int n)
 {
 	struct tls *s = p;
-	ssize_t done = io_try_writev(s->inner, iov, n, s->more);
+	ssize_t done = 0, all = 0;
 
-	if (done < 0) {
-		if (errno != EAGAIN)
-			s->write_errno = errno;
+	for (int i = 0; i < n; i++)
+		all += (ssize_t)iov[i].iov_len;
+	if (!s->out_end)
+		done = io_try_writev(s->inner, iov, n, s->more);
+	if (done < 0 && errno == EAGAIN)
+		done = 0;
+	if (done < 0 || (done < all && keep(s, iov, n, (size_t)done))) {
+		s->write_errno = errno;
 		gnutls_transport_set_errno(s->session, errno);
+		return -1;
 	}
-	return done;
+	return all;
 }
 
 /* ---- reading ---- */
@@ -228,21 +281,26 @@ static int tls_poll_in(struct transport *t, int timeout_ms, struct error *err)
 
 /* ---- writing ---- */
 
-/* One call of GnuTLS: bytes, 0: no room yet, -1 and *code. `buf` NULL: what was begun before. */
-static ssize_t send_some(struct tls *s, const void *buf, size_t len, bool more, int *code)
+/* Gives GnuTLS all of it. 1: it is sent, 0: the rest of it when there is room, -1 and *code. */
+static int send_some(struct tls *s, const void *buf, size_t len, bool more, int *code)
 {
-	ssize_t n;
+	const char *p = buf;
+	ssize_t n = 0;
+	int r = -1;
 
 	pthread_mutex_lock(&s->lock);
 	s->more = more;
-	n = gnutls_record_send(s->session, buf, len);
-	s->unsent = is_blocked((int)n);
 	s->spoke = true;
-	if (n < 0 && !s->unsent)
+	/* a peer may have asked for shorter records than ours */
+	for (; len && (n = gnutls_record_send(s->session, p, len)) > 0; len -= (size_t)n)
+		p += n;
+	if (!len)
+		r = tls_flush(s);
+	if (r < 0)
 		s->quiet = true;
 	pthread_mutex_unlock(&s->lock);
 	*code = (int)n;
-	return n < 0 ? (s->unsent ? 0 : -1) : n;
+	return r;
 }
 
 static int send_failed(struct transport *t, int code, struct error *err)
@@ -266,18 +324,16 @@ static int send_record(struct transport *t, const void *buf, size_t len, bool mo
 		       struct error *err)
 {
 	struct tls *s = t->priv;
-	ssize_t n;
-	int code;
+	int r, code;
 
 	if (io_stopped(t, err))
 		return -1;
-	while ((n = send_some(s, buf, len, more, &code)) == 0) {
+	while ((r = send_some(s, buf, len, more, &code)) == 0) {
 		if (transport_wait(t, s->inner->wfd, POLLOUT, err))
 			return -1;
-		buf = NULL; /* GnuTLS has it */
-		len = 0;
+		len = 0; /* GnuTLS has done its part */
 	}
-	return n < 0 ? send_failed(t, code, err) : 0;
+	return r < 0 ? send_failed(t, code, err) : 0;
 }
 
 /* Where in an iovec array the next byte is. */
@@ -338,39 +394,33 @@ static ssize_t tls_writev(struct transport *t, const struct iovec *iov, int n, b
 
 /* ---- the end ---- */
 
-/* One of the calls below again and again while it only lacks room, for a second. */
-static bool in_time(struct tls *s, int64_t deadline)
+/* What was kept for lack of room goes out, if there is room in time. */
+static bool flush_in_time(struct tls *s, int64_t deadline)
 {
 	struct pollfd p = { .fd = s->inner->wfd, .events = POLLOUT };
-	int left = io_left_ms(deadline);
 
-	return left > 0 && (poll(&p, 1, left) > 0 || errno == EINTR);
-}
+	for (;;) {
+		int r, left = io_left_ms(deadline);
 
-static void goodbye(struct tls *s)
-{
-	int64_t deadline = io_deadline(GOODBYE_MS);
-	int r;
-
-	do {
 		pthread_mutex_lock(&s->lock);
-		r = s->quiet || !s->shaken ? 0 : gnutls_bye(s->session, GNUTLS_SHUT_WR);
-		if (!is_blocked(r))
-			s->quiet = true;
-		s->more = false;
+		r = tls_flush(s);
 		pthread_mutex_unlock(&s->lock);
-	} while (is_blocked(r) && in_time(s, deadline));
+		if (r)
+			return r > 0;
+		if (!left || (poll(&p, 1, left) < 0 && errno != EINTR))
+			return false;
+	}
 }
 
-/* What GnuTLS keeps of a record goes out. */
-static bool settle(struct tls *s, int64_t deadline)
+static void goodbye(struct tls *s, int64_t deadline)
 {
-	int code;
-
-	while (s->unsent)
-		if (send_some(s, NULL, 0, false, &code) < 0 || (s->unsent && !in_time(s, deadline)))
-			return false;
-	return true;
+	pthread_mutex_lock(&s->lock);
+	s->more = false;
+	if (!s->quiet && s->shaken)
+		gnutls_bye(s->session, GNUTLS_SHUT_WR);
+	s->quiet = true;
+	pthread_mutex_unlock(&s->lock);
+	flush_in_time(s, deadline);
 }
 
 /* The token has been fired, maybe in the middle of a record: our own deadline instead. */
@@ -381,17 +431,16 @@ static void tls_last_words(struct transport *t, const void *buf, size_t len)
 	const char *p = buf;
 	int code;
 
-	if (!settle(s, deadline))
-		return;
-	while (len > 0) {
+	while (len > 0 && flush_in_time(s, deadline)) {
 		size_t n = len < TLS_RECORD ? len : TLS_RECORD;
 
-		if (send_some(s, p, n, false, &code) < 0 || !settle(s, deadline))
+		if (send_some(s, p, n, false, &code) < 0)
 			return;
 		p += n;
 		len -= n;
 	}
-	goodbye(s);
+	if (!len && flush_in_time(s, deadline))
+		goodbye(s, deadline);
 }
 
 static int tls_shutdown_write(struct transport *t, struct error *err)
@@ -400,7 +449,7 @@ static int tls_shutdown_write(struct transport *t, struct error *err)
 
 	if (io_stopped(t, err))
 		return -1;
-	goodbye(s);
+	goodbye(s, io_deadline(GOODBYE_MS));
 	return transport_shutdown_write(s->inner, err);
 }
 
@@ -419,6 +468,7 @@ static void tls_free(struct tls *s)
 	if (s->held)
 		explicit_bzero(s->held, 2 * TLS_RECORD);
 	free(s->held);
+	free(s->out);
 	free(s);
 }
 
@@ -429,8 +479,8 @@ static int tls_close(struct transport *t, struct error *err)
 	int rc;
 
 	/* who only listened has nothing to end, and who failed must not look like an end */
-	if (s->spoke && !s->unsent && !io_stopped(t, &ignored))
-		goodbye(s);
+	if (s->spoke && !io_stopped(t, &ignored))
+		goodbye(s, io_deadline(GOODBYE_MS));
 	rc = transport_close(s->inner, err);
 	tls_free(s);
 	t->rfd = t->wfd = -1;
