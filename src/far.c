@@ -117,8 +117,6 @@ static void add_for_source(struct line *l, const struct config *cfg)
 	add_option(l, "--uuid", cfg->uuid);
 	if (cfg->page_size)
 		add_number(l, "--page-size", cfg->page_size);
-	if (cfg->delta)
-		add(l, "--delta");
 }
 
 static void add_for_destination(struct line *l, const struct config *cfg)

@@ -256,7 +256,7 @@ const struct option_row option_table[] = {
 	{ "--base", NULL, ARG_REQUIRED, "FILE", SEND, 0, GROUP_TRAVEL,
 	  "send deltas against FILE, an older copy that the destination has too", .set = set_text,
 	  FIELD(base) },
-	{ "--delta", NULL, ARG_NONE, NULL, RECV, SEND, GROUP_TRAVEL,
+	{ "--delta", NULL, ARG_NONE, NULL, MOVE, 0, GROUP_TRAVEL,
 	  "let IMAGE be an older copy: only what differs from it travels", .set = set_flag,
 	  FIELD(delta) },
 	{ "--resume", NULL, ARG_NONE, NULL, MOVE, 0, GROUP_TRAVEL,

@@ -364,10 +364,12 @@ static int check_ssh(const struct config *cfg, struct error *err)
 				: cfg->identities.n ? "--identity"
 						    : "--ssh-option",
 				err);
-	if (!send || (!cfg->force && !cfg->in_place))
+	if (!send || (!cfg->force && !cfg->in_place && !cfg->delta))
 		return 0;
 	err_set(err, ST_USAGE, "%s is for the destination to say, unless it is an ssh: URI's",
-		cfg->force ? "--force" : "--in-place");
+		cfg->force	? "--force"
+		: cfg->in_place ? "--in-place"
+				: "--delta");
 	return err_hint(err, "give it to `migtool recv`");
 }
 

@@ -157,6 +157,35 @@ kill_shells() {
 	assert_json send '.ram.transferred < 100000'
 }
 
+@test "what the far side has of an older copy does not travel again" {
+	cp "$IMAGES/random" copy
+	cp "$IMAGES/random" new
+	printf changed | dd of=new bs=1 seek=123456 conv=notrunc status=none
+	push new "$FAR/copy" --delta
+	cmp new copy
+	assert_json send '.ram.transferred < 100000'
+	pull "ssh://far$IMAGES/random" copy --delta
+	cmp "$IMAGES/random" copy
+	assert_json recv '.ram.transferred < 100000'
+}
+
+@test "--retry goes on when the login breaks, whoever sends" {
+	migtool_start send send --rsh "$RSH" --retry 3 --bwlimit 4M "$IMAGES/random" "$FAR/copy"
+	wait_for_data copy.part
+	kill_shells send
+	migtool_wait send
+	says send "trying again"
+	cmp "$IMAGES/random" copy
+	rm copy
+	migtool_start recv recv --rsh "$RSH" --retry 3 --param max-bandwidth=4M \
+		"ssh://far$IMAGES/random" copy
+	wait_for_data copy.part
+	kill_shells recv
+	migtool_wait recv
+	says recv "trying again"
+	cmp "$IMAGES/random" copy
+}
+
 @test "a dry run and a check ask the far side, and move nothing" {
 	push "$IMAGES/mixed" "$FAR/copy" -n
 	says send "the destination would take it"

@@ -48,8 +48,11 @@ static void what_the_far_side_has_to_know_goes_with_it(void)
 	CHECK_STR(far_of("send --force --in-place --timeout 7 i ssh://h/p"),
 		  "migtool recv --far -q --timeout=7 --force --in-place stdio: /p");
 	CHECK_STR(far_of("send --base b i ssh://h/p"), "migtool recv --far -q --delta stdio: /p");
+	CHECK_STR(far_of("send --delta --resume i ssh://h/p"),
+		  "migtool recv --far -q --resume --delta stdio: /p");
 	/* this side's own */
-	CHECK_STR(far_of("recv --force --in-place ssh://h/p i"), "migtool send --far -q /p stdio:");
+	CHECK_STR(far_of("recv --force --in-place --delta ssh://h/p i"),
+		  "migtool send --far -q /p stdio:");
 	CHECK_STR(far_of("recv --block-name b --machine m --page-size 8K ssh://h/p i"),
 		  "migtool send --far -q --block-name=b --machine=m --page-size=8192 /p stdio:");
 	CHECK_STR(far_of("recv --cap multifd --cap events --cap xbzrle=off "

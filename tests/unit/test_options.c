@@ -299,7 +299,6 @@ static void options_belong_to_commands(void)
 
 static void what_is_not_built_yet_says_so(void)
 {
-	FAILS("send --delta i u", ST_UNSUPPORTED, "option --delta of send is not built yet", "");
 	FAILS("send --cap postcopy-ram --guest 12 i u", ST_UNSUPPORTED,
 	      "option --guest of send is not built yet", "");
 }
@@ -334,8 +333,11 @@ static void ssh_options_are_collected_and_need_an_ssh_uri(void)
 
 static void what_recv_is_told_send_takes_for_ssh_alone(void)
 {
-	REQUIRE(parse("send --force --in-place i ssh://h/p") == 0);
-	CHECK(cfg.force && cfg.in_place);
+	REQUIRE(parse("send --force --in-place --delta i ssh://h/p") == 0);
+	CHECK(cfg.force && cfg.in_place && cfg.delta);
+	FAILS("send --delta i tcp:h:1", ST_USAGE,
+	      "--delta is for the destination to say, unless it is an ssh: URI's",
+	      "give it to `migtool recv`");
 	FAILS("send --force i tcp:h:1", ST_USAGE,
 	      "--force is for the destination to say, unless it is an ssh: URI's",
 	      "give it to `migtool recv`");
