@@ -366,3 +366,22 @@ interrupt_often() {
 	cmp "$IMAGES/random" copy
 	grep -q "no-such-command" recv.err
 }
+
+@test "a command behind exec: does not outlive a transfer that ends early" {
+	local side pid
+	for side in send recv; do
+		rm -f child
+		if [ $side = send ]; then
+			migtool_start send send "$IMAGES/random" "exec:echo \$\$ >child; exec sleep 300"
+		else
+			migtool_start recv recv "exec:echo \$\$ >child; exec sleep 300" copy
+		fi
+		until [ -s child ]; do sleep 0.02; done
+		pid=$(cat child)
+		kill -0 "$pid"
+		kill -INT "${PEER_PIDS[$side]}"
+		migtool_wait $side 20
+		run -1 kill -0 "$pid"
+	done
+	assert_nothing copy
+}
