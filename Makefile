@@ -121,12 +121,13 @@ bench: deps
 	+$(Q)$(MAKE) --no-print-directory all
 	$(Q)tests/bench/run.py --migtool $(B)/migtool --runs $(or $(RUNS),5) $(BENCH)
 
-## soak: transfers that end at random points, then with each call failing; COUNT=200, SEED
+## soak: transfers that end at random points, are cut at each message, have each call fail; COUNT=200, SEED
 soak: deps
 	+$(Q)$(MAKE) --no-print-directory all $(FAULTS)
 	$(Q)tests/soak.py --migtool $(B)/migtool --count $(or $(COUNT),200) $(if $(SEED),--seed $(SEED))
 	$(Q)tests/soak.py --migtool $(B)/migtool --count $(or $(COUNT),200) --only kill \
 		$(if $(SEED),--seed $(SEED))
+	$(Q)tests/cut.py --migtool $(B)/migtool --all $(if $(SEED),--seed $(SEED))
 	$(Q)tests/faults.py --migtool $(B)/migtool --library $(FAULTS) --all \
 		$(if $(SEED),--seed $(SEED))
 

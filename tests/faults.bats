@@ -1,6 +1,6 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0-or-later
-# A few of the failing calls of `make soak`.
+# A few of the failing calls and of the cuts of `make soak`.
 
 bats_require_minimum_version 1.5.0
 load helper
@@ -21,4 +21,10 @@ try_faults() {
 
 @test "reads and writes that are short or interrupted again and again are not noticed" {
 	try_faults 20 --only ":~3:"
+}
+
+@test "transfers that are cut at the boundaries of their messages keep the promises" {
+	run -0 "$BATS_TEST_DIRNAME/cut.py" --count 40 --seed "${SEED:-1}" --jobs 2 \
+		--migtool "$MIGTOOL" --dir "$BATS_TEST_TMPDIR"
+	[ "${lines[-1]}" = "40 cuts, 0 failures" ]
 }

@@ -160,7 +160,12 @@ class Case:
 
     def judge(self, end, fault):
         """What is not as promised."""
-        want, how = self.faults.want[self.image], fault.rsplit(":", 1)[1]
+        yield from self.promises()
+        yield from self.judge_words(end, fault.rsplit(":", 1)[1])
+
+    def promises(self):
+        """Those that hold whatever happened."""
+        want = self.faults.want[self.image]
         before = self.faults.want_base if self.mode == "xbzrle" else None
         there = content(self.out) if os.path.exists(self.out) else None
         part = os.path.exists(self.out + ".part")
@@ -181,7 +186,6 @@ class Case:
             yield "the .part that is kept is not the image"
         if content(self.faults.images[self.image]) != want:
             yield "the source's image changed"
-        yield from self.judge_words(end, how)
 
     def judge_words(self, end, how):
         if how in HARMLESS:

@@ -2,6 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 # A few of the random points of `make soak`.
 
+bats_require_minimum_version 1.5.0
 load helper
 
 @test "transfers that end at random points keep the promises" {
