@@ -51,6 +51,10 @@ struct delta_compare {
 	uint32_t block;
 	uint64_t at;
 
+	pthread_mutex_t here_lock; /* of the next two: the extent of data that was found last */
+	struct extent here;
+	const struct block *here_block;
+
 	pthread_mutex_t lock; /* of the rest, and of ask and asked */
 	pthread_cond_t changed;
 	bool all_said;
@@ -94,22 +98,43 @@ static int mark_extent(struct delta_compare *c, const struct block *b, struct ex
 	return 0;
 }
 
+/* As image_next_data. On tmpfs to find an extent's end takes as long as it is: once is enough. */
+static int next_data(struct delta_compare *c, const struct block *b, uint64_t from,
+		     struct extent *out, struct error *err)
+{
+	struct extent *e = &c->here;
+	int rc = 0;
+
+	pthread_mutex_lock(&c->here_lock);
+	if (c->here_block != b || from < e->offset || from >= e->offset + e->len)
+		rc = image_next_data(c->src->img, b, from, e, err);
+	c->here_block = rc ? NULL : b;
+	*out = *e;
+	pthread_mutex_unlock(&c->here_lock);
+	if (out->offset < from) {
+		out->len -= from - out->offset;
+		out->offset = from;
+	}
+	return rc;
+}
+
 /* Over there it is zero: what is data here has to travel. */
 static int mark_data(struct delta_compare *c, const struct block *b, uint64_t from, uint64_t to,
 		     struct error *err)
 {
 	struct extent e = { from, 0 };
 
-	for (;;) {
-		if (image_next_data(c->src->img, b, e.offset + e.len, &e, err))
+	while (e.offset + e.len < to) {
+		if (next_data(c, b, e.offset + e.len, &e, err))
 			return -1;
 		if (!e.len || e.offset >= to)
-			return 0;
+			break;
 		if (e.len > to - e.offset)
 			e.len = to - e.offset;
 		if (mark_extent(c, b, e, err))
 			return -1;
 	}
+	return 0;
 }
 
 static void ask(struct delta_compare *c, const struct block *b, uint64_t offset)
@@ -122,25 +147,21 @@ static void ask(struct delta_compare *c, const struct block *b, uint64_t offset)
 
 /* ---- workers ---- */
 
-/* One worker's; `here` is the extent of data that was looked up last. */
 struct worker {
 	struct delta_compare *c;
 	uint8_t *buf;
-	struct extent here;
-	const struct block *b; /* of `here` */
-	struct digest sum;     /* of pages that are alike */
+	struct digest sum; /* of pages that are alike */
 };
 
 /* Is anything of this range data? */
-static int is_data(struct worker *w, const struct block *b, uint64_t offset, uint64_t len,
+static int is_data(struct delta_compare *c, const struct block *b, uint64_t offset, uint64_t len,
 		   bool *data, struct error *err)
 {
-	bool known = w->b == b && w->here.offset <= offset && offset < w->here.offset + w->here.len;
+	struct extent e;
 
-	if (!known && image_next_data(w->c->src->img, b, offset, &w->here, err))
+	if (next_data(c, b, offset, &e, err))
 		return -1;
-	w->b = b;
-	*data = w->here.len && w->here.offset < offset + len;
+	*data = e.len && e.offset < offset + len;
 	return 0;
 }
 
@@ -176,7 +197,7 @@ static int compare_chunk(struct worker *w, const struct block *b, uint64_t offse
 
 	if (digest_equal(theirs, none))
 		return mark_data(w->c, b, offset, offset + len, err);
-	if (is_data(w, b, offset, len, &data, err))
+	if (is_data(w->c, b, offset, len, &data, err))
 		return -1;
 	if (data && own_terms(w, b, offset, terms, &n, err))
 		return -1;
@@ -521,6 +542,7 @@ struct delta_compare *delta_compare_open(struct source *src, struct error *err)
 		return NULL;
 	}
 	c->src = src;
+	pthread_mutex_init(&c->here_lock, NULL);
 	pthread_mutex_init(&c->lock, NULL);
 	pthread_cond_init(&c->changed, NULL);
 	if (make_maps(c, err) || make_items(c, err) || start_threads(c, err)) {
@@ -551,5 +573,6 @@ void delta_compare_free(struct delta_compare *c)
 	free(c->items);
 	pthread_cond_destroy(&c->changed);
 	pthread_mutex_destroy(&c->lock);
+	pthread_mutex_destroy(&c->here_lock);
 	free(c);
 }

@@ -32,6 +32,7 @@ struct delta_offer {
 	pthread_cond_t changed;
 	unsigned block; /* the cursor */
 	uint64_t at;
+	uint64_t data_end;   /* data goes on from `at` to there: to find its end may take long */
 	bool shared;	     /* `block` has the old one's extents */
 	uint64_t taken;	     /* pieces given to threads */
 	uint64_t said;	     /* pieces whose digests are out; all before them are, too */
@@ -71,7 +72,7 @@ static int look_at_block(struct delta_offer *o, struct piece *p)
 static void next_block(struct delta_offer *o)
 {
 	o->block++;
-	o->at = 0;
+	o->at = o->data_end = 0;
 	o->shared = false;
 }
 
@@ -83,11 +84,13 @@ static int next_piece(struct delta_offer *o, struct piece *p, struct error *err)
 
 		if (!look_at_block(o, p))
 			continue;
-		if (image_adopt_next(o->t->img, p->b, p->old, p->from, o->at, &p->e, err))
+		p->e = (struct extent){ o->at, o->data_end > o->at ? o->data_end - o->at : 0 };
+		if (!p->e.len &&
+		    image_adopt_next(o->t->img, p->b, p->old, p->from, o->at, &p->e, err))
 			return -1;
 		if (!p->e.len)
 			continue;
-		end = p->e.offset + p->e.len;
+		end = o->data_end = p->e.offset + p->e.len;
 		end = (end + DELTA_CHUNK - 1) / DELTA_CHUNK * DELTA_CHUNK;
 		p->e.offset -= p->e.offset % DELTA_CHUNK;
 		if (end - p->e.offset > PIECE)

@@ -15,6 +15,8 @@ tmpfs (DIR, default /dev/shm/migtool-bench), traffic is on loopback. Cases:
   sparse    64 GiB with 1 % data: migtool, cp; beside it the same amount of data without holes
   ssh       through one sshd: the guest compressed, 512 MiB that do not compress, the same with
             50 ms of round trip: migtool, zstd | ssh | zstd, rsync, scp, ssh
+  delta     an old copy of 2 GiB at the destination, one page in a hundred of which changed: migtool
+            --delta, rsync's daemon, both in place and not
   limits    iperf3, memcpy
 """
 import argparse
@@ -76,6 +78,7 @@ class Bench:
         os.makedirs(self.dir, exist_ok=True)
         self.port = 20000 + os.getpid() % 20000
         self.nstarted = 0
+        self.travelled = self.at_destination = 0
 
     def path(self, name):
         return os.path.join(self.dir, name)
@@ -184,6 +187,58 @@ class Bench:
         self.wait_port(port)
         send = self.start(f"zstd -q -1 -T2 -c {image} | socat -u - TCP:127.0.0.1:{port}")
         return self.timed([recv, send], {0, 1})
+
+    # ---- an old copy: the two images take turns, so that each run finds the other one there ----
+
+    def changed_image(self):
+        image = self.path("changed.img")
+        note = self.path("changed.bytes")
+        if not os.path.exists(note):
+            shutil.copyfile(self.random_image(), image)
+            changed = subprocess.run([os.path.join(TOOLS, "change_image.py"), "--share", "1",
+                                      "--kinds", "rb", image], capture_output=True, text=True,
+                                     check=True).stdout
+            with open(note, "w", encoding="ascii") as f:
+                f.write(changed)
+        with open(note, encoding="ascii") as f:
+            return image, int(f.read())
+
+    def next_image(self):
+        """The image that is not at the destination; a whole copy of the other one is."""
+        images = [self.random_image(), self.changed_image()[0]]
+        out = self.path("old.img")
+        if not os.path.exists(out):
+            shutil.copyfile(images[0], out)
+            self.at_destination = 0
+        self.at_destination = 1 - self.at_destination
+        return images[self.at_destination], out
+
+    def run_delta(self, *options):
+        image, out = self.next_image()
+        uri = f"tcp:127.0.0.1:{self.next_port()}"
+        recv = self.start([self.migtool, "recv", "-q", "--delta", *options, uri, out])
+        self.wait_port(int(uri.rsplit(":", 1)[1]))
+        with open(self.path("delta.json"), "w", encoding="ascii") as f:
+            send = self.start([self.migtool, "send", "-q", "--json", image, uri], stdout=f)
+            result = self.timed([recv, send], {0, 1}, (image, out))
+        with open(self.path("delta.json"), encoding="ascii") as f:
+            self.travelled = json.load(f)["ram"]["transferred"]
+        return result
+
+    def run_rsync_delta(self, *options):
+        """Both images have other times of change, else rsync would not look at them."""
+        image, out = self.next_image()
+        port = self.next_port()
+        config = self.path("rsyncd.conf")
+        with open(config, "w", encoding="ascii") as f:
+            f.write(f"use chroot = no\n[bench]\npath = {self.dir}\nread only = no\n"
+                    f"uid = {os.getuid()}\ngid = {os.getgid()}\n")
+        server = self.start(["rsync", "--daemon", "--no-detach", f"--config={config}",
+                             "--address=127.0.0.1", f"--port={port}"])
+        self.wait_port(port)
+        copy = self.start(["rsync", "--ignore-times", "--no-whole-file", *options, image,
+                           f"rsync://127.0.0.1:{port}/bench/{os.path.basename(out)}"])
+        return self.timed([server, copy], {1}, (image, out))
 
     def run_iperf(self):
         port = self.next_port()
@@ -345,6 +400,17 @@ class Bench:
     def case_ssh(self):
         ssh.case(self)
 
+    def case_delta(self):
+        changed = self.changed_image()[1]
+        for how, options in (("in place", ["--in-place"]), ("into a new file", [])):
+            self.compare(f"(d) an old copy of 2 GiB, 1 % changed, {how}", 2, [
+                ("migtool --delta", lambda o=options: self.run_delta(*o)),
+                ("rsync", lambda o=options: self.run_rsync_delta(*(["--inplace"] if o else []))),
+            ])
+            print(f"  migtool moved {self.travelled} bytes for {changed} that changed: "
+                  f"{self.travelled / changed:.2f} times", flush=True)
+        os.unlink(self.path("old.img"))
+
     def case_limits(self):
         self.compare("limits of this machine, a GiB", 1, [
             ("iperf3, 1 stream", self.run_iperf),
@@ -353,7 +419,7 @@ class Bench:
 
 
 def main():
-    cases = ["plain", "zstd", "zlib", "random", "sparse", "ssh", "limits"]
+    cases = ["plain", "zstd", "zlib", "random", "sparse", "ssh", "delta", "limits"]
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--runs", type=int, default=5)
