@@ -22,7 +22,7 @@ WARN := -std=gnu11 -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototyp
 	-Wformat=2 -Wundef -Wpointer-arith -Wwrite-strings
 HARDEN := -fstack-protector-strong -fPIE -fno-common
 ifneq ($(SANITIZE),)
-  HARDEN += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer
+  HARDEN += -fsanitize=$(SANITIZE) -fno-omit-frame-pointer -DMIGTOOL_SANITIZED=1
   ifeq ($(SANITIZE),undefined)
     HARDEN += -fno-sanitize-recover=all
   endif
@@ -37,7 +37,7 @@ endif
 
 ALL_CFLAGS = $(WARN) $(HARDEN) -D_GNU_SOURCE -DMIGTOOL_VERSION='"$(VERSION)"' -Isrc -pthread \
 	$(CPPFLAGS) $(CFLAGS)
-LIBS := -lpopt -ljansson -lxxhash -lzstd -lz -lssh2 -lgnutls -pthread
+LIBS := -lpopt -ljansson -lxxhash -lzstd -lz -lseccomp -lssh2 -lgnutls -pthread
 
 SRC := $(wildcard src/*.c)
 LIBOBJ := $(patsubst src/%.c,$(B)/%.o,$(filter-out src/main.c,$(SRC)))
@@ -45,6 +45,7 @@ UNIT := $(patsubst tests/unit/%.c,$(B)/unit/%,$(wildcard tests/unit/test_*.c))
 FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 REPLAY := $(FUZZ:%=$(B)/fuzz/fuzz_%)
 FAULTS := $(B)/tools/faults.so
+PRELOAD := $(FAULTS) $(B)/tools/forbidden.so
 
 ifeq ($(V),1)
   Q :=
@@ -76,7 +77,7 @@ $(B)/unit/%: tests/unit/%.c $(B)/libmigtool.a
 		$(B)/libmigtool.a $(LIBS)
 
 # To be preloaded by tests: no sanitizer, but told of it.
-$(FAULTS): tests/tools/faults.c $(B)/.flags
+$(B)/tools/%.so: tests/tools/%.c $(B)/.flags
 	@mkdir -p $(@D)
 	$(say) TEST $@
 	$(Q)$(CC) $(WARN) -D_GNU_SOURCE $(if $(SANITIZE),-DFAULTS_WITHOUT_MEMORY) $(CPPFLAGS) -O2 -g \
@@ -89,7 +90,7 @@ $(B)/.flags: FORCE
 		echo '$(CC) $(ALL_CFLAGS) $(LINK_HARDEN)' > $@
 
 ## unit: the unit test programs, without running them
-unit: $(UNIT) $(REPLAY) $(FAULTS)
+unit: $(UNIT) $(REPLAY) $(PRELOAD)
 
 ## check: builds and runs all tests; names in TESTS choose among them
 check: deps
@@ -159,11 +160,11 @@ fuzz-run: $(FUZZ:%=$(B)/target/fuzz_%)
 	$(Q)B=$(B) FUZZ_TIME=$(FUZZ_TIME) FUZZ_JOBS=$(FUZZ_JOBS) tests/fuzz/run $(FUZZ)
 
 AARCH64_DEPS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
-AARCH64_LIBS := libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev libssh2-1-dev \
+AARCH64_LIBS := libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev libseccomp-dev libssh2-1-dev \
 	libssl-dev
 AARCH64_ROOT := build/aarch64-libs
-# What qemu-user cannot do: SO_ZEROCOPY; mapping hugetlbfs (its addresses are not aligned enough).
-AARCH64_NOT := test_host test_image_host
+# What qemu-user cannot do: SO_ZEROCOPY; seccomp; mapping hugetlbfs (its addresses are not aligned enough).
+AARCH64_NOT := test_host test_image_host test_sandbox
 AARCH64_TESTS := $(filter-out $(AARCH64_NOT),$(notdir $(UNIT)) $(FUZZ:%=fuzz_%))
 
 ## deps-aarch64: installs the cross compiler and qemu-user, unpacks the libraries for arm64
@@ -225,7 +226,7 @@ uninstall:
 clean:
 	rm -rf build
 
-DEPS := build-essential pkg-config libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev \
+DEPS := build-essential pkg-config libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev libseccomp-dev \
 	libssh2-1-dev libgnutls28-dev gnutls-bin \
 	bats python3 socat qemu-system-x86 busybox-static cpio jq btrfs-progs zstd zsh fish mandoc shellcheck git \
 	openssh-server openssh-client procps

@@ -87,4 +87,10 @@ unsigned check_related(enum cap cap, enum rule_kind kind, enum cap related[CAP__
  */
 void host_probe(struct host_facts *facts, bool with_postcopy);
 
+/*
+ * Asks it now, and lets host_probe give that answer from now on: for a process that soon may not
+ * ask any more. Before threads start.
+ */
+void host_remember(bool with_postcopy);
+
 #endif

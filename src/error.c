@@ -18,6 +18,7 @@ const struct status_info status_table[] = {
 	{ ST_FILE, "file", "file error" },
 	{ ST_DATA, "data", "bytes that came and are wrong (and a file or stdin that ends early)" },
 	{ ST_DIGEST, "digest", "the digest differs" },
+	{ ST_SANDBOX, "sandbox", "the part that reads the peer was stopped by its sandbox" },
 	{ ST_CANCELLED, "cancelled",
 	  "cancelled (SIGINT, SIGTERM); the source still owns the guest" },
 	{ ST_NOMEM, "out-of-memory", "out of memory" },

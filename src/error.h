@@ -24,6 +24,7 @@ enum status {
 	ST_FILE = 11,
 	ST_DATA = 12,
 	ST_DIGEST = 13,
+	ST_SANDBOX = 14,
 	ST_CANCELLED = 20,
 	ST_NOMEM = 22,
 	ST_TIMEOUT = 30,

@@ -164,6 +164,8 @@ char *far_command(const struct config *cfg, const struct uri *uri, enum role rol
 	add_params(&l, &cfg->params);
 	if (cfg->timeout >= 0)
 		add_number(&l, "--timeout", cfg->timeout);
+	if (cfg->no_sandbox)
+		add(&l, "--no-sandbox");
 	if (cfg->resume || cfg->retry) /* each try is a process of its own there */
 		add(&l, "--resume");
 	if (push)

@@ -221,8 +221,21 @@ static void probe_postcopy(struct host_facts *f)
 	area_close(&a);
 }
 
+static struct host_facts remembered;
+static bool remembers;
+
+void host_remember(bool with_postcopy)
+{
+	host_probe(&remembered, with_postcopy);
+	remembers = true;
+}
+
 void host_probe(struct host_facts *facts, bool with_postcopy)
 {
+	if (remembers) {
+		*facts = remembered;
+		return;
+	}
 	memset(facts, 0, sizeof(*facts));
 	facts->zero_copy = probe_zero_copy();
 	facts->kvm_dirty_ring = probe_dirty_ring();

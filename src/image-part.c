@@ -354,14 +354,17 @@ int part_claim(const char *part, bool directory, int *out, struct error *err)
 	return in_use(part, err);
 }
 
-int part_lock_in_place(const char *path, enum existing_kind kind, int *out, struct error *err)
+int part_lock_in_place(const char *path, enum existing_kind kind, bool frozen, int *out,
+		       struct error *err)
 {
-	int flags = kind == EXISTS_DIRECTORY ? O_RDONLY | O_DIRECTORY : O_RDWR, fd;
+	int flags = kind == EXISTS_DIRECTORY ? O_RDONLY | O_DIRECTORY : frozen ? O_RDONLY : O_RDWR;
+	int fd;
 
 	/* on a device: EBUSY if it is mounted or part of another one */
 	fd = broker_open(path, kind == EXISTS_DEVICE ? flags | O_EXCL : flags, 0);
 	if (fd < 0)
-		return err_sys(err, ST_FILE, errno, "cannot open %s for writing", path);
+		return err_sys(err, ST_FILE, errno, "cannot open %s%s", path,
+			       frozen ? "" : " for writing");
 	if (lock(fd, path, err) < 0) {
 		close(fd);
 		return -1;

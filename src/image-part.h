@@ -47,8 +47,9 @@ int part_free(const char *part, struct error *err);
 /* Sets or removes the mark of a complete .part. 0, or -1 with errno. */
 int part_mark(int fd, bool complete);
 
-/* Opens and locks what is there already, for writing in place. */
-int part_lock_in_place(const char *path, enum existing_kind kind, int *lock, struct error *err);
+/* Opens and locks what is there already, for writing in place; frozen: for reading. */
+int part_lock_in_place(const char *path, enum existing_kind kind, bool frozen, int *lock,
+		       struct error *err);
 
 /* The directory that `path` is in, opened. -1: ST_FILE. */
 int part_open_parent(const char *path, struct error *err);

@@ -177,10 +177,11 @@ static int make_block(struct image *img, struct block *b, const char *path, int 
 		      struct error *err)
 {
 	struct image_file *f = &block_priv(b)->file;
+	bool frozen = image_priv(img)->target->frozen;
 	bool keep = image_priv(img)->target->keep_content;
 	bool stale = false;
 
-	if (image_file_open(f, path, O_RDWR | flags, 0600, err) < 0)
+	if (image_file_open(f, path, (frozen ? O_RDONLY : O_RDWR) | flags, 0600, err) < 0)
 		return -1;
 	b->fd = f->fd;
 	b->page_size = f->page;
@@ -362,7 +363,7 @@ static int claim(struct image *img, const struct existing *ex, struct error *err
 	if (t->parent < 0)
 		return -1;
 	if (t->in_place && t->existed)
-		return part_lock_in_place(t->part, ex->kind, &t->lock, err);
+		return part_lock_in_place(t->part, ex->kind, t->frozen, &t->lock, err);
 	if (t->resumed)
 		return part_reopen(t->part, img->directory, &t->lock, &t->frozen, err);
 	if (part_claim(t->part, img->directory, &t->lock, err) < 0)
@@ -486,12 +487,13 @@ static int open_state(struct image *img, struct error *err)
 	if (!img->directory) {
 		if (part_claim(t->state_part, false, &t->state_lock, err) < 0)
 			return -1;
-		return image_file_open(&p->state, t->state_part, O_RDWR, 0, err);
+		return image_file_open(&p->state, t->state_part, t->frozen ? O_RDONLY : O_RDWR, 0,
+				       err);
 	}
 	path = image_format(err, "%s/device-state", t->part);
 	if (!path)
 		return -1;
-	r = image_file_open(&p->state, path, O_RDWR | (t->frozen ? 0 : O_CREAT | O_EXCL), 0600,
+	r = image_file_open(&p->state, path, t->frozen ? O_RDONLY : O_RDWR | O_CREAT | O_EXCL, 0600,
 			    err);
 	free(path);
 	return r;

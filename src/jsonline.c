@@ -8,6 +8,11 @@
 #include <string.h>
 #include <unistd.h>
 
+void jsonline_seed(void)
+{
+	json_object_seed(0);
+}
+
 json_t *jsonline_string(const char *s)
 {
 	json_t *j = json_string(s);

@@ -8,6 +8,12 @@
 #include <jansson.h>
 
 /*
+ * Seeds the hash tables against a peer that chooses keys: takes /dev/urandom, which the sandbox
+ * does not have.
+ */
+void jsonline_seed(void);
+
+/*
  * A string that need not be UTF-8 (a file name, a message that quotes one): bytes that are none
  * become \xNN. NULL: out of memory.
  */

@@ -1,5 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "broker.h"
 #include "commands.h"
+#include "confine.h"
 #include "log.h"
 #include "options.h"
 #include "options-table.h"
@@ -24,11 +26,16 @@ static enum log_level level(int verbosity)
 static int run(const struct config *cfg, struct error *err)
 {
 	const char *name = command_table[cfg->command].name;
+	int r;
 
 	log_init(level(cfg->verbosity), name);
 	if (!commands[cfg->command])
 		return err_set(err, ST_UNSUPPORTED, "command %s is not built yet", name);
-	return commands[cfg->command](cfg, err);
+	if (confine(cfg, err))
+		return -1;
+	r = commands[cfg->command](cfg, err);
+	broker_stop();
+	return r;
 }
 
 /*

@@ -293,6 +293,9 @@ const struct option_row option_table[] = {
 	  "nothing comes back from the destination", .set = set_flag, FIELD(one_way) },
 	{ "--timeout", NULL, ARG_REQUIRED, "SECONDS", MOVE | CHECK, 0, GROUP_PEER,
 	  "give up when nothing moved for so long (60); 0: never", .set = set_timeout },
+	{ "--no-sandbox", NULL, ARG_NONE, NULL, MOVE | CHECK, 0, GROUP_PEER,
+	  "let the part that reads the peer do all that you may", .set = set_flag,
+	  FIELD(no_sandbox) },
 	{ "--ready-fd", NULL, ARG_REQUIRED, "N", MOVE, 0, GROUP_PEER,
 	  "write the URI and a newline to descriptor N once listening", .set = set_ready_fd },
 
@@ -372,7 +375,6 @@ const struct option_row option_table[] = {
 		.flag = flag_, .letter = letter_, .arg = arg_, .later = MOVE, \
 		.group = GROUP_HIDDEN                                         \
 	}
-	LATER("--no-sandbox", NULL, ARG_NONE),
 	LATER("--guest", NULL, ARG_REQUIRED),
 	LATER("--uffd-socket", NULL, ARG_REQUIRED),
 	LATER("--push", NULL, ARG_REQUIRED),

@@ -13,8 +13,8 @@
 #endif
 
 /* What may be asked of open beside the access mode. */
-#define LOOK_FLAGS (O_PATH | O_NOFOLLOW | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC)
-#define MAKE_FLAGS (O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
+#define LOOK_FLAGS (O_NOCTTY | O_PATH | O_NOFOLLOW | O_DIRECTORY | O_NONBLOCK | O_CLOEXEC)
+#define MAKE_FLAGS (O_NOCTTY | O_CREAT | O_EXCL | O_TRUNC | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC)
 
 static const char *const leaves[LEAF__MAX] = {
 	[LEAF_SELF] = "",
@@ -23,6 +23,7 @@ static const char *const leaves[LEAF__MAX] = {
 	[LEAF_STATE] = "/device-state",
 	[LEAF_STATE_PART] = "/device-state.part",
 	[LEAF_RAM] = "/ram",
+	[LEAF_SESSION] = ".session",
 	[LEAF_BLOCK] = "/ram/",
 };
 
@@ -188,6 +189,8 @@ bool policy_name_valid(const struct policy *p, const struct policy_name *n)
 		return false;
 	if (n->base == BASE_PARENT && n->leaf != LEAF_SELF)
 		return false;
+	if (n->leaf == LEAF_SESSION && n->base != BASE_PART)
+		return false;
 	if (len == sizeof(n->block))
 		return false;
 	return n->leaf == LEAF_BLOCK ? block_valid(n->block, len) : len == 0;
@@ -210,6 +213,8 @@ static bool find_leaf(const char *rest, struct policy_name *out)
 	size_t head = strlen(leaves[LEAF_BLOCK]);
 
 	for (int i = 0; i < LEAF_BLOCK; i++) {
+		if (i == LEAF_SESSION && out->base != BASE_PART)
+			continue;
 		if (!strcmp(rest, leaves[i])) {
 			out->leaf = (uint8_t)i;
 			return true;
@@ -260,6 +265,9 @@ static bool ours_to_change(const struct policy *p, const struct policy_name *n)
 {
 	unsigned rights = rights_of(p, n);
 
+	/* in place too a transfer that breaks leaves word of itself */
+	if (n->leaf == LEAF_SESSION)
+		return (rights & (POLICY_PART | POLICY_IN_PLACE)) != 0;
 	if (n->leaf != LEAF_SELF && !(rights & POLICY_MEMBERS))
 		return false;
 	return n->base == BASE_PART    ? (rights & POLICY_PART) != 0
@@ -275,6 +283,8 @@ static bool may_look(const struct policy *p, const struct policy_name *n, int fl
 		return false;
 	if (n->base == BASE_PARENT)
 		return (rights & POLICY_PARENT) && (flags & O_DIRECTORY);
+	if (n->leaf == LEAF_SESSION)
+		return ours_to_change(p, n);
 	if (n->base == BASE_PART && !(rights & POLICY_PART))
 		return false;
 	return n->leaf == LEAF_SELF ? (rights & POLICY_LOOK) != 0 : (rights & POLICY_MEMBERS) != 0;

@@ -7,7 +7,7 @@
  * A root is a name that the user gave (IMAGE, a key file, the path of a unix socket). Beside it and
  * below it stand the names that an image's files have, and no others: IMAGE.part, the directory
  * that IMAGE is in, and in either of the first two ram/<block>, device-state, manifest.json and the
- * two .part of these.
+ * two .part of these; and IMAGE.part.session.
  */
 #ifndef MIGTOOL_POLICY_H
 #define MIGTOOL_POLICY_H
@@ -38,7 +38,8 @@ enum policy_leaf {
 	LEAF_STATE,
 	LEAF_STATE_PART,
 	LEAF_RAM,
-	LEAF_BLOCK, /* ram/<block> */
+	LEAF_SESSION, /* IMAGE.part.session: whose .part it is */
+	LEAF_BLOCK,   /* ram/<block> */
 	LEAF__MAX
 };
 

@@ -72,6 +72,14 @@ struct remote_conn {
  */
 int rsh_start(const struct remote_how *how, const char *command, struct remote_conn *c,
 	      struct cancel *cancel, struct error *err);
+int rsh_policy(struct policy *p, const struct remote_how *how, const char *command,
+	       struct error *err);
+/*
+ * The library's reads the files that it needs at once, and keeps them for the first ssh_start; what
+ * is wrong with them that one says. ssh_policy_end forgets them if there was none.
+ */
+int ssh_policy(struct policy *p, const struct remote_how *how, struct error *err);
+void ssh_policy_end(void);
 int ssh_start(const struct remote_how *how, const char *command, struct remote_conn *c,
 	      struct cancel *cancel, struct error *err);
 
@@ -98,5 +106,9 @@ struct transport *remote_dial(const struct config *cfg, const struct uri *uri, b
  * nothing to other transports.
  */
 void remote_explain(struct transport *t, struct error *err);
+
+/* Puts into the policy what all this will ask the broker for. ST_NOMEM. */
+int remote_policy(struct policy *p, const struct config *cfg, const struct uri *uri, bool writer,
+		  struct error *err);
 
 #endif

@@ -243,6 +243,16 @@ static void take_signal(struct session *ss, enum signal_request req)
 	}
 }
 
+/* What is done is done; what is not cannot be finished without it. */
+static void lost_broker(struct session *ss)
+{
+	struct error why;
+
+	err_set(&why, ST_SANDBOX, "stopped: the process that opens files for this one is gone");
+	err_hint(&why, "was it killed?");
+	cancel_session(ss, &why);
+}
+
 struct watchdog {
 	uint64_t last, since; /* activity, and when it was seen to change */
 };
@@ -281,15 +291,20 @@ static void tick(struct session *ss, struct progress *p, struct watchdog *w)
 /* Until the migration thread is at its end. */
 static void attend(struct session *ss, struct run *r, struct progress *p)
 {
-	struct pollfd fds[2] = { { .fd = r->done, .events = POLLIN },
-				 { .fd = signals_fd(), .events = POLLIN } };
+	struct pollfd fds[3] = { { .fd = r->done, .events = POLLIN },
+				 { .fd = signals_fd(), .events = POLLIN },
+				 { .fd = broker_fd(), .events = POLLIN } };
 	struct watchdog w = { 0, stats_now() };
 
 	for (;;) {
 		enum signal_request req;
 
-		if (poll(fds, 2, TICK_MS) > 0 && fds[0].revents)
+		if (poll(fds, 3, TICK_MS) > 0 && fds[0].revents)
 			return;
+		if (fds[2].revents) {
+			fds[2].fd = -1;
+			lost_broker(ss);
+		}
 		while ((req = signals_next()) != SIGNAL_NONE)
 			take_signal(ss, req);
 		tick(ss, p, &w);

@@ -141,6 +141,17 @@ static int list(struct agent *a, struct error *err)
 	return rc ? err_set(err, ST_SOCKET, "the ssh-agent's list of keys makes no sense") : 0;
 }
 
+int agent_policy(struct policy *p, struct error *err)
+{
+	struct sockaddr_un sa = { .sun_family = AF_UNIX };
+	const char *path = getenv("SSH_AUTH_SOCK");
+
+	if (!path || !*path || strlen(path) >= sizeof(sa.sun_path))
+		return 0; /* there is none to ask */
+	strcpy(sa.sun_path, path);
+	return policy_add_address(p, &sa, sizeof(sa), POLICY_CONNECT, err);
+}
+
 int agent_open(struct agent *a, struct cancel *cancel, struct error *err)
 {
 	struct sockaddr_un sa = { .sun_family = AF_UNIX };

@@ -6,6 +6,7 @@
 #ifndef MIGTOOL_SSH_AGENT_H
 #define MIGTOOL_SSH_AGENT_H
 
+#include "policy.h"
 #include "cancel.h"
 
 #include <stdint.h>
@@ -30,6 +31,8 @@ struct agent {
  * Connects and asks for its keys. 0, or -1 and nothing to close: ST_UNSUPPORTED without
  * SSH_AUTH_SOCK, ST_SOCKET if the agent does not answer as one.
  */
+/* Puts into the policy what agent_open asks the broker for. */
+int agent_policy(struct policy *p, struct error *err);
 int agent_open(struct agent *a, struct cancel *cancel, struct error *err);
 void agent_close(struct agent *a);
 

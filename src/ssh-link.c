@@ -190,6 +190,11 @@ static void init_library(void)
 	libssh2_init(0);
 }
 
+void ssh_link_prepare(void)
+{
+	pthread_once(&once, init_library);
+}
+
 /* AES without instructions of its own is slower than ChaCha20. */
 static bool aes_is_fast(void)
 {
@@ -290,7 +295,7 @@ struct ssh_link *ssh_link_open(const char *host, unsigned port, const char *text
 	struct ssh_link *l = calloc(1, sizeof(*l));
 	int64_t deadline = io_deadline(timeout_ms);
 
-	pthread_once(&once, init_library);
+	ssh_link_prepare();
 	if (!l || !(l->in = malloc(IN_SIZE)) || !(l->out = malloc(OUT_SIZE)) ||
 	    !(l->s = libssh2_session_init_ex(NULL, NULL, NULL, l))) {
 		err_set(err, ST_NOMEM, "no memory for ssh");

@@ -32,6 +32,9 @@ struct ssh_link {
 	char said[256]; /* why it disconnected, in its words */
 };
 
+/* Sets the library up, which opens files: before a sandbox. Else ssh_link_open does it. */
+void ssh_link_prepare(void);
+
 /*
  * Connects and prepares a session; no byte has been sent yet. `text` is what messages call the
  * other end while nothing is there. NULL: ST_CONNECT, ST_NOMEM or the cancel's reason.

@@ -119,9 +119,10 @@ static int read_file(const struct tls_creds *c, const char *name, bool secret, s
 static bool has_file(const struct tls_creds *c, const char *name)
 {
 	char path[4200];
+	struct stat st;
 
 	return (size_t)snprintf(path, sizeof(path), "%s/%s", c->path, name) < sizeof(path) &&
-	       !access(path, F_OK);
+	       !broker_stat(path, true, &st);
 }
 
 static int missing(const struct tls_creds *c, const char *name, struct error *err)
@@ -376,7 +377,7 @@ static int open_kind(struct tls_creds *c, const struct tls_options *o, struct er
 	c->path = strdup(o->creds);
 	if (!c->path)
 		return err_set(err, ST_NOMEM, "out of memory");
-	if (stat(c->path, &st))
+	if (broker_stat(c->path, true, &st))
 		return err_sys(err, ST_UNSUPPORTED, errno, "tls-creds: cannot use %s", c->path);
 	c->is_file = !S_ISDIR(st.st_mode);
 	c->psk = c->is_file || has_file(c, "keys.psk");
@@ -389,6 +390,22 @@ static int open_kind(struct tls_creds *c, const struct tls_options *o, struct er
 			"of them counts?",
 			c->path);
 	return open_psk(c, err);
+}
+
+int tls_policy(struct policy *p, const char *creds, struct error *err)
+{
+	static const char *const names[] = { "ca-cert.pem",	"ca-crl.pem",	  "dh-params.pem",
+					     "server-cert.pem", "server-key.pem", "client-cert.pem",
+					     "client-key.pem",	"keys.psk" };
+	int rc = policy_add_root(p, creds, POLICY_LOOK, err);
+
+	for (size_t i = 0; !rc && i < sizeof(names) / sizeof(names[0]); i++) {
+		char path[4200];
+
+		if ((size_t)snprintf(path, sizeof(path), "%s/%s", creds, names[i]) < sizeof(path))
+			rc = policy_add_root(p, path, POLICY_LOOK, err);
+	}
+	return rc;
 }
 
 struct tls_creds *tls_creds_open(const struct tls_options *o, struct error *err)

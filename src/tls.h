@@ -25,6 +25,9 @@ struct tls_options {
 	bool listens;	       /* it does not connect: uri's host is its own */
 };
 
+/* Puts the files that tls_creds_open will read into the policy. */
+int tls_policy(struct policy *p, const char *creds, struct error *err);
+
 /* Bad files are ST_UNSUPPORTED, and so is a certificate that the peer could not accept. */
 struct tls_creds *tls_creds_open(const struct tls_options *o, struct error *err);
 /* No transport may use it any more. NULL is accepted. */

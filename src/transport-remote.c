@@ -557,3 +557,27 @@ struct transport *remote_dial(const struct config *cfg, const struct uri *uri, b
 	free(command);
 	return t;
 }
+
+int remote_policy(struct policy *p, const struct config *cfg, const struct uri *uri, bool writer,
+		  struct error *err)
+{
+	struct remote_how how = { .uri = uri,
+				  .rsh = cfg->rsh,
+				  .port = cfg->ssh_port,
+				  .identities = &cfg->identities,
+				  .ssh_options = &cfg->ssh_options,
+				  .writer = writer };
+	struct error ignored; /* a command line that cannot be says so when it is needed */
+	char *first = far_command(cfg, uri, writer ? ROLE_SOURCE : ROLE_DESTINATION, &ignored);
+	char *joins = far_join_command(cfg, POLICY_HOLE, &ignored);
+	int rc = cfg->rsh ? 0 : ssh_policy(p, &how, err);
+
+	if (first && cfg->rsh)
+		rc = rsh_policy(p, &how, first, err);
+	how.extra = true;
+	if (!rc && joins && cfg->rsh)
+		rc = rsh_policy(p, &how, joins, err);
+	free(first);
+	free(joins);
+	return rc;
+}

@@ -226,6 +226,23 @@ static int spawn(const char **argv, struct rsh *r, struct remote_conn *c)
 	return -1;
 }
 
+int rsh_policy(struct policy *p, const struct remote_how *how, const char *command,
+	       struct error *err)
+{
+	/* channels, and tries */
+	struct policy_command take = { .max = 256, .given_stdio = true, .hole = how->extra };
+	const char *argv[ARGS_MAX];
+	char *script, port[12];
+	int rc;
+
+	if (asprintf(&script, "%s \"$@\"", how->rsh) < 0)
+		return err_set(err, ST_NOMEM, "no memory for %s", how->rsh);
+	fill_args(how, script, command, port, sizeof(port), argv);
+	rc = policy_add_command(p, (char *const *)argv, &take, err);
+	free(script);
+	return rc;
+}
+
 int rsh_start(const struct remote_how *how, const char *command, struct remote_conn *c,
 	      struct cancel *cancel, struct error *err)
 {

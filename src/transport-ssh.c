@@ -3,16 +3,36 @@
  * The library's back end of ssh: URIs. Of the first connection everything up to the command's start
  * happens in the caller's thread, which may have to ask its user; then the pump's takes over.
  */
+#include "ssh-agent.h"
 #include "ssh-auth.h"
 #include "ssh-hostkey.h"
 #include "ssh-pump.h"
+
+/* Made before the sandbox took the files away; for the first who logs in. */
+static struct {
+	bool done;
+	struct ssh_login *login; /* NULL: why */
+	struct error why;
+} prepared;
+
+static struct ssh_login *new_login(const struct remote_how *how, struct error *err)
+{
+	struct ssh_login *g = prepared.login;
+
+	if (!prepared.done)
+		return ssh_login_new(how, err);
+	prepared.login = NULL;
+	if (!g)
+		*err = prepared.why;
+	return g;
+}
 
 static struct ssh_login *login_of(const struct remote_how *how, struct error *err)
 {
 	struct ssh_login *g = how->login ? *how->login : NULL;
 
 	if (!g)
-		g = ssh_login_new(how, err);
+		g = new_login(how, err);
 	if (g && how->login)
 		*how->login = g;
 	return g;
@@ -53,4 +73,23 @@ int ssh_start(const struct remote_how *how, const char *command, struct remote_c
 	if (g && !how->login)
 		ssh_login_free(g);
 	return rc;
+}
+
+int ssh_policy(struct policy *p, const struct remote_how *how, struct error *err)
+{
+	prepared.done = true;
+	prepared.login = ssh_login_new(how, &prepared.why);
+	if (!prepared.login)
+		return 0; /* whoever logs in says so */
+	ssh_link_prepare();
+	if (policy_add_host(p, prepared.login->host, (uint16_t)prepared.login->port, false, err) ||
+	    policy_add_root(p, "/dev/tty", POLICY_LOOK | POLICY_WRITE, err))
+		return -1;
+	return agent_policy(p, err);
+}
+
+void ssh_policy_end(void)
+{
+	ssh_login_free(prepared.login);
+	prepared.login = NULL;
 }

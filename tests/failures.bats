@@ -227,11 +227,13 @@ assert_clean() { # SEND-STATUS RECV-STATUS IMAGE COPY
 	elif [ "$2" -eq 50 ]; then
 		assert_same_image "$3" "$4.part" || { echo "$what"; return 1; }
 		rm -r "$4.part"
-	elif [ "$1" -eq 0 ]; then
+	elif [ "$1" -eq 0 ] && { [ "$2" -lt 128 ] || [ ! -e "$4" ]; }; then
 		echo "$what"
 		return 1
 	fi
-	if [ "$2" -ne 0 ]; then
+	if [ "$2" -ge 128 ] && [ -e "$4" ]; then # killed when all was done
+		assert_same_image "$3" "$4" || { echo "$what"; return 1; }
+	elif [ "$2" -ne 0 ]; then
 		assert_nothing "$4" || { echo "$what"; return 1; }
 	fi
 	[ ! -e "$4.part" ]

@@ -79,10 +79,15 @@ far_pid() {
 	echo "$pid"
 }
 
+# children_of NAME: what a migtool has started; its broker did.
+children_of() {
+	pgrep -P "$(pgrep -P "${PEER_PIDS[$1]}" -x migtool-broker)"
+}
+
 # kill_shells NAME: the remote shells of a process, as a broken link does.
 kill_shells() {
 	local pid
-	for pid in $(pgrep -P "${PEER_PIDS[$1]}"); do
+	for pid in $(children_of "$1"); do
 		kill -KILL -- "-$pid"
 	done
 }
@@ -431,7 +436,7 @@ cut_off() {
 	migtool_start send send --rsh "$RSH" --bwlimit 2M --cap multifd --param multifd-channels=3 \
 		"$IMAGES/random" "$FAR/copy"
 	wait_for_data copy.part
-	mapfile -t pids < <(pgrep -P "${PEER_PIDS[send]}")
+	mapfile -t pids < <(children_of send)
 	[ "${#pids[@]}" -eq 4 ]
 	kill -KILL -- "-${pids[2]}"
 	migtool_wait send 10
@@ -484,7 +489,7 @@ cut_off() {
 	local pid shells
 	migtool_start send send --rsh "$RSH" --bwlimit 2M --cap multifd "$IMAGES/random" "$FAR/copy"
 	wait_for_data copy.part
-	mapfile -t shells < <(pgrep -P "${PEER_PIDS[send]}")
+	mapfile -t shells < <(children_of send)
 	[ "${#shells[@]}" -eq 3 ]
 	kill -KILL "${PEER_PIDS[send]}"
 	migtool_wait send 137

@@ -63,7 +63,8 @@ static void names_lead_back_to_their_paths(void)
 					     "d/img/manifest.json",
 					     "d/img.part/manifest.json.part",
 					     "d/img/device-state",
-					     "d/img.part/device-state.part" };
+					     "d/img.part/device-state.part",
+					     "d/img.part.session" };
 
 	start("d/img", POLICY_LOOK | POLICY_MEMBERS | POLICY_PART | POLICY_PARENT);
 	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++) {
@@ -95,7 +96,9 @@ static void other_paths_have_no_name(void)
 					     "d/./img",
 					     "d/img/ram/a b",
 					     "d/img/ram/\xff",
-					     "d/img/manifest.json/" };
+					     "d/img/manifest.json/",
+					     "d/img.session",
+					     "d/img.part.session/ram" };
 	struct policy_name n;
 
 	start("d/img", ~0u);

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * From the command line to what the worker may ask for. Everything that a run will open, connect
+ * to, start or rename later has to be foreseen here.
+ */
+#include "confine.h"
+
+#include "broker.h"
+#include "check.h"
+#include "image.h"
+#include "jsonline.h"
+#include "log.h"
+#include "remote.h"
+#include "report.h"
+#include "sandbox.h"
+#include "tls.h"
+#include "transport.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* As long as the process: the worker has to find its names, the broker to judge them. */
+static struct policy policy;
+
+/* ---- what may be asked for ---- */
+
+/* Something that is written beside its name and renamed. A name that cannot be is left out. */
+static int allow_target(const char *path, unsigned rights, bool force, struct error *err)
+{
+	struct error ignored;
+	char *final = image_final_name(path, &ignored);
+	size_t len = strlen(path);
+	char *given = strdup(path);
+	int rc;
+
+	if (!final) {
+		free(given);
+		return 0;
+	}
+	while (given && len > 1 && given[len - 1] == '/')
+		given[--len] = '\0';
+	if (force)
+		rights |= POLICY_REPLACE;
+	rc = policy_add_root(&policy, final, POLICY_LOOK | POLICY_PARENT | rights, err);
+	if (!rc)
+		rc = policy_add_root(&policy, path, POLICY_LOOK | POLICY_MEMBERS, err);
+	if (!rc && given)
+		rc = policy_add_root(&policy, given, POLICY_LOOK | POLICY_MEMBERS, err);
+	if (!rc && given && strcmp(given, final) != 0)
+		rc = policy_set_real(&policy, given, final, err);
+	free(given);
+	free(final);
+	return rc;
+}
+
+static int allow_read(const char *path, unsigned rights, struct error *err)
+{
+	return path ? policy_add_root(&policy, path, POLICY_LOOK | rights, err) : 0;
+}
+
+static int allow_source(const struct config *cfg, struct error *err)
+{
+	if (allow_read(cfg->image, POLICY_MEMBERS, err) ||
+	    allow_read(cfg->base, POLICY_MEMBERS, err) || allow_read(cfg->device_state, 0, err) ||
+	    allow_read(cfg->replay_dirty, 0, err))
+		return -1;
+	return 0;
+}
+
+static int allow_destination(const struct config *cfg, struct error *err)
+{
+	struct policy_command how = { .max = 1, .session = true };
+	bool force = cfg->force || cfg->delta || cfg->resume || cfg->caps.on[CAP_X_IGNORE_SHARED];
+
+	if (allow_target(cfg->image,
+			 POLICY_MEMBERS | (cfg->in_place ? POLICY_IN_PLACE : POLICY_PART), force,
+			 err))
+		return -1;
+	if (cfg->device_state && allow_target(cfg->device_state, POLICY_PART, cfg->force, err))
+		return -1;
+	return cfg->argv ? policy_add_command(&policy, cfg->argv, &how, err) : 0;
+}
+
+/* A URI that is none says so itself, later. */
+static int allow_peer(const struct config *cfg, const struct uri *uri, struct error *err)
+{
+	bool sends = cfg->command != CMD_RECV;
+	bool listens = cfg->command == CMD_SEND ? cfg->listen
+						: cfg->command == CMD_RECV && !cfg->connect;
+
+	policy.joins = cfg->far;
+	if (params_tls(&cfg->params) && tls_policy(&policy, params_tls_creds(&cfg->params), err))
+		return -1;
+	if (uri->scheme == SCHEME_SSH)
+		return remote_policy(&policy, cfg, uri, sends, err);
+	return transport_policy(&policy, uri, listens, sends, err);
+}
+
+static int make_policy(const struct config *cfg, const struct uri *uri, struct error *err)
+{
+	if (cfg->command == CMD_SEND && allow_source(cfg, err))
+		return -1;
+	if (cfg->command == CMD_RECV && allow_destination(cfg, err))
+		return -1;
+	return allow_peer(cfg, uri, err);
+}
+
+/* ---- the end of a worker that was stopped ---- */
+
+static void report_failure(const struct config *cfg, const struct error *why)
+{
+	struct stats_snapshot none;
+	struct error ignored;
+	struct report r = { .role = cfg->command == CMD_SEND ? ROLE_SOURCE : ROLE_DESTINATION,
+			    .status = MIG_FAILED,
+			    .stats = &none,
+			    .caps = &cfg->caps,
+			    .params = &cfg->params,
+			    .err = why,
+			    .owner = OWNER_UNKNOWN,
+			    .image = cfg->image,
+			    .page_size = 4096 };
+
+	memset(&none, 0, sizeof(none));
+	report_json(&r, policy.stdio_taken ? STDERR_FILENO : STDOUT_FILENO, &ignored);
+}
+
+/* In the broker. Nobody knows how far the worker came, so nobody knows who owns the guest. */
+static void obituary(int number, void *arg)
+{
+	const struct config *cfg = arg;
+	char *name = sandbox_syscall_name(number);
+	struct error why;
+
+	err_set(&why, ST_SANDBOX, "the worker was stopped by its sandbox: system call %d (%s)",
+		number, name ? name : "without a name");
+	free(name);
+	log_error("%s", why.msg);
+	log_error("either migtool has a bug, or the peer tried to take it over");
+	if (cfg->json && cfg->command != CMD_CHECK)
+		report_failure(cfg, &why);
+}
+
+/* ---- all ---- */
+
+static int start(const struct config *cfg, const struct uri *uri, struct error *err)
+{
+	int keep[2] = { cfg->ready_fd, uri->scheme == SCHEME_FD ? uri->fd : -1 };
+
+	if (make_policy(cfg, uri, err))
+		return -1;
+	sandbox_close_inherited(keep, 2);
+	host_remember(cfg->command == CMD_CHECK || cfg->caps.on[CAP_POSTCOPY_RAM]);
+	jsonline_seed();
+	if (broker_start(&policy, obituary, (void *)cfg, err))
+		return -1;
+	if (sandbox_enter(err)) {
+		broker_stop();
+		return -1;
+	}
+	return 0;
+}
+
+int confine(const struct config *cfg, struct error *err)
+{
+	struct uri uri = { .scheme = SCHEME_NULL };
+	struct error ignored;
+	int rc;
+
+	if (!cfg->uri ||
+	    (cfg->command != CMD_SEND && cfg->command != CMD_RECV && cfg->command != CMD_CHECK))
+		return 0;
+	if (cfg->no_sandbox) {
+		log_warn("--no-sandbox: a peer that finds a bug in migtool can do all that you can "
+			 "do here");
+		return 0;
+	}
+	if (uri_parse(&uri, cfg->uri, &ignored))
+		uri.scheme = SCHEME_NULL;
+	rc = start(cfg, &uri, err);
+	uri_free(&uri);
+	return rc;
+}
