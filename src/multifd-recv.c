@@ -139,6 +139,7 @@ void multifd_recv_seal(struct multifd_recv *m)
 {
 	pthread_mutex_lock(&m->lock);
 	m->sealed = true;
+	pthread_cond_broadcast(&m->changed);
 	while (m->placing)
 		cond_wait_briefly(&m->changed, &m->lock);
 	pthread_mutex_unlock(&m->lock);
@@ -270,9 +271,11 @@ static int arrive(struct recv_channel *ch, struct error *err)
 	pthread_mutex_lock(&m->lock);
 	ch->syncs++;
 	pthread_cond_broadcast(&m->changed);
-	while (m->released < ch->syncs && !cancel_fired(c))
+	/* behind the end nobody lets it go any more, and no page can come: it reads on to its end
+	 */
+	while (m->released < ch->syncs && !m->sealed && !cancel_fired(c))
 		cond_wait_briefly(&m->changed, &m->lock);
-	if (m->released < ch->syncs)
+	if (m->released < ch->syncs && !m->sealed)
 		rc = cancel_reason(c, err);
 	pthread_mutex_unlock(&m->lock);
 	return rc;
