@@ -160,9 +160,11 @@ fuzz-run: $(FUZZ:%=$(B)/target/fuzz_%)
 	$(Q)B=$(B) FUZZ_TIME=$(FUZZ_TIME) FUZZ_JOBS=$(FUZZ_JOBS) tests/fuzz/run $(FUZZ)
 
 AARCH64_DEPS := gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user
-AARCH64_LIBS := libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev libseccomp-dev libssh2-1-dev \
-	libssl-dev
+AARCH64_LIBS := libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev libssh2-1-dev \
+	libssh2-1 libssl3 zlib1g libgnutls28-dev libgnutls30 libnettle8 libhogweed6 libgmp10 \
+	libtasn1-6 libidn2-0 libunistring2 libp11-kit0 libffi8 libseccomp-dev libseccomp2
 AARCH64_ROOT := build/aarch64-libs
+AARCH64_SO := $(AARCH64_ROOT)/usr/lib/aarch64-linux-gnu
 # What qemu-user cannot do: SO_ZEROCOPY; seccomp; mapping hugetlbfs (its addresses are not aligned enough).
 AARCH64_NOT := test_host test_image_host test_sandbox
 AARCH64_TESTS := $(filter-out $(AARCH64_NOT),$(notdir $(UNIT)) $(FUZZ:%=fuzz_%))
@@ -176,8 +178,9 @@ deps-aarch64:
 check-aarch64: deps-aarch64
 	+$(Q)$(MAKE) --no-print-directory B=build/aarch64 CC=aarch64-linux-gnu-gcc \
 		AR=aarch64-linux-gnu-ar CPPFLAGS='-isystem $(AARCH64_ROOT)/usr/include' \
-		LDFLAGS=-L$(AARCH64_ROOT)/usr/lib/aarch64-linux-gnu all unit
-	$(Q)B=build/aarch64 RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu' \
+		LDFLAGS='-L$(AARCH64_SO) -Wl,-rpath-link,$(AARCH64_SO)' all unit
+	$(Q)B=build/aarch64 \
+		RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH=$(abspath $(AARCH64_SO))' \
 		tests/run $(or $(TESTS),$(AARCH64_TESTS))
 
 LINT_DEPS := shellcheck mandoc clang-format python3 git
