@@ -51,7 +51,7 @@ struct config {
 	const char *remote_command; /* what starts migtool on the far host; NULL: migtool */
 	unsigned ssh_port;	    /* -p, 0: not given */
 	struct config_list identities, ssh_options; /* -i, -o */
-	bool far;		  /* --far: started by the other end through a remote shell */
+	bool far; /* --far: started by the other end through a remote shell */
 	bool no_sandbox;
 	const char *replay_dirty; /* --x-replay-dirty FILE: the recorded dirty rounds of a test */
 };

@@ -194,8 +194,7 @@ static enum class of_fd(int fd, enum class file, enum class link) {
 
 	if (fd == STDERR_FILENO || fstat(fd, &st)) return NONE;
 	if (S_ISREG(st.st_mode)) return fd == STDOUT_FILENO ? NONE : file;
-	if (is_broker(fd, st.st_mode))
-		return NONE;
+	if (is_broker(fd, st.st_mode)) return NONE;
 	return S_ISSOCK(st.st_mode) || S_ISFIFO(st.st_mode) ? link : NONE;
 }
 
@@ -308,7 +307,8 @@ API ssize_t sendmsg(int fd, const struct msghdr *msg, int flags)
 
 	REAL(ssize_t, "sendmsg", int, const struct msghdr *, int);
 	/* descriptors on their way are another matter */
-	if (fails_or_first(m.msg_controllen ? NONE : of_fd(fd, LINK_WRITE, LINK_WRITE), &iov, &n, &cut))
+	if (fails_or_first(m.msg_controllen ? NONE : of_fd(fd, LINK_WRITE, LINK_WRITE), &iov, &n,
+			   &cut))
 		return -1;
 	m.msg_iov = (struct iovec *)iov;
 	m.msg_iovlen = (size_t)n;
@@ -465,8 +465,8 @@ static int find_exempt(struct dl_phdr_info *info, size_t size, void *arg)
 		return 0;
 	exempt = info->dlpi_addr;
 	for (int i = 0; i < info->dlpi_phnum; i++) {
-		uintptr_t end = info->dlpi_addr + info->dlpi_phdr[i].p_vaddr +
-				info->dlpi_phdr[i].p_memsz;
+		uintptr_t end =
+			info->dlpi_addr + info->dlpi_phdr[i].p_vaddr + info->dlpi_phdr[i].p_memsz;
 
 		if (info->dlpi_phdr[i].p_type == PT_LOAD && end > exempt_end)
 			exempt_end = end;
@@ -480,11 +480,10 @@ __attribute__((constructor)) static void remember_exempt(void)
 }
 
 /*
- * libseccomp does not survive a lack of memory: it crashes, or leaves a rule out. It is asked before
- * there is a peer, and what it leaves out is denied, so its calls are not what is tested.
+ * libseccomp does not survive a lack of memory: it crashes, or leaves a rule out. It is asked
+ * before there is a peer, and what it leaves out is denied, so its calls are not what is tested.
  */
-static enum class of_caller(const void *caller)
-{
+static enum class of_caller(const void *caller) {
 	uintptr_t at = (uintptr_t)caller;
 
 	return at >= exempt && at < exempt_end ? NONE : MEMORY;
