@@ -107,8 +107,11 @@ struct digest_stream *digest_stream_new(void)
 	/* The state wants more alignment than malloc gives. */
 	struct digest_stream *s = aligned_alloc(_Alignof(struct digest_stream), sizeof(*s));
 
-	if (s)
-		XXH3_128bits_reset_withSeed(&s->state, DIGEST_SEED);
+	if (!s)
+		return NULL;
+	/* reset makes the secret anew only if the seed changes: it reads what malloc left there */
+	XXH3_INITSTATE(&s->state);
+	XXH3_128bits_reset_withSeed(&s->state, DIGEST_SEED);
 	return s;
 }
 
