@@ -100,8 +100,9 @@ static void take_byte(struct blob *b, uint8_t c)
 	/* 00 06, the length, an opening brace */
 	if (c == '{' && (b->last >> 40 & 0xffff) == WIRE_VMDESCRIPTION && b->len >= 7)
 		begin_candidate(b);
-	if (c == WIRE_EOF && (b->last >> 40 & 0xff) == WIRE_FOOTER)
-		b->eof_at = b->len;
+	/* more than one can be near: a section's id may hold what begins a footer */
+	b->eofs =
+		(uint8_t)(b->eofs << 1 | (c == WIRE_EOF && (b->last >> 40 & 0xff) == WIRE_FOOTER));
 }
 
 bool blob_complete(const struct blob *b)
@@ -110,13 +111,12 @@ bool blob_complete(const struct blob *b)
 		if (b->one[i].end == b->len && b->one[i].depth == 0)
 			return true;
 	/* an empty one counts only behind a footer, or six zero-ish bytes would do */
-	return b->eof_at && b->eof_at + 5 == b->len &&
-	       (b->last & UINT64_C(0xffffffffff)) == UINT64_C(0x0600000000);
+	return b->eofs >> 5 & 1 && (b->last & UINT64_C(0xffffffffff)) == UINT64_C(0x0600000000);
 }
 
 bool blob_ends_with_eof(const struct blob *b)
 {
-	return b->eof_at && b->eof_at == b->len;
+	return b->eofs & 1;
 }
 
 /* ---- the run state ---- */

@@ -27,8 +27,8 @@ struct blob_description {
 /* All zero: nothing came yet. */
 struct blob {
 	uint64_t len;
-	uint64_t last;	 /* the last eight bytes */
-	uint64_t eof_at; /* where a section's footer and EOF ended last */
+	uint64_t last; /* the last eight bytes */
+	uint8_t eofs;  /* bit i: a footer and EOF ended i bytes ago */
 	struct blob_description one[4];
 	unsigned n;
 	uint8_t carry[123]; /* the last bytes, where a run state may have begun */

@@ -75,6 +75,10 @@ static void empty_description(void)
 	CHECK(blob_complete(&b));
 	FEED(&b, "\0");
 	CHECK(!blob_complete(&b));
+	/* the section's id, 126, begins like another footer */
+	b = (struct blob){ 0 };
+	FEED(&b, "\x7e\0\0\0\x7e\0\6\0\0\0\0");
+	CHECK(blob_complete(&b));
 }
 
 /* The same bytes inside a device's data, where no footer stands before them. */
