@@ -389,7 +389,7 @@ secret_account() {
 	push 35
 	says "Connection refused"
 	says "is there an ssh server on port $SSH_PORT of 127.0.0.1?"
-	socat "TCP-LISTEN:$SSH_PORT,reuseaddr,fork" SYSTEM:'echo HTTP/1.0 400 Bad Request' &
+	socat "TCP-LISTEN:$SSH_PORT,reuseaddr,fork" SYSTEM:'read -r banner; echo HTTP/1.0 400 Bad Request' &
 	peer_started http
 	wait_for_port
 	push 35
