@@ -114,7 +114,7 @@ demo: deps
 	+$(Q)$(MAKE) --no-print-directory all
 	$(Q)B=$(B) tests/demo
 
-BENCH_DEPS := nbdkit libnbd-bin iperf3 procps time rsync
+BENCH_DEPS := nbdkit libnbd-bin iperf3 procps time rsync openssl
 
 ## bench: migtool beside what a user would pick instead; BENCH=CASE... (default: all), RUNS=5
 bench: deps

@@ -17,6 +17,7 @@ tmpfs (DIR, default /dev/shm/migtool-bench), traffic is on loopback. Cases:
             50 ms of round trip: migtool, zstd | ssh | zstd, rsync, scp, ssh
   delta     an old copy of 2 GiB at the destination, one page in a hundred of which changed: migtool
             --delta, rsync's daemon, both in place and not
+  tls       that with TLS (a pre-shared key), on 1, 2 and 4 connections; socat with OpenSSL
   limits    iperf3, memcpy
 """
 import argparse
@@ -178,6 +179,38 @@ class Bench:
                            f"TCP-LISTEN:{port},bind=127.0.0.1,reuseaddr", f"CREATE:{out}"])
         self.wait_port(port)
         send = self.start(["socat", "-u", "-b1048576", f"FILE:{image}", f"TCP:127.0.0.1:{port}"])
+        return self.timed([recv, send], {0, 1})
+
+    def psk(self):
+        """A key file of our own, the same for all runs."""
+        name = self.path("keys.psk")
+        if not os.path.exists(name):
+            subprocess.run([self.migtool, "psk", name], stdout=subprocess.DEVNULL, check=True)
+        return "--param=tls-creds=" + name
+
+    def run_tls(self, image, *options):
+        out, port = self.fresh()
+        uri = f"tcp:127.0.0.1:{port}"
+        recv = self.start([self.migtool, "recv", "-q", self.psk(), uri, out])
+        self.wait_port(port)
+        send = self.start([self.migtool, "send", "-q", self.psk(), *options, image, uri])
+        return self.timed([recv, send], {0, 1}, (image, out))
+
+    def run_socat_tls(self, image):
+        """One certificate at both ends, as the manual of socat has it."""
+        out, port = self.fresh()
+        pem = self.path("socat.pem")
+        if not os.path.exists(pem):
+            subprocess.run(["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "30",
+                            "-subj", "/CN=localhost", "-keyout", pem, "-out", pem + ".crt"],
+                           check=True, capture_output=True)
+            with open(pem, "ab") as both, open(pem + ".crt", "rb") as cert:
+                both.write(cert.read())
+        recv = self.start(["socat", "-u", "-b1048576", f"OPENSSL-LISTEN:{port},bind=127.0.0.1,"
+                           f"reuseaddr,cert={pem},cafile={pem}", f"CREATE:{out}"])
+        self.wait_port(port)
+        send = self.start(["socat", "-u", "-b1048576", f"FILE:{image}",
+                           f"OPENSSL:localhost:{port},cert={pem},cafile={pem}"])
         return self.timed([recv, send], {0, 1})
 
     def run_zstd_pipe(self, image):
@@ -389,6 +422,20 @@ class Bench:
             ("cp", lambda: self.run_cp(image)),
         ])
 
+    def case_tls(self):
+        image = self.random_image()
+
+        def multifd(n):
+            return ["--cap", "multifd=on", "--param", f"multifd-channels={n}"]
+
+        self.compare("(b) the same with TLS", self.data_gib(image), [
+            ("migtool", lambda: self.run_tls(image)),
+            ("migtool multifd, 2 channels", lambda: self.run_tls(image, *multifd(2))),
+            ("migtool multifd, 4 channels", lambda: self.run_tls(image, *multifd(4))),
+            ("migtool without TLS", lambda: self.run_migtool(image)),
+            ("socat, OpenSSL", lambda: self.run_socat_tls(image)),
+        ])
+
     def case_sparse(self):
         sparse, dense = self.sparse_image(False), self.sparse_image(True)
         self.compare("(c) 64 GiB, 1 % data", self.data_gib(sparse), [
@@ -419,7 +466,7 @@ class Bench:
 
 
 def main():
-    cases = ["plain", "zstd", "zlib", "random", "sparse", "ssh", "delta", "limits"]
+    cases = ["plain", "zstd", "zlib", "random", "sparse", "tls", "ssh", "delta", "limits"]
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--runs", type=int, default=5)
