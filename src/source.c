@@ -386,6 +386,9 @@ int source_switchover(struct session *ss, struct error *err)
 		return -1;
 	if (!src->dirty && image_check_at_rest(src->img, err))
 		return give_reason(src, err);
+	/* what a QEMU recorded holds the stream's end: SHUT may come as soon as it was written */
+	if (!ss->dialect.migtool)
+		ss->stream_over = true;
 	if (send_device_state(src, err))
 		return -1;
 	own_digest(src, &d);
