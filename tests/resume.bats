@@ -111,6 +111,10 @@ refused() {
 	[ ! -e copy.part ] && [ ! -e copy.part.session ]
 	cut_pair "$IMAGES/mixed" copy "3000000:drop 2000000:reset" --timeout 2 -- --timeout 2 --force
 	cmp "$IMAGES/mixed" copy
+	# while the two ends compare, too
+	cp "$IMAGES/random" copy
+	cut_pair "$IMAGES/mixed" copy "3000:drop" --timeout 2 -- --timeout 2 --delta
+	cmp "$IMAGES/mixed" copy
 }
 
 @test "what had come does not travel again" {
