@@ -126,6 +126,8 @@ bench: deps
 soak: deps
 	+$(Q)$(MAKE) --no-print-directory all $(FAULTS)
 	$(Q)tests/soak.py --migtool $(B)/migtool --count $(or $(COUNT),200) $(if $(SEED),--seed $(SEED))
+	$(Q)tests/soak.py --migtool $(B)/migtool --count 0 --cuts $(or $(COUNT),50) \
+		$(if $(SEED),--seed $(SEED))
 	$(Q)tests/soak.py --migtool $(B)/migtool --count $(or $(COUNT),200) --only kill \
 		$(if $(SEED),--seed $(SEED))
 	$(Q)tests/cut.py --migtool $(B)/migtool --all $(if $(SEED),--seed $(SEED))

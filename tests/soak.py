@@ -2,14 +2,17 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Ends transfers at random points and looks at what is left.
 
-soak.py [--count N] [--seed N] [--only WORD] [--migtool PATH] [--dir DIR]
+soak.py [--count N] [--cuts N] [--seed N] [--only WORD] [--migtool PATH] [--dir DIR]
 
 Each round sends an image to a recv on loopback in a random mode and, at a random point, does one of:
 SIGINT or SIGTERM to either side, SIGKILL to either side, the connection cut by a relay between them.
 Afterwards the promises have to hold: under the final name stands nothing or the whole image; whoever
 was not killed has ended with one of its statuses, in time, and has left no .part (but after READY);
-the source's file is as it was; and the same transfer, not disturbed, succeeds. Prints the seed, a
-line a failure, and the counts; the status is 1 if there was any failure.
+the source's file is as it was; and the same transfer, not disturbed, succeeds.
+
+Then CUTS links break (--cuts, none) at up to three random points each, with --retry on both ends: every
+one has to end with the image, verified, and with status 0 at both ends. Prints the seed, a line a
+failure, and the counts; the status is 1 if there was any failure.
 """
 import argparse
 import collections
@@ -27,6 +30,7 @@ import threading
 import time
 
 MIB = 1 << 20
+CUT_PROXY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "tools", "cut_proxy.py")
 MODES = [
     [],
     ["--cap", "multifd=on"],
@@ -139,9 +143,9 @@ class Soak:
                                 stderr=subprocess.DEVNULL)
         return send, recv, through
 
-    def end(self, process, name):
+    def end(self, process, name, seconds=40):
         try:
-            return process.wait(timeout=40)
+            return process.wait(timeout=seconds)
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
@@ -210,22 +214,73 @@ class Soak:
         self.counts[fault, "whole" if os.path.exists(self.out) else "nothing"] += 1
 
 
+    # ---- links that break, and both ends go on ----
+
+    def link(self, port, points):
+        proxy = subprocess.Popen([CUT_PROXY, str(port), *points], stdin=subprocess.PIPE,
+                                 stdout=subprocess.PIPE, text=True)
+        return proxy, int(proxy.stdout.readline())
+
+    def points(self, size):
+        """In bytes, mostly; one in eight at a word of the stream's end."""
+        points = []
+        for _ in range(self.random.randrange(1, 4)):
+            where = str(int(size * self.random.random() ** 1.5) + 1)
+            if self.random.randrange(8) == 0:
+                where = self.random.choice(["=400100000028", "=0840030000", "=08400300000000",
+                                            "=08400300000000+3"])
+            points.append(f"{where}:{self.random.choice(['reset', 'close', 'drop'])}")
+        return points
+
+    def broken_link(self, number):
+        mode = self.random.choice(MODES)
+        old = self.random.choice([[], [], ["--delta"], ["--delta", "--in-place"]])
+        points = self.points(os.stat(self.image).st_blocks * 512)
+        self.about = f"link {number}: {' '.join(points + mode + old) or 'plain'}"
+        self.clean()
+        if old:
+            with open(self.out, "wb") as f:
+                f.write(self.random.randbytes(1 << 20) * 64)
+        r, w = os.pipe()
+        common = ["-qq", "--timeout", "3", "--retry", "12"]
+        recv = subprocess.Popen([self.migtool, "recv", *common, *old, "--ready-fd", str(w),
+                                 "tcp:127.0.0.1:0", self.out], pass_fds=[w])
+        os.close(w)
+        with os.fdopen(r) as f:
+            port = int(f.readline().rsplit(":", 1)[1])
+        proxy, port = self.link(port, points)
+        send = subprocess.Popen([self.migtool, "send", *common, *mode, self.image,
+                                 f"tcp:127.0.0.1:{port}"])
+        status = (self.end(send, "send", 120), self.end(recv, "recv", 180))
+        proxy.stdin.close()
+        cuts = proxy.stdout.read().split()
+        proxy.wait()
+        if status != (0, 0) or not os.path.exists(self.out) or digest(self.out) != self.want:
+            self.fail(f"a link that broke: send and recv ended with {status}")
+        if any(name.startswith("out.img.") for name in os.listdir(self.work)):
+            self.fail("something is left of a link that broke")
+        self.counts["link", f"{len(cuts)} cuts, the image"] += 1
+
+
 def main():
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--count", type=int, default=200)
+    p.add_argument("--cuts", type=int, default=0)
     p.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     p.add_argument("--only", default="", help="faults with this in their name, as kill")
     p.add_argument("--migtool", default="build/migtool")
     p.add_argument("--dir", default="/dev/shm")
     args = p.parse_args()
     args.migtool = os.path.abspath(args.migtool)
-    print(f"SEED={args.seed}, {args.count} rounds", flush=True)
+    print(f"SEED={args.seed}, {args.count} rounds, {args.cuts} links", flush=True)
     work = tempfile.mkdtemp(prefix="migtool-soak-", dir=args.dir)
     try:
         soak = Soak(args, work)
         for number in range(1, args.count + 1):
             soak.round(number)
+        for number in range(1, args.cuts + 1):
+            soak.broken_link(number)
     finally:
         shutil.rmtree(work)
     for (fault, left), n in sorted(soak.counts.items()):
