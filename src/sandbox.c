@@ -269,7 +269,12 @@ static const int plain[] = {
 	SCMP_SYS(sysinfo),
 	SCMP_SYS(uname),
 #if MIGTOOL_SANITIZED
+	SCMP_SYS(open),
 	SCMP_SYS(openat),
+	SCMP_SYS(stat),
+	SCMP_SYS(lstat),
+	SCMP_SYS(getdents),
+	SCMP_SYS(access),
 	SCMP_SYS(ptrace),
 	SCMP_SYS(clone),
 	SCMP_SYS(fork),
