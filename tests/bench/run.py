@@ -18,6 +18,7 @@ tmpfs (DIR, default /dev/shm/migtool-bench), traffic is on loopback. Cases:
   delta     an old copy of 2 GiB at the destination, one page in a hundred of which changed: migtool
             --delta, rsync's daemon, both in place and not
   tls       that with TLS (a pre-shared key), on 1, 2 and 4 connections; socat with OpenSSL
+  sandbox   what the sandbox costs: plain and multifd zstd, with and without it
   limits    iperf3, memcpy
 """
 import argparse
@@ -152,12 +153,13 @@ class Bench:
 
     # ---- contenders ----
 
-    def run_migtool(self, image, *options):
+    def run_migtool(self, image, *options, both=()):
+        """options are the source's, `both` is for either end."""
         out, port = self.fresh()
         uri = f"tcp:127.0.0.1:{port}"
-        recv = self.start([self.migtool, "recv", "-q", uri, out])
+        recv = self.start([self.migtool, "recv", "-q", *both, uri, out])
         self.wait_port(port)
-        send = self.start([self.migtool, "send", "-q", *options, image, uri])
+        send = self.start([self.migtool, "send", "-q", *both, *options, image, uri])
         return self.timed([recv, send], {0, 1}, (image, out))
 
     def run_cp(self, image, *options):
@@ -458,6 +460,17 @@ class Bench:
                   f"{self.travelled / changed:.2f} times", flush=True)
         os.unlink(self.path("old.img"))
 
+    def case_sandbox(self):
+        ram = self.guest_ram()
+        for how, caps in (("plain", []),
+                          ("multifd zstd, 2 channels",
+                           ["--cap", "multifd=on", "--param", "multifd-compression=zstd"])):
+            self.compare(f"(e) the guest, {how}, in a sandbox and out of it", self.data_gib(ram), [
+                ("migtool", lambda c=caps: self.run_migtool(ram, *c)),
+                ("migtool --no-sandbox",
+                 lambda c=caps: self.run_migtool(ram, *c, both=["--no-sandbox", "-q"])),
+            ])
+
     def case_limits(self):
         self.compare("limits of this machine, a GiB", 1, [
             ("iperf3, 1 stream", self.run_iperf),
@@ -466,7 +479,7 @@ class Bench:
 
 
 def main():
-    cases = ["plain", "zstd", "zlib", "random", "sparse", "tls", "ssh", "delta", "limits"]
+    cases = ["plain", "zstd", "zlib", "random", "sparse", "tls", "ssh", "delta", "sandbox", "limits"]
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--runs", type=int, default=5)
