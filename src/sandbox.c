@@ -443,6 +443,8 @@ static int allow_checked(scmp_filter_ctx f)
 	rc = rc ? rc : allow(f, SCMP_SYS(fchmod), 1, masked(1, S_ISUID | S_ISGID, 0), none);
 	rc = rc ? rc : allow(f, SCMP_SYS(kill), 1, equal(0, self), none);
 	rc = rc ? rc : allow(f, SCMP_SYS(tgkill), 1, equal(0, self), none);
+	/* our own memory, where a copy that faults is an error and no signal */
+	rc = rc ? rc : allow(f, SCMP_SYS(process_vm_writev), 1, equal(0, self), none);
 	rc = rc ? rc : allow(f, SCMP_SYS(prlimit64), 2, equal(0, 0), masked(2, UINT64_MAX, 0));
 	rc = rc ? rc
 		: allow(f, SCMP_SYS(rt_sigaction), 1,

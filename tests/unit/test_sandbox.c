@@ -435,6 +435,8 @@ static long works(void)
 	uint64_t one = 1;
 	struct stat st;
 	long opened = 0;
+	char letter = 'z', copy = 0;
+	struct iovec from = { &letter, 1 }, to = { &copy, 1 };
 	pthread_t t;
 	int pair[2], fd = eventfd(0, EFD_CLOEXEC);
 
@@ -445,6 +447,8 @@ static long works(void)
 	if (fstat(file, &st) || !S_ISREG(st.st_mode) || fchmod(file, 0600) || fsync(file))
 		return -1;
 	if (pwrite(file, "y", 1, 0) != 1 || ftruncate(file, 1) || lseek(file, 0, SEEK_DATA) < 0)
+		return -1;
+	if (syscall(SYS_process_vm_writev, getpid(), &from, 1, &to, 1, 0) != 1 || copy != 'z')
 		return -1;
 	if (raise(0) || isatty(fd) || pthread_create(&t, NULL, other_thread, &opened))
 		return -1;
