@@ -210,9 +210,9 @@ def packets(directory):
     while data[at + 16:at + 20] == bytes(4):
         at += 1344
     for name, status, where, new in (
-            ("first-magic", 30, 0, be(0x11223345, 4)), ("first-version", 30, 4, be(2, 4)),
+            ("first-magic", "10,30", 0, be(0x11223345, 4)), ("first-version", "10,30", 4, be(2, 4)),
             ("first-id", 12, 24, be(2, 1)), ("first-id-of-other", 12, 24, be(1, 1)),
-            ("first-uuid", 30, 8, be(7, 16)),
+            ("first-uuid", "10,30", 8, be(7, 16)),
             ("magic", 12, at, be(0x11223345, 4)), ("version", 12, at + 4, be(2, 4)),
             ("method", "4,12", at + 8, be(0xE, 4)), ("capacity", 12, at + 12, be(129, 4)),
             ("pages", 12, at + 16, be(129, 4)), ("payload-short", 12, at + 20, be(4095, 4)),
@@ -222,7 +222,7 @@ def packets(directory):
             ("offset-beyond", 12, at + 320, be(2 << 20, 8)),
             ("offset-far", 12, at + 320, be((1 << 64) - q.PAGE, 8))):
         yield name, status, data[:where] + new + data[where + len(new):]
-    yield "ends-in-first", 30, data[:30]
+    yield "ends-in-first", "10,30", data[:30]
     yield "ends-in-header", 10, data[:at + 500]
     yield "ends-in-payload", 10, data[:at + 1344 + 5000]
     yield "ends-without-sync", 10, data[:64]
