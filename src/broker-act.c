@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "broker-act.h"
 
+#include "congestion.h"
+
 #include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -129,6 +131,8 @@ static int act_connect(const struct sockaddr *sa, socklen_t len)
 
 	if (fd < 0)
 		return -1;
+	if (sa->sa_family == AF_INET || sa->sa_family == AF_INET6)
+		congestion_prepare(fd);
 	/* An interrupted connect goes on by itself, as one in progress does. */
 	if (connect(fd, sa, len) && errno != EINPROGRESS && errno != EINTR)
 		return close_keeping_errno(fd);
@@ -142,8 +146,10 @@ static int act_listen(const struct sockaddr *sa, socklen_t len, int backlog)
 
 	if (fd < 0)
 		return -1;
-	if (sa->sa_family == AF_INET || sa->sa_family == AF_INET6)
+	if (sa->sa_family == AF_INET || sa->sa_family == AF_INET6) {
 		setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof(on));
+		congestion_prepare(fd);
+	}
 	if (sa->sa_family == AF_INET6)
 		setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &off, sizeof(off));
 	if (bind(fd, sa, len) || listen(fd, backlog))

@@ -7,6 +7,7 @@
 
 #include "broker.h"
 #include "check.h"
+#include "congestion.h"
 #include "image.h"
 #include "jsonline.h"
 #include "log.h"
@@ -152,6 +153,7 @@ static int start(const struct config *cfg, const struct uri *uri, struct error *
 		return -1;
 	sandbox_close_inherited(keep, 2);
 	host_remember(cfg->command == CMD_CHECK || cfg->caps.on[CAP_POSTCOPY_RAM]);
+	congestion_remember();
 	jsonline_seed();
 	if (broker_start(&policy, obituary, (void *)cfg, err))
 		return -1;

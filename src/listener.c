@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "congestion.h"
 #include "join.h"
 #include "transport-io.h"
 
@@ -13,10 +14,11 @@
 struct listener {
 	struct cancel *cancel; /* not owned */
 	int fd;
-	bool joins; /* what comes brings its descriptors */
-	char *uri;  /* what the other side dials */
-	char *path; /* unix: the file that is ours to remove, else NULL */
-	dev_t dev;  /* which file it was */
+	bool joins;    /* what comes brings its descriptors */
+	bool prepared; /* by congestion_prepare(), which a socket of somebody else's is not */
+	char *uri;     /* what the other side dials */
+	char *path;    /* unix: the file that is ours to remove, else NULL */
+	dev_t dev;     /* which file it was */
 	ino_t ino;
 };
 
@@ -42,6 +44,7 @@ static int open_socket(struct listener *l, const struct uri *uri, size_t len, st
 		return err_set(err, ST_USAGE, "cannot listen on %s: only on tcp, unix and vsock",
 			       uri->text);
 	l->fd = listen_on(uri, l->uri, len, err);
+	l->prepared = uri->scheme == SCHEME_TCP;
 	return l->fd < 0 ? -1 : 0;
 }
 
@@ -119,6 +122,8 @@ static struct transport *accepted(struct listener *l, int fd, const struct socka
 
 	if (sa->ss_family == AF_INET || sa->ss_family == AF_INET6) {
 		tcp_tune(fd);
+		if (l->prepared)
+			congestion_settle(fd);
 		tcp_name(sa, name, sizeof(name));
 		ops = &tcp_ops;
 	} else if (sa->ss_family == AF_VSOCK) {

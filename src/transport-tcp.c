@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
+#include "congestion.h"
 #include "transport-io.h"
 
 #include <arpa/inet.h>
@@ -12,8 +13,6 @@
 
 #define MAX_ADDRS 16
 
-#define SHORT_RTT_US 1000 /* this host, or the next */
-
 const struct transport_ops tcp_ops = {
 	.scheme = "tcp",
 	.read = io_read,
@@ -22,27 +21,6 @@ const struct transport_ops tcp_ops = {
 	.shutdown_write = io_shutdown_write,
 	.close = io_close,
 };
-
-/*
- * On a short path BBR, where it is the system's choice, costs more than the transfer: it starts a
- * timer for every segment (0.23 instead of 0.08 seconds for 655 MiB on loopback, and 0.31 instead
- * of 0.20 CPU seconds for the sender of an image). What it is good for, loss and deep queues far
- * away, is not there. TCP_INFO's time comes from the handshake. Without privilege cubic may not be
- * on the system's list; reno always is, and on such a path it does as well.
- */
-static void choose_congestion_control(int fd)
-{
-	struct tcp_info info = { 0 };
-	char now[16] = "";
-	socklen_t len = sizeof(info), nlen = sizeof(now);
-
-	if (getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) ||
-	    getsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, now, &nlen) || strncmp(now, "bbr", 3))
-		return;
-	if (info.tcpi_rtt && info.tcpi_rtt < SHORT_RTT_US &&
-	    setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "cubic", 5))
-		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
-}
 
 /*
  * Buffer sizes are left alone: setting them turns the kernel's autotuning off. Keepalive finds a
@@ -58,7 +36,6 @@ void tcp_tune(int fd)
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof(idle));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof(interval));
 	setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof(count));
-	choose_congestion_control(fd);
 }
 
 void tcp_name(const struct sockaddr_storage *sa, char *name, size_t len)
@@ -122,6 +99,7 @@ struct transport *tcp_dial(const struct uri *uri, bool writer, int timeout_ms,
 	if (fd < 0)
 		return NULL;
 	tcp_tune(fd);
+	congestion_settle(fd);
 	return io_new_socket(&tcp_ops, uri->text, fd, cancel, err);
 }
 
