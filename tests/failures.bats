@@ -236,6 +236,17 @@ assert_clean() { # SEND-STATUS RECV-STATUS IMAGE COPY
 	[ ! -e "$4.part" ]
 }
 
+# A source that was ended before its greeting was read is nobody, and recv goes on listening for
+# another. Does it? A recv that was greeted has a copy.part, or ends by itself.
+still_listens() {
+	local i
+	for ((i = 0; i < 50; i++)); do
+		kill -0 "${PEER_PIDS[recv]}" 2>/dev/null && [ ! -e copy.part ] && [ ! -e copy ] &&
+			tail -n 1 "$PEER_DIR/recv.err" | grep -qE 'listening on|dropped the connection' || return 1
+		sleep 0.02
+	done
+}
+
 # interrupt SIGNAL VICTIM OPTIONS: at some moment of a transfer, or shortly after it.
 interrupt() {
 	local signal=$1 victim=$2 options=$3 one=0 other=0
@@ -245,6 +256,12 @@ interrupt() {
 	sleep "$(awk -v r=$RANDOM 'BEGIN { print r / 32768 * 0.8 }')"
 	kill -"$signal" "${PEER_PIDS[$victim]}" 2>/dev/null || true
 	wait_for_end send 10 || one=$?
+	if [ "$victim" = send ] && still_listens; then
+		kill "${PEER_PIDS[recv]}"
+		wait_for_end recv 10 || [ $? -ne 255 ] || return 1
+		assert_nothing copy
+		return
+	fi
 	wait_for_end recv 10 || other=$?
 	[ "$one" -lt 128 ] || [ "$victim" = send ] || return 1
 	[ "$other" -lt 128 ] || [ "$victim" = recv ] || return 1
