@@ -35,6 +35,7 @@ static int learn(struct image_file *f, struct error *err)
 	f->dev = st.st_dev;
 	f->ino = st.st_ino;
 	f->mtime = st.st_mtim;
+	f->counted = S_ISREG(st.st_mode) && fs.f_type == TMPFS_MAGIC;
 	if (S_ISBLK(st.st_mode)) {
 		f->kind = FILE_DEVICE;
 		if (device_size(f->fd, &f->size) < 0)
@@ -143,6 +144,16 @@ int image_file_unchanged(const struct image_file *f, const char *image, struct e
 	if (there.st_dev != f->dev || there.st_ino != f->ino)
 		return changed(f, image, "replaced", err);
 	return 0;
+}
+
+bool image_file_stored(const struct image_file *f, uint64_t *bytes)
+{
+	struct stat st;
+
+	if (!f->counted || fstat(f->fd, &st) || (uint64_t)st.st_size != f->size)
+		return false;
+	*bytes = (uint64_t)st.st_blocks * 512;
+	return *bytes < f->size;
 }
 
 int image_file_next_data(const struct image_file *f, const char *image, uint64_t from,

@@ -24,6 +24,7 @@ struct image_file {
 	int fd;	    /* -1: not open */
 	char *path; /* for messages, and to see whether it was replaced */
 	enum file_kind kind;
+	bool counted;  /* its file system counts what it stores page by page: tmpfs */
 	uint32_t page; /* the host's page in this file: hugetlbfs' or the machine's */
 	uint64_t size; /* bytes when it was opened or made */
 	/* who it was when it was opened */
@@ -50,6 +51,13 @@ int image_file_unchanged(const struct image_file *f, const char *image, struct e
 
 /* ST_UNSUPPORTED if it is shorter than it was. */
 int image_file_whole(const struct image_file *f, const char *image, struct error *err);
+
+/*
+ * How much a sparse file stores, in bytes, without a walk over its data, which on tmpfs looks at
+ * every page (13 ms a GiB). False where only the walk can tell: another file system, or one that
+ * has storage for all of its size, which may have been set aside by fallocate and never written.
+ */
+bool image_file_stored(const struct image_file *f, uint64_t *bytes);
 
 /*
  * The next run of data at or after `from`: [*start, *end), both f->size when there is none. What

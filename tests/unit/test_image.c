@@ -105,6 +105,28 @@ static void data_on(void)
 	image_close(img, false);
 }
 
+/* What fallocate set aside is not data, though tmpfs counts it as stored. */
+static void set_aside_on(void)
+{
+	int fd = make_file(at("img"), 64 * PG);
+	struct error e;
+	uint64_t bytes;
+
+	CHECK(fallocate(fd, 0, 0, 64 * PG) == 0);
+	CHECK(pwrite(fd, "x", 1, 7 * PG) == 1);
+	close(fd);
+	struct image *img = open_raw(at("img"), &e);
+
+	REQUIRE(img);
+	CHECK(image_data_bytes(img, &bytes, &e) == 0 && bytes == PG);
+	image_close(img, false);
+}
+
+static void what_was_only_set_aside_is_no_data(void)
+{
+	on_each_fs(set_aside_on);
+}
+
 static void data_is_found_and_aligned_outwards(void)
 {
 	on_each_fs(data_on);
@@ -273,6 +295,7 @@ static const struct test_case cases[] = {
 	{ "a raw file is one block", raw_file_is_one_block },
 	{ "data is found and aligned outwards to target pages",
 	  data_is_found_and_aligned_outwards },
+	{ "what fallocate only set aside is no data", what_was_only_set_aside_is_no_data },
 	{ "reading a hole allocates nothing", reading_a_hole_allocates_nothing },
 	{ "what is no image is refused", what_is_no_image_is_refused },
 	{ "a file that shrinks is a clear error", a_file_that_shrinks_is_a_clear_error },
