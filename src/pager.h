@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * The engine that serves the page faults of a guest whose memory is still elsewhere. pager.c has
+ * the theory of operation.
+ *
+ * Never zero. A page is given to the guest when its content is here, or when it is known to be
+ * zero: it was dropped by the guest itself, or pager_complete() was told that all else has come.
+ * In every other case, an error above all, the guest waits; pager_stop() before completion leaves
+ * it waiting.
+ *
+ * Who owns what. pager_start() takes the guest's memory over and its threads end in pager_stop(),
+ * which closes our descriptors. The source's functions are called from the pager's threads and must
+ * not call back, except pager_arrived() and pager_arrived_zero(), which any thread may call.
+ */
+#ifndef MIGTOOL_PAGER_H
+#define MIGTOOL_PAGER_H
+
+#include "cancel.h"
+#include "guestmem.h"
+#include "latency.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+struct pager;
+
+/* Where pages come from; one of the two. */
+struct pager_source {
+	/*
+	 * They are here: fills buf with len bytes of the block at once. *zero: they are all zero,
+	 * and buf need not be filled.
+	 */
+	int (*read)(void *arg, unsigned block, uint64_t offset, void *buf, size_t len, bool *zero,
+		    struct error *err);
+	/*
+	 * They are far away: asks for them, without waiting for them; they come to pager_arrived().
+	 * Each page is asked for once, and again after pager_found(). -1: the source is lost, which
+	 * is no reason to end: the page stays asked for until pager_found().
+	 */
+	int (*request)(void *arg, unsigned block, uint64_t offset, size_t len, struct error *err);
+	void *arg;
+};
+
+struct pager_options {
+	struct cancel *cancel; /* not owned: fired, and the threads end, the guest waits */
+	struct pager_source source;
+	const uint64_t *sizes; /* of the image's blocks; copied */
+	unsigned nblocks;
+	/* Called by the fault thread for each page when it is first needed; NULL: nobody listens */
+	void (*first_need)(void *arg, unsigned block, uint64_t offset);
+	void *need_arg;
+};
+
+/*
+ * Takes *guest over, also on failure, and leaves it empty. Checks it (guestmem_check), starts to
+ * serve. ST_DATA, ST_NOMEM.
+ */
+struct pager *pager_start(struct guest_memory *guest, const struct pager_options *o,
+			  struct error *err);
+
+/*
+ * A page, or a run of them, has come: offset and len are multiples of the largest page of the
+ * guest, or reach to the block's end. What is there already, or was dropped by the guest, is left
+ * alone. Waits while the guest's side has no memory for it. -1: cancelled, or the guest cannot be
+ * served any more (the reason); a guest that has ended is no error.
+ */
+int pager_arrived(struct pager *p, unsigned block, uint64_t offset, const void *buf, size_t len,
+		  struct error *err);
+/* The same for pages that are known to be zero. */
+int pager_arrived_zero(struct pager *p, unsigned block, uint64_t offset, uint64_t len,
+		       struct error *err);
+
+/* The next page at or after `from` that has not come; the block's size: there is none. */
+uint64_t pager_next_missing(const struct pager *p, unsigned block, uint64_t from);
+
+/*
+ * The source cannot be asked for now: faults are kept. Found again: what is still waited for is
+ * asked for again.
+ */
+void pager_lost(struct pager *p);
+int pager_found(struct pager *p, struct error *err);
+
+/*
+ * Everything that is not zero has come: the rest is zero. From now on the guest needs nobody. -1:
+ * it still does (the reason).
+ */
+int pager_complete(struct pager *p, struct error *err);
+
+/*
+ * Waits until the guest has ended (1), or `timeout_ms` (-1: no limit) are over (0). -1: the token
+ * was fired, or faults cannot be served any more (the reason).
+ */
+int pager_wait(struct pager *p, int timeout_ms, struct error *err);
+bool pager_guest_ended(const struct pager *p);
+
+struct pager_stats {
+	uint64_t faults;	/* messages of the kernel */
+	uint64_t placed;	/* bytes that were put into the guest */
+	uint64_t blocked_us;	/* from the first fault to the last answer, summed over faults */
+	struct latency latency; /* from the kernel's message to the page, microseconds */
+};
+void pager_get_stats(struct pager *p, struct pager_stats *out);
+
+/* Ends the threads, closes our descriptors, frees. NULL is accepted. */
+void pager_stop(struct pager *p);
+
+#endif
