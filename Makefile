@@ -46,6 +46,7 @@ FUZZ := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 REPLAY := $(FUZZ:%=$(B)/fuzz/fuzz_%)
 FAULTS := $(B)/tools/faults.so
 PRELOAD := $(FAULTS) $(B)/tools/forbidden.so
+GUESTS := $(patsubst tests/guest/%.c,$(B)/guest/%,$(wildcard tests/guest/*.c))
 
 ifeq ($(V),1)
   Q :=
@@ -83,6 +84,12 @@ $(B)/tools/%.so: tests/tools/%.c $(B)/.flags
 	$(Q)$(CC) $(WARN) -D_GNU_SOURCE $(if $(SANITIZE),-DFAULTS_WITHOUT_MEMORY) $(CPPFLAGS) -O2 -g \
 		-fPIC -shared -fvisibility=hidden -o $@ $< -ldl
 
+# Small guests, static: they are what is looked at, so no sanitizer is in them.
+$(B)/guest/%: tests/guest/%.c $(B)/.flags
+	@mkdir -p $(@D)
+	$(say) TEST $@
+	$(Q)$(CC) $(WARN) -D_GNU_SOURCE $(CPPFLAGS) -O2 -g -static -pthread -o $@ $<
+
 # Rebuild when flags change.
 $(B)/.flags: FORCE
 	@mkdir -p $(B)
@@ -90,7 +97,7 @@ $(B)/.flags: FORCE
 		echo '$(CC) $(ALL_CFLAGS) $(LINK_HARDEN)' > $@
 
 ## unit: the unit test programs, without running them
-unit: $(UNIT) $(REPLAY) $(PRELOAD)
+unit: $(UNIT) $(REPLAY) $(PRELOAD) $(GUESTS)
 
 ## check: builds and runs all tests; names in TESTS choose among them
 check: deps
@@ -167,8 +174,9 @@ AARCH64_LIBS := libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev 
 	libtasn1-6 libidn2-0 libunistring2 libp11-kit0 libffi8 libseccomp-dev libseccomp2
 AARCH64_ROOT := build/aarch64-libs
 AARCH64_SO := $(AARCH64_ROOT)/usr/lib/aarch64-linux-gnu
-# What qemu-user cannot do: SO_ZEROCOPY; seccomp; mapping hugetlbfs (its addresses are not aligned enough).
-AARCH64_NOT := test_host test_image_host test_sandbox
+# What qemu-user cannot do: SO_ZEROCOPY; seccomp; mapping hugetlbfs (its addresses are not aligned enough);
+# ptrace.
+AARCH64_NOT := test_host test_image_host test_sandbox test_catch
 AARCH64_TESTS := $(filter-out $(AARCH64_NOT),$(notdir $(UNIT)) $(FUZZ:%=fuzz_%))
 
 ## deps-aarch64: installs the cross compiler and qemu-user, unpacks the libraries for arm64

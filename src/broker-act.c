@@ -320,6 +320,42 @@ static pid_t act_spawn(char *const argv[], const int fds[3], enum spawn_group gr
 	return pid;
 }
 
+static _Noreturn void held_child(char *const argv[], int gate, int report)
+{
+	static const int ours[3] = { -1, -1, -1 };
+	char go;
+
+	if (read(gate, &go, 1) != 1)
+		_exit(127);
+	child(argv, ours, SPAWN_SESSION, report);
+}
+
+pid_t broker_spawn_held(char *const argv[], int *gate, int *report)
+{
+	int g[2], r[2] = { -1, -1 };
+	pid_t pid = -1;
+
+	if (pipe2(g, O_CLOEXEC))
+		return -1;
+	if (!pipe2(r, O_CLOEXEC))
+		pid = fork();
+	if (pid == 0) {
+		close(g[1]); /* or it would not see that ours is closed */
+		held_child(argv, g[0], r[1]);
+	}
+	close(g[0]);
+	if (r[1] >= 0)
+		close(r[1]);
+	*gate = g[1];
+	*report = r[0];
+	if (pid > 0)
+		return pid;
+	close(g[1]);
+	if (r[0] >= 0)
+		close(r[0]);
+	return -1;
+}
+
 static int act_child_fd(pid_t pid)
 {
 	return (int)syscall(SYS_pidfd_open, pid, 0); /* always close-on-exec */

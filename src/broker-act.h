@@ -41,4 +41,11 @@ void broker_close_but(unsigned first, const int *keep, unsigned n);
  */
 pid_t broker_fork(void);
 
+/*
+ * As spawn with SPAWN_SESSION and our 0, 1, 2, but the child waits for a byte in *gate before its
+ * exec; if that end is closed instead, it ends. *report: an int, errno, if the exec failed, else
+ * nothing. Both are the caller's to close.
+ */
+pid_t broker_spawn_held(char *const argv[], int *gate, int *report);
+
 #endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What the catcher and who started it say to each other: packets of fixed size, some with a
+ * descriptor. An order may come from a worker that was taken over: there is none that does more
+ * than let COMMAND, which the user named, go on.
+ */
+#ifndef MIGTOOL_CATCH_MSG_H
+#define MIGTOOL_CATCH_MSG_H
+
+#include "catch.h"
+
+enum catch_op {
+	CATCH_OP_BLOCK = 1, /* with the file */
+	CATCH_OP_GO,
+	CATCH_OP_ACK,
+	CATCH_OP_COMPLETE,
+};
+
+struct catch_order {
+	uint32_t op;
+	uint32_t token;
+	uint64_t size; /* of a block */
+};
+
+struct catch_report {
+	uint32_t kind, token;
+	int32_t pid, wstatus;
+	struct catch_region region;
+	struct error why;
+};
+
+/* The catcher's process; `sock` is its end. Never returns. */
+_Noreturn void catch_serve(const struct catch_plan *plan, int sock);
+
+#endif

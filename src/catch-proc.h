@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What /proc says about processes and the image's files; private to catch-*.c. */
+#ifndef MIGTOOL_CATCH_PROC_H
+#define MIGTOOL_CATCH_PROC_H
+
+#include "catch.h"
+
+#include <sys/types.h>
+
+/* The image's files, known by device and inode: their names may be gone. */
+struct catch_file {
+	dev_t dev;
+	ino_t ino;
+	uint64_t size;
+	uint32_t page;
+};
+
+struct catch_files {
+	struct catch_file v[CATCH_BLOCKS_MAX];
+	unsigned n;
+};
+
+/* Which of the files a thread's descriptor is, -1: none. */
+int catch_proc_file(pid_t tid, int fd, const struct catch_files *files);
+
+/* The process that a thread is of; -1: it has ended. */
+pid_t catch_proc_process(pid_t tid);
+
+/* A process's name, for messages. */
+void catch_proc_name(pid_t pid, char name[32]);
+
+/*
+ * Is there a process that maps one of the files, but those that `ours` knows? Its pid, 0: none.
+ * Processes that we may not look into cannot open our files either.
+ */
+pid_t catch_proc_mapper(const struct catch_files *files, bool (*ours)(void *arg, pid_t pid),
+			void *arg);
+
+#endif

@@ -1,0 +1,474 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The catcher: a process that starts COMMAND and stops each of its threads, and those of whatever
+ * it starts, at the entry and at the exit of every system call, until all memory has come. A shell
+ * that starts a guest, and a grandchild of it, are caught like that as COMMAND itself is.
+ *
+ * It holds the descriptors of the guests' userfaultfds, and never an end of a connection to a peer.
+ * Ctrl-C and the signals that end the tool do not reach it; killed while it makes a call in a
+ * guest's thread it would take the guest with it, so the kernel's search for a victim passes it by.
+ *
+ * When who started it is gone too early: without a guest COMMAND is ended, which has lost nothing.
+ * A guest stays watched, because let alone it could read zeros from IMAGE; it waits for its pages,
+ * until somebody adopts it. SIGTERM lets everything go as it is.
+ */
+#include "catch-watch.h"
+
+#include "broker-msg.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <poll.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#ifndef PTRACE_EVENT_STOP
+#define PTRACE_EVENT_STOP 128
+#endif
+
+static volatile sig_atomic_t asked_to_end;
+
+static void on_signal(int sig)
+{
+	if (sig == SIGTERM)
+		asked_to_end = 1;
+}
+
+/* ---- reports ---- */
+
+void catch_report(struct catch_watch *w, struct catch_report *r, int fd)
+{
+	if (w->sock >= 0)
+		broker_send(w->sock, r, sizeof(*r), &fd, fd >= 0, 0);
+}
+
+void catch_warn(struct catch_watch *w, const struct error *why)
+{
+	struct catch_report r = { .kind = CATCH_WARNS, .why = *why };
+
+	catch_report(w, &r, -1);
+}
+
+static void end_all(struct catch_watch *w)
+{
+	for (unsigned i = 0; i < w->nthreads; i++)
+		kill(w->threads[i].pid, SIGKILL);
+	if (w->root)
+		kill(w->root, SIGKILL);
+}
+
+void catch_fail(struct catch_watch *w, const struct error *why)
+{
+	struct catch_report r = { .kind = CATCH_FAILED, .why = *why };
+
+	catch_report(w, &r, -1);
+	if (!w->runs_guest)
+		end_all(w);
+}
+
+/* ---- threads ---- */
+
+static struct catch_thread *find(struct catch_watch *w, pid_t tid)
+{
+	for (unsigned i = 0; i < w->nthreads; i++)
+		if (w->threads[i].tid == tid)
+			return &w->threads[i];
+	return NULL;
+}
+
+/* Each stop of a new thread comes here first. NULL: no memory, or it has ended already. */
+static struct catch_thread *find_or_add(struct catch_watch *w, pid_t tid)
+{
+	struct catch_thread *t = find(w, tid), *more;
+	pid_t pid;
+
+	if (t)
+		return t;
+	pid = catch_proc_process(tid);
+	if (pid < 0 || w->nthreads == CATCH_THREADS_MAX)
+		return NULL;
+	if (w->nthreads == w->cap) {
+		more = realloc(w->threads, (w->cap + 64) * sizeof(*more));
+		if (!more)
+			return NULL;
+		w->threads = more;
+		w->cap += 64;
+	}
+	t = &w->threads[w->nthreads++];
+	*t = (struct catch_thread){ .tid = tid, .pid = pid };
+	return t;
+}
+
+static void drop(struct catch_watch *w, pid_t tid)
+{
+	struct catch_thread *t = find(w, tid);
+	pid_t pid;
+
+	if (!t)
+		return;
+	pid = t->pid;
+	*t = w->threads[--w->nthreads];
+	for (unsigned i = 0; i < w->nthreads; i++)
+		if (w->threads[i].pid == pid)
+			return;
+	catch_forget(w, pid);
+}
+
+/* The thread goes on: alone, if it is to be let go. */
+static void resume(struct catch_watch *w, struct catch_thread *t, int sig)
+{
+	/* inside a mapping that is not finished it has no memory yet */
+	if (!w->releases || t->maps || t->skips) {
+		catch_ptrace_go(t->tid, sig);
+		return;
+	}
+	catch_ptrace_detach(t->tid, sig);
+	drop(w, t->tid);
+}
+
+/* ---- stops ---- */
+
+static void tell_runs(struct catch_watch *w)
+{
+	struct catch_report r = { .kind = CATCH_RUNS, .pid = w->root };
+
+	w->runs = true;
+	catch_report(w, &r, -1);
+}
+
+/* All other threads of the process are gone, and the one that is left has the leader's number. */
+static void on_exec(struct catch_watch *w, struct catch_thread *t)
+{
+	unsigned long former = 0;
+	pid_t tid = t->tid;
+
+	t->waits = t->maps = t->skips = false;
+	catch_forget(w, t->pid);
+	if (!catch_ptrace_message(tid, &former) && (pid_t)former != tid)
+		drop(w, (pid_t)former);
+	if (tid == w->root && !w->runs)
+		tell_runs(w);
+}
+
+static void on_call(struct catch_watch *w, struct catch_thread *t)
+{
+	struct catch_call call;
+	struct error why = { 0 };
+	bool go = true;
+
+	if (catch_ptrace_call(t->tid, &call)) {
+		resume(w, t, 0);
+		return;
+	}
+	if (call.at == CALL_ENTRY && call.foreign) {
+		err_set(&why, ST_UNSUPPORTED,
+			"process %ld makes 32-bit system calls, which are not watched",
+			(long)t->pid);
+		err_hint(&why, "COMMAND has to be a program of this machine's own kind");
+		catch_fail(w, &why);
+		return;
+	}
+	if (call.at == CALL_ENTRY && !w->releases)
+		go = catch_entry(w, t, &call);
+	else if (call.at == CALL_EXIT)
+		go = catch_exit(w, t, &call);
+	if (go)
+		resume(w, t, 0);
+}
+
+static bool stops_for_long(int sig)
+{
+	return sig == SIGSTOP || sig == SIGTSTP || sig == SIGTTIN || sig == SIGTTOU;
+}
+
+static void on_stop(struct catch_watch *w, struct catch_thread *t, int status)
+{
+	int sig = WSTOPSIG(status), event = status >> 16;
+
+	if (sig == (SIGTRAP | 0x80)) {
+		on_call(w, t);
+	} else if (!event) {
+		resume(w, t, sig);
+	} else if (event == PTRACE_EVENT_STOP && stops_for_long(sig) && !w->releases) {
+		catch_ptrace_listen(t->tid);
+	} else {
+		if (event == PTRACE_EVENT_EXEC) {
+			pid_t tid = t->tid;
+
+			on_exec(w, t);
+			t = find(w, tid); /* drop() moves them */
+		}
+		if (t)
+			resume(w, t, 0);
+	}
+}
+
+static void on_event(struct catch_watch *w, pid_t tid, int status)
+{
+	struct catch_thread *t;
+	struct error why = { 0 };
+
+	if (!WIFSTOPPED(status)) {
+		if (tid == w->root)
+			w->status = status;
+		drop(w, tid);
+		return;
+	}
+	t = find_or_add(w, tid);
+	if (t) {
+		on_stop(w, t, status);
+	} else if (catch_proc_process(tid) >= 0) {
+		/* one that nobody watches could read zeros; so it stays where it is */
+		err_set(&why, ST_NOMEM, "too many threads to watch");
+		catch_fail(w, &why);
+	}
+}
+
+/* ---- start and end ---- */
+
+static void tell_ended(struct catch_watch *w)
+{
+	struct catch_report r = { .kind = CATCH_ENDED, .pid = w->root, .wstatus = w->status };
+	int why = 0;
+
+	if (!w->runs && read(w->exec_report, &why, sizeof(why)) == sizeof(why)) {
+		r.kind = CATCH_FAILED;
+		err_sys(&r.why, ST_COMMAND, why, "cannot start the command '%s'", w->plan->argv[0]);
+	}
+	catch_report(w, &r, -1);
+	_exit(0);
+}
+
+static bool never(void *arg, pid_t pid)
+{
+	struct catch_watch *w = arg;
+
+	/* we and who started us: the image is being made, in a mapping where it must be */
+	return pid == getpid() || pid == getppid() || find(w, pid);
+}
+
+static int nobody_else(struct catch_watch *w, struct error *err)
+{
+	pid_t pid = catch_proc_mapper(&w->files, never, w);
+	char comm[32];
+
+	if (!pid)
+		return 0;
+	catch_proc_name(pid, comm);
+	err_set(err, ST_UNSUPPORTED,
+		"IMAGE is mapped already by %s (process %ld), which would read zeros", comm,
+		(long)pid);
+	return err_hint(err, "end it first, or write another IMAGE");
+}
+
+/* Once COMMAND was forked, which is as likely a victim as we were. Without the right to it: no. */
+static void spare_us(void)
+{
+	static const char score[] = "-1000";
+	int fd = broker_acts.open("/proc/self/oom_score_adj", O_WRONLY, 0);
+
+	if (fd < 0)
+		return;
+	if (write(fd, score, sizeof(score) - 1) < 0)
+		errno = 0;
+	close(fd);
+}
+
+static int start(struct catch_watch *w, struct error *err)
+{
+	int gate;
+	pid_t pid;
+
+	if (nobody_else(w, err))
+		return -1;
+	pid = broker_spawn_held((char *const *)w->plan->argv, &gate, &w->exec_report);
+	if (pid < 0)
+		return err_sys(err, ST_COMMAND, errno, "cannot fork for the command");
+	w->root = pid;
+	spare_us();
+	if (catch_ptrace_seize(pid)) {
+		err_sys(err, ST_UNSUPPORTED, errno, "cannot watch COMMAND's system calls (ptrace)");
+		err_hint(err, "as root: sysctl kernel.yama.ptrace_scope=1");
+		close(gate);
+		return -1;
+	}
+	if (!find_or_add(w, pid) || write(gate, "", 1) != 1)
+		err_set(err, ST_COMMAND, "the process of the command has ended");
+	close(gate);
+	return err->status ? -1 : 0;
+}
+
+/* ---- orders ---- */
+
+static void take_block(struct catch_watch *w, const struct catch_order *o, int fd)
+{
+	struct catch_file *f = &w->files.v[w->files.n];
+	struct error why = { 0 };
+	struct stat st;
+
+	if (fd < 0 || w->root || w->files.n == CATCH_BLOCKS_MAX || fstat(fd, &st))
+		return;
+	if (catch_check_file(fd, "IMAGE", &f->page, &why)) {
+		catch_fail(w, &why);
+		_exit(1);
+	}
+	f->dev = st.st_dev;
+	f->ino = st.st_ino;
+	f->size = o->size;
+	w->files.n++;
+}
+
+static void take_go(struct catch_watch *w)
+{
+	struct error why = { 0 };
+
+	if (w->root || !start(w, &why))
+		return;
+	catch_fail(w, &why);
+	_exit(1);
+}
+
+static void take_ack(struct catch_watch *w, uint32_t token)
+{
+	struct catch_thread *t = find(w, (pid_t)token);
+
+	if (!t || !t->waits)
+		return;
+	t->waits = false;
+	resume(w, t, 0);
+}
+
+static void release_all(struct catch_watch *w)
+{
+	w->releases = true;
+	for (unsigned i = w->nthreads; i-- > 0;) {
+		struct catch_thread *t = &w->threads[i];
+
+		if (!t->waits) {
+			catch_ptrace_interrupt(t->tid);
+			continue;
+		}
+		t->waits = false;
+		resume(w, t, 0);
+	}
+}
+
+/* Who started us has ended, or was ended. */
+static void left_alone(struct catch_watch *w)
+{
+	close(w->sock);
+	w->sock = -1;
+	if (w->releases)
+		return;
+	if (!w->runs_guest) {
+		end_all(w);
+		_exit(0);
+	}
+	for (unsigned i = 0; i < w->nthreads; i++)
+		if (w->threads[i].waits) {
+			w->threads[i].waits = false;
+			catch_ptrace_go(w->threads[i].tid, 0);
+		}
+}
+
+static void take_order(struct catch_watch *w)
+{
+	struct catch_order o;
+	unsigned nfds = 0;
+	int fd = -1;
+	ssize_t n = broker_receive(w->sock, &o, sizeof(o), &fd, 1, &nfds);
+
+	if (n <= 0) {
+		left_alone(w);
+		return;
+	}
+	if (n == sizeof(o) && o.op == CATCH_OP_BLOCK)
+		take_block(w, &o, nfds ? fd : -1);
+	else if (n == sizeof(o) && o.op == CATCH_OP_GO)
+		take_go(w);
+	else if (n == sizeof(o) && o.op == CATCH_OP_ACK)
+		take_ack(w, o.token);
+	else if (n == sizeof(o) && o.op == CATCH_OP_COMPLETE)
+		release_all(w);
+	if (nfds)
+		close(fd);
+}
+
+/* ---- the process ---- */
+
+static void settle_signals(sigset_t *while_waiting)
+{
+	struct sigaction sa = { .sa_handler = on_signal };
+	sigset_t all;
+
+	sigfillset(&all);
+	sigprocmask(SIG_SETMASK, &all, NULL);
+	/* without SA_NOCLDSTOP: it says that a thread has stopped */
+	sigaction(SIGCHLD, &sa, NULL);
+	sigaction(SIGTERM, &sa, NULL);
+	*while_waiting = all;
+	sigdelset(while_waiting, SIGCHLD);
+	sigdelset(while_waiting, SIGTERM);
+}
+
+static void settle(const struct catch_plan *plan, int sock)
+{
+	int null = -1;
+
+	prctl(PR_SET_NAME, "migtool-catcher");
+	setsid();
+	broker_close_but(3, &sock, 1);
+	if (plan->null_stdio)
+		null = broker_acts.open("/dev/null", O_RDWR, 0);
+	if (null >= 0) {
+		dup2(null, 0);
+		dup2(null, 1);
+		close(null);
+	}
+}
+
+static void take_events(struct catch_watch *w)
+{
+	int status;
+	pid_t tid;
+
+	while ((tid = waitpid(-1, &status, __WALL | WNOHANG)) > 0)
+		on_event(w, tid, status);
+	if (!w->root || w->nthreads)
+		return;
+	if (w->releases) {
+		struct catch_report r = { .kind = CATCH_LEFT, .pid = w->root };
+
+		catch_report(w, &r, -1);
+		_exit(0);
+	}
+	tell_ended(w);
+}
+
+_Noreturn void catch_serve(const struct catch_plan *plan, int sock)
+{
+	struct catch_watch w = { .plan = plan, .sock = sock, .exec_report = -1 };
+	sigset_t mask;
+
+	settle(plan, sock);
+	settle_signals(&mask);
+	for (;;) {
+		struct pollfd p = { .fd = w.sock, .events = POLLIN };
+
+		take_events(&w);
+		if (asked_to_end && w.root) {
+			asked_to_end = 0;
+			release_all(&w);
+		} else if (asked_to_end) {
+			_exit(0);
+		}
+		if (ppoll(&p, 1, NULL, &mask) > 0)
+			take_order(&w);
+	}
+}

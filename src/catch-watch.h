@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The catcher's state; private to catch-*.c. */
+#ifndef MIGTOOL_CATCH_WATCH_H
+#define MIGTOOL_CATCH_WATCH_H
+
+#include "catch-msg.h"
+#include "catch-proc.h"
+#include "catch-uffd.h"
+
+#define CATCH_THREADS_MAX 4096
+#define CATCH_GUESTS_MAX  64
+
+struct catch_thread {
+	pid_t tid, pid;
+	bool waits; /* stopped behind its mmap, until somebody serves the region */
+	bool skips; /* the call that it is in was not made, and fails */
+	bool maps;  /* the call that it is in maps a block, as follows */
+	struct {
+		uint64_t prot, flags; /* as it wanted them */
+		uint64_t len, offset;
+		unsigned block;
+	} map;
+};
+
+/* A process that maps the image. */
+struct catch_guest {
+	pid_t pid;
+	struct catch_uffd uffd;
+};
+
+struct catch_watch {
+	const struct catch_plan *plan;
+	int sock; /* -1: who started us is gone */
+	struct catch_files files;
+
+	struct catch_thread *threads;
+	unsigned nthreads, cap;
+	struct catch_guest guests[CATCH_GUESTS_MAX];
+	unsigned nguests;
+
+	pid_t root; /* COMMAND; 0: not started */
+	int status; /* its waitpid status, once it has ended */
+	int exec_report;
+	bool runs;	 /* its exec succeeded */
+	bool runs_guest; /* somebody has mapped the image, and may go on */
+	bool releases;	 /* each thread is let go at its next stop */
+};
+
+/* ---- catch-watch.c ---- */
+
+void catch_report(struct catch_watch *w, struct catch_report *r, int fd);
+void catch_warn(struct catch_watch *w, const struct error *why);
+/* COMMAND cannot go on. Ended, and reported; the caller resumes nobody. */
+void catch_fail(struct catch_watch *w, const struct error *why);
+
+/* ---- catch-map.c: one thread's calls; each says whether the thread may go on at once ---- */
+
+bool catch_entry(struct catch_watch *w, struct catch_thread *t, const struct catch_call *call);
+bool catch_exit(struct catch_watch *w, struct catch_thread *t, const struct catch_call *call);
+
+/* A process has ended or runs another program: what was known of its memory is void. */
+void catch_forget(struct catch_watch *w, pid_t pid);
+
+#endif

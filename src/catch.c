@@ -1,0 +1,171 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "catch.h"
+
+#include "broker-msg.h"
+#include "catch-msg.h"
+
+#include <errno.h>
+#include <linux/magic.h>
+#include <poll.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <sys/vfs.h>
+#include <unistd.h>
+
+static int sock = -1;
+
+int catch_start(const struct catch_plan *plan, struct error *err)
+{
+	int pair[2];
+	pid_t pid;
+
+	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
+		return err_sys(err, ST_NOMEM, errno,
+			       "no socket to the process that starts COMMAND");
+	pid = broker_fork();
+	if (pid == 0)
+		catch_serve(plan, pair[1]);
+	close(pair[1]);
+	if (pid < 0) {
+		close(pair[0]);
+		return err_sys(err, ST_NOMEM, errno, "cannot fork the process that starts COMMAND");
+	}
+	sock = pair[0];
+	return 0;
+}
+
+bool catch_started(void)
+{
+	return sock >= 0;
+}
+
+int catch_fd(void)
+{
+	return sock;
+}
+
+/* ---- files ---- */
+
+static const char *file_system(long type)
+{
+	static const struct {
+		long type;
+		const char *name;
+	} known[] = {
+		{ EXT4_SUPER_MAGIC, "ext4" },	{ 0x58465342, "xfs" },
+		{ BTRFS_SUPER_MAGIC, "btrfs" }, { NFS_SUPER_MAGIC, "nfs" },
+		{ 0x794c7630, "overlayfs" },
+	};
+
+	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++)
+		if (known[i].type == type)
+			return known[i].name;
+	return "a disk";
+}
+
+int catch_check_file(int fd, const char *name, uint32_t *page, struct error *err)
+{
+	struct statfs fs;
+
+	if (fstatfs(fd, &fs))
+		return err_sys(err, ST_FILE, errno, "cannot look at the file system of %s", name);
+	if ((unsigned long)fs.f_type == TMPFS_MAGIC) {
+		*page = (uint32_t)sysconf(_SC_PAGESIZE);
+		return 0;
+	}
+	if ((unsigned long)fs.f_type == HUGETLBFS_MAGIC) {
+		*page = (uint32_t)fs.f_bsize;
+		return 0;
+	}
+	err_set(err, ST_UNSUPPORTED,
+		"postcopy needs memory on tmpfs, memfd or hugetlbfs, and %s is on %s", name,
+		file_system((long)fs.f_type));
+	return err_hint(err, "its missing pages cannot be caught there; let IMAGE lie in /dev/shm");
+}
+
+/* ---- orders ---- */
+
+static int order(const struct catch_order *o, int fd, struct error *err)
+{
+	if (!broker_send(sock, o, sizeof(*o), &fd, fd >= 0, 0))
+		return 0;
+	return err_sys(err, ST_COMMAND, errno, "the process that watches COMMAND is gone");
+}
+
+int catch_go(const struct catch_block *blocks, unsigned n, struct error *err)
+{
+	struct catch_order o = { .op = CATCH_OP_BLOCK };
+
+	if (n > CATCH_BLOCKS_MAX)
+		return err_set(err, ST_UNSUPPORTED, "postcopy serves at most %d blocks, not %u",
+			       CATCH_BLOCKS_MAX, n);
+	for (unsigned i = 0; i < n; i++) {
+		o.size = blocks[i].size;
+		if (order(&o, blocks[i].fd, err))
+			return -1;
+	}
+	o.op = CATCH_OP_GO;
+	return order(&o, -1, err);
+}
+
+int catch_ack(uint32_t token, struct error *err)
+{
+	struct catch_order o = { .op = CATCH_OP_ACK, .token = token };
+
+	return order(&o, -1, err);
+}
+
+int catch_complete(struct error *err)
+{
+	struct catch_order o = { .op = CATCH_OP_COMPLETE };
+
+	return order(&o, -1, err);
+}
+
+/* ---- events ---- */
+
+static int gone(struct error *err)
+{
+	return err_set(err, ST_COMMAND, "the process that watches COMMAND is gone");
+}
+
+static void take(struct catch_event *out, const struct catch_report *r, int fd)
+{
+	memset(out, 0, sizeof(*out));
+	out->kind = (enum catch_kind)r->kind;
+	out->pid = r->pid;
+	out->uffd = fd;
+	out->token = r->token;
+	out->region = r->region;
+	out->wstatus = r->wstatus;
+	out->why = r->why;
+}
+
+int catch_next(struct cancel *cancel, int ms, struct catch_event *out, struct error *err)
+{
+	struct catch_report r;
+	unsigned nfds = 0;
+	int fd = -1, n;
+	ssize_t got;
+
+	if (sock < 0)
+		return gone(err);
+	n = cancel_wait(cancel, sock, POLLIN, ms, err);
+	if (n <= 0)
+		return n;
+	got = broker_receive(sock, &r, sizeof(r), &fd, 1, &nfds);
+	if (got != sizeof(r) || r.kind >= CATCH__MAX) {
+		if (nfds)
+			close(fd);
+		return gone(err);
+	}
+	take(out, &r, nfds ? fd : -1);
+	return 1;
+}
+
+void catch_stop(void)
+{
+	if (sock >= 0)
+		close(sock);
+	sock = -1;
+}

@@ -1,0 +1,99 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * COMMAND in postcopy: a process of its own, the catcher, starts it and watches its system calls,
+ * so that every mapping of IMAGE is under a userfaultfd before COMMAND can touch it. This is the
+ * side of who asks for that; catch-watch.c is the catcher.
+ *
+ * The catcher is forked before the sandbox goes up, reads nothing of a peer, and takes only the few
+ * orders below. It outlives us if it must: when we end before catch_complete() and COMMAND has
+ * mapped nothing yet, COMMAND is ended; afterwards it is left waiting for its pages, still watched.
+ *
+ * One thread uses this.
+ */
+#ifndef MIGTOOL_CATCH_H
+#define MIGTOOL_CATCH_H
+
+#include "cancel.h"
+#include "error.h"
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define CATCH_BLOCKS_MAX 64
+
+struct catch_plan {
+	char *const *argv; /* NULL-terminated; PATH is searched */
+	bool null_stdio;   /* 0 and 1 are the connection to the peer: COMMAND gets /dev/null */
+};
+
+/*
+ * Forks the catcher, which waits for catch_go(). To be called while the process has one thread and
+ * no sandbox. ST_NOMEM.
+ */
+int catch_start(const struct catch_plan *plan, struct error *err);
+bool catch_started(void);
+
+/* A RAM block: its file, open and of its final size. */
+struct catch_block {
+	int fd;
+	uint64_t size;
+};
+
+/*
+ * Can missing pages of such a file be served? ST_UNSUPPORTED says why not, and what to use instead.
+ * *page: bytes that are placed at a time.
+ */
+int catch_check_file(int fd, const char *name, uint32_t *page, struct error *err);
+
+/* Starts COMMAND. The descriptors stay the caller's. */
+int catch_go(const struct catch_block *blocks, unsigned n, struct error *err);
+
+enum catch_kind {
+	CATCH_RUNS,   /* COMMAND was started: pid */
+	CATCH_SPACE,  /* an address space: pid, and its userfaultfd, ours from then on */
+	CATCH_REGION, /* in the space of `pid`; its thread waits for catch_ack(token) */
+	CATCH_WARNS,  /* why: something was refused to COMMAND, or is not served; it goes on */
+	CATCH_ENDED,  /* COMMAND and all that it started has ended: wstatus is its own */
+	CATCH_FAILED, /* why; COMMAND was ended, unless it has mapped IMAGE */
+	CATCH_LEFT,   /* after catch_complete(): nobody watches it any more */
+	CATCH__MAX
+};
+
+struct catch_region {
+	uint64_t address, len;
+	uint64_t offset; /* in the block */
+	uint32_t block, page;
+	bool shared; /* what is placed there is in the file, too */
+};
+
+struct catch_event {
+	enum catch_kind kind;
+	pid_t pid;
+	int uffd; /* close-on-exec, non-blocking, UFFDIO_API done; a copy stays in the process */
+	uint32_t token;
+	struct catch_region region;
+	int wstatus;
+	struct error why;
+};
+
+/* What can be polled for the next event; -1: no catcher. */
+int catch_fd(void);
+
+/*
+ * Waits for the next event, at most so many ms (-1: no limit). 1: there is one, 0: time is up, -1:
+ * cancelled, or the catcher is gone (ST_COMMAND).
+ */
+int catch_next(struct cancel *cancel, int ms, struct catch_event *out, struct error *err);
+
+/* Faults in the region will be served from now on: the thread that mapped it may go on. */
+int catch_ack(uint32_t token, struct error *err);
+
+/* All memory is there and every range is unregistered: COMMAND runs on alone. CATCH_LEFT follows.
+ */
+int catch_complete(struct error *err);
+
+/* Closes our end. */
+void catch_stop(void);
+
+#endif

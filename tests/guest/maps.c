@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A guest as small as can be: it maps its memory and looks at every page.
+ *
+ *	maps FILE WORD...
+ *
+ * The words are done in order. Page n of FILE is expected to hold the value of n in each of its
+ * words of 64 bits. Status 0: all is right; 1: a page, or what a call returned, is zero; 2:
+ *something else is wrong in it; 3: a call failed.
+ */
+#include <errno.h>
+#include <fcntl.h>
+#include <pthread.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+#include <sys/stat.h>
+#include <sys/uio.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE 4096u
+
+static const char *path;
+static int fd = -1;
+static size_t size;
+static char *mem[2];
+static size_t len[2];
+static unsigned nmem;
+static int flags = MAP_SHARED, prot = PROT_READ | PROT_WRITE;
+
+static void fail(const char *what)
+{
+	fprintf(stderr, "maps: %s: %s\n", what, strerror(errno));
+	_exit(3);
+}
+
+static uint64_t value(uint64_t page)
+{
+	return (page + 1) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+static void look(const uint64_t *p, uint64_t page)
+{
+	for (unsigned i = 0; i < PAGE / 8; i++) {
+		if (p[i] == value(page))
+			continue;
+		fprintf(stderr, "maps: page %llu is %s\n", (unsigned long long)page,
+			p[i] ? "wrong" : "zero");
+		_exit(p[i] ? 2 : 1);
+	}
+}
+
+static void check(void)
+{
+	uint64_t page = 0;
+
+	for (unsigned m = 0; m < nmem; m++)
+		for (size_t i = 0; i < len[m]; i += PAGE)
+			look((const uint64_t *)(mem[m] + i), page++);
+}
+
+static void map_part(size_t from, size_t n)
+{
+	char *p = mmap(NULL, n, prot, flags, fd, (off_t)from);
+
+	if (p == MAP_FAILED)
+		fail("mmap");
+	mem[nmem] = p;
+	len[nmem++] = n;
+}
+
+/* What a call brought: the first page, or nothing. */
+static void got(ssize_t n, const void *buf)
+{
+	if (n < 0)
+		fail("call");
+	if (n == PAGE)
+		look(buf, 0);
+}
+
+static void copy_through(const char *word)
+{
+	static char buf[PAGE];
+	int p[2], to = open("/dev/shm", O_TMPFILE | O_RDWR, 0600);
+	off_t at = 0;
+	ssize_t n = -1;
+
+	if (to < 0 || pipe(p))
+		fail("pipe");
+	if (!strcmp(word, "sendfile"))
+		n = sendfile(to, fd, &at, PAGE);
+	else if (!strcmp(word, "copy_file_range"))
+		n = copy_file_range(fd, &at, to, NULL, PAGE, 0);
+	else if (!strcmp(word, "splice"))
+		n = splice(fd, &at, p[1], NULL, PAGE, 0);
+	if (n < 0)
+		fail(word);
+	n = !strcmp(word, "splice") ? read(p[0], buf, PAGE) : pread(to, buf, PAGE, 0);
+	got(n, buf);
+}
+
+static void in_children(void)
+{
+	int status;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		check();
+		_exit(0);
+	}
+	if (pid < 0 || waitpid(pid, &status, 0) != pid)
+		fail("fork");
+	if (status)
+		_exit(WIFEXITED(status) ? WEXITSTATUS(status) : 2);
+}
+
+static void *in_thread(void *arg)
+{
+	map_part(0, size);
+	check();
+	return arg;
+}
+
+static void moved(void)
+{
+	void *p = mremap(mem[0], len[0], len[0], MREMAP_MAYMOVE | MREMAP_FIXED,
+			 mmap(NULL, len[0], PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0));
+
+	if (p == MAP_FAILED)
+		fail("mremap");
+	mem[0] = p;
+}
+
+/* Calls on the descriptor that would go past the mapping. */
+static int do_call(const char *word)
+{
+	static char buf[PAGE];
+	struct iovec iov = { buf, PAGE };
+
+	if (!strcmp(word, "read"))
+		got(read(fd, buf, PAGE), buf);
+	else if (!strcmp(word, "pread"))
+		got(pread(fd, buf, PAGE, 0), buf);
+	else if (!strcmp(word, "readv"))
+		got(readv(fd, &iov, 1), buf);
+	else if (!strcmp(word, "preadv"))
+		got(preadv(fd, &iov, 1, 0), buf);
+	else if (!strcmp(word, "pwrite"))
+		got(pwrite(fd, "x", 1, 100) - 1, buf);
+	else if (!strcmp(word, "sendfile") || !strcmp(word, "splice") ||
+		 !strcmp(word, "copy_file_range"))
+		copy_through(word);
+	else
+		return -1;
+	return 0;
+}
+
+static int do_flag(const char *word)
+{
+	if (!strcmp(word, "populate"))
+		flags |= MAP_POPULATE;
+	else if (!strcmp(word, "locked"))
+		flags |= MAP_LOCKED;
+	else if (!strcmp(word, "private"))
+		flags = (flags & ~MAP_TYPE) | MAP_PRIVATE;
+	else if (!strcmp(word, "readonly"))
+		prot = PROT_READ;
+	else
+		return -1;
+	return 0;
+}
+
+static void do_word(const char *word)
+{
+	pthread_t thread;
+
+	if (!strcmp(word, "map")) {
+		map_part(0, size);
+	} else if (!strcmp(word, "halves")) {
+		map_part(0, size / 2);
+		look((const uint64_t *)mem[0], 0);
+		map_part(size / 2, size - size / 2);
+	} else if (!strcmp(word, "check")) {
+		check();
+	} else if (!strcmp(word, "fork")) {
+		in_children();
+	} else if (!strcmp(word, "move")) {
+		moved();
+	} else if (!strcmp(word, "drop")) {
+		if (munmap(mem[0] + len[0] - PAGE, PAGE))
+			fail("munmap");
+		len[0] -= PAGE;
+	} else if (!strcmp(word, "thread")) {
+		if (pthread_create(&thread, NULL, in_thread, NULL) || pthread_join(thread, NULL))
+			fail("thread");
+	} else if (!strcmp(word, "mlockall")) {
+		if (mlockall(MCL_CURRENT | MCL_FUTURE))
+			fail("mlockall");
+	} else if (!strcmp(word, "reopen")) {
+		close(fd);
+		fd = open(path, O_RDONLY);
+	} else if (!strcmp(word, "may-fail")) {
+		/* the call that comes next is expected to be refused */
+		static char buf[PAGE];
+
+		if (pread(fd, buf, PAGE, 0) >= 0 || errno != EIO)
+			_exit(1);
+	} else if (!strcmp(word, "sleep")) {
+		for (;;)
+			pause();
+	} else if (!strncmp(word, "say=", 4)) {
+		puts(word + 4);
+		fflush(stdout);
+	} else if (do_flag(word) && do_call(word)) {
+		fprintf(stderr, "maps: what is %s?\n", word);
+		_exit(3);
+	}
+}
+
+int main(int argc, char **argv)
+{
+	struct stat st;
+
+	if (argc < 2)
+		return 3;
+	path = argv[1];
+	fd = open(path, O_RDWR | O_CLOEXEC);
+	if (fd < 0 || fstat(fd, &st))
+		fail(path);
+	size = (size_t)st.st_size;
+	for (int i = 2; i < argc; i++)
+		do_word(argv[i]);
+	return 0;
+}

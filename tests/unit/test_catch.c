@@ -1,0 +1,671 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * COMMAND is a small static guest (tests/guest/maps.c) that looks at every page of an image in
+ * which there is nothing but holes; its faults are served from here, by hand.
+ */
+#include "test.h"
+
+#include "catch.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE  4096u
+#define PAGES 40u
+#define SIZE  ((size_t)PAGES * PAGE)
+
+struct space {
+	int uffd;
+	pid_t pid;
+	struct catch_region regions[8];
+	unsigned n;
+};
+
+/* What came of one COMMAND. */
+struct run {
+	int fd; /* the image */
+	uint64_t size;
+	uint32_t page;
+	char path[64];
+	struct space spaces[8];
+	unsigned nspaces, nregions, faults, forks;
+	bool ended, failed, runs, left;
+	int wstatus;
+	struct error why; /* of a failure or a warning */
+	unsigned warnings;
+	bool stall;    /* faults are read and not answered */
+	bool complete; /* let it go once everything is mapped */
+};
+
+/* What scripts call the guest and the image. */
+static void name_things(const struct run *r)
+{
+	char self[PATH_MAX] = "", guest[PATH_MAX + 32];
+	char *slash;
+
+	if (readlink("/proc/self/exe", self, sizeof(self) - 1) > 0 && (slash = strrchr(self, '/')))
+		*slash = '\0';
+	snprintf(guest, sizeof(guest), "%s/../guest/maps", self);
+	setenv("G", guest, 1);
+	setenv("I", r->path, 1);
+}
+
+static uint64_t value(uint64_t page)
+{
+	return (page + 1) * UINT64_C(0x9e3779b97f4a7c15);
+}
+
+static void fill(uint64_t *buf, uint64_t offset, size_t len)
+{
+	for (size_t i = 0; i < len / 8; i++)
+		buf[i] = value((offset + i * 8) / PAGE);
+}
+
+/* ---- serving ---- */
+
+static struct catch_region *region_at(struct space *s, uint64_t address)
+{
+	for (unsigned i = 0; i < s->n; i++)
+		if (address - s->regions[i].address < s->regions[i].len)
+			return &s->regions[i];
+	return NULL;
+}
+
+static void serve_fault(struct run *r, struct space *s, uint64_t address)
+{
+	struct catch_region *g = region_at(s, address);
+	uint64_t in = g ? (address - g->address) & ~(uint64_t)(g->page - 1) : 0;
+	struct uffdio_copy copy = { .dst = g ? g->address + in : 0, .len = g ? g->page : 0 };
+	struct uffdio_range wake = { copy.dst, copy.len };
+	void *buf = g ? malloc(g->page) : NULL;
+
+	CHECK(g != NULL);
+	r->faults++;
+	if (!buf || r->stall) {
+		free(buf);
+		return;
+	}
+	fill(buf, g->offset + in, g->page);
+	copy.src = (uintptr_t)buf;
+	if (ioctl(s->uffd, UFFDIO_COPY, &copy) && errno == EEXIST)
+		ioctl(s->uffd, UFFDIO_WAKE, &wake);
+	free(buf);
+}
+
+static void add_child(struct run *r, const struct space *parent, int uffd)
+{
+	struct space *s = &r->spaces[r->nspaces];
+
+	if (r->nspaces == 8)
+		return;
+	r->forks++;
+	*s = *parent;
+	s->uffd = uffd;
+	s->pid = 0;
+	r->nspaces++;
+}
+
+static void serve(struct run *r, struct space *s)
+{
+	struct uffd_msg m;
+
+	while (read(s->uffd, &m, sizeof(m)) == sizeof(m)) {
+		if (m.event == UFFD_EVENT_PAGEFAULT) {
+			serve_fault(r, s, m.arg.pagefault.address);
+		} else if (m.event == UFFD_EVENT_FORK) {
+			add_child(r, s, (int)m.arg.fork.ufd);
+		} else if (m.event == UFFD_EVENT_REMAP) {
+			struct catch_region *g = region_at(s, m.arg.remap.from);
+
+			CHECK(g != NULL);
+			if (g)
+				g->address = m.arg.remap.to;
+		}
+	}
+}
+
+static void take(struct run *r, const struct catch_event *e)
+{
+	struct space *s = NULL;
+	struct error err;
+
+	for (unsigned i = 0; i < r->nspaces; i++)
+		if (r->spaces[i].pid == e->pid)
+			s = &r->spaces[i];
+	switch (e->kind) {
+	case CATCH_RUNS:
+		r->runs = true;
+		break;
+	case CATCH_SPACE:
+		CHECK(r->nspaces < 8 && e->uffd >= 0);
+		r->spaces[r->nspaces++] = (struct space){ .uffd = e->uffd, .pid = e->pid };
+		break;
+	case CATCH_REGION:
+		CHECK(s && s->n < 8 && e->region.page == r->page);
+		if (s)
+			s->regions[s->n++] = e->region;
+		r->nregions++;
+		if (r->complete)
+			CHECK(!catch_complete(&err));
+		else
+			CHECK(!catch_ack(e->token, &err));
+		break;
+	case CATCH_ENDED:
+		r->ended = true;
+		r->wstatus = e->wstatus;
+		break;
+	case CATCH_WARNS:
+		r->warnings++;
+		r->why = e->why;
+		break;
+	case CATCH_FAILED:
+		r->failed = true;
+		r->why = e->why;
+		break;
+	default:
+		r->left = true;
+	}
+}
+
+/* Until COMMAND has ended, `enough` says so, or 20 s are over. */
+static void attend(struct run *r, bool (*enough)(const struct run *r))
+{
+	struct cancel cancel;
+	struct error err;
+
+	if (cancel_init(&cancel, &err))
+		return;
+	for (int idle = 0; idle < 100 && !r->ended && !r->failed && !r->left;) {
+		struct pollfd p[9] = { { .fd = catch_fd(), .events = POLLIN } };
+		struct catch_event e;
+		unsigned n = 1;
+
+		for (unsigned i = 0; i < r->nspaces; i++)
+			p[n++] = (struct pollfd){ .fd = r->spaces[i].uffd, .events = POLLIN };
+		idle = poll(p, n, 200) ? 0 : idle + 1;
+		if (p[0].revents && catch_next(&cancel, 0, &e, &err) == 1)
+			take(r, &e);
+		for (unsigned i = 1; i < n; i++)
+			if (p[i].revents & POLLIN)
+				serve(r, &r->spaces[i - 1]);
+		if (enough && enough(r))
+			break;
+	}
+	cancel_destroy(&cancel);
+}
+
+/* ---- images ---- */
+
+enum kind { TMPFS, MEMFD, HUGE, DISK };
+
+static bool make_image(struct run *r, enum kind kind)
+{
+	char name[64];
+
+	memset(r, 0, sizeof(*r));
+	r->size = SIZE;
+	if (kind == TMPFS || kind == DISK) {
+		snprintf(name, sizeof(name), "%s/migtool-catch-XXXXXX",
+			 kind == TMPFS ? "/dev/shm" : "/var/tmp");
+		r->fd = mkostemp(name, O_CLOEXEC);
+		snprintf(r->path, sizeof(r->path), "%s", name);
+	} else {
+		r->fd = memfd_create("migtool-catch",
+				     MFD_CLOEXEC | (kind == HUGE ? MFD_HUGETLB : 0));
+		if (kind == HUGE)
+			r->size = 8u << 20;
+		snprintf(r->path, sizeof(r->path), "/proc/%d/fd/%d", getpid(), r->fd);
+	}
+	return r->fd >= 0 && !ftruncate(r->fd, (off_t)r->size);
+}
+
+static void drop_image(struct run *r)
+{
+	catch_stop();
+	for (unsigned i = 0; i < r->nspaces; i++)
+		close(r->spaces[i].uffd);
+	if (strncmp(r->path, "/proc/", 6) != 0)
+		unlink(r->path);
+	close(r->fd);
+	/* the catcher is our child */
+	while (waitpid(-1, NULL, WNOHANG) > 0)
+		;
+}
+
+/* Starts `script` under the catcher; $G is the guest, $I the image. 0 or -1. */
+static int begin(struct run *r, const char *script)
+{
+	char sh[] = "sh", c[] = "-c", *text = strdup(script);
+	char *argv[] = { sh, c, text, NULL };
+	struct catch_plan plan = { .argv = argv };
+	struct catch_block block = { r->fd, r->size };
+	struct error err = { 0 };
+	int rc;
+
+	name_things(r);
+	rc = catch_start(&plan, &err);
+	free(text);
+	if (!rc)
+		rc = catch_check_file(r->fd, r->path, &r->page, &err) || catch_go(&block, 1, &err)
+			     ? -1
+			     : 0;
+	if (rc)
+		r->why = err;
+	return rc;
+}
+
+/* One COMMAND from start to end, on tmpfs. */
+static void run(struct run *r, const char *script)
+{
+	if (!make_image(r, TMPFS) || begin(r, script))
+		CHECK(!"cannot begin");
+	else
+		attend(r, NULL);
+	drop_image(r);
+}
+
+static bool exited(const struct run *r, int status)
+{
+	if (r->ended && WIFEXITED(r->wstatus) && WEXITSTATUS(r->wstatus) == status)
+		return true;
+	printf("# ended %d failed %d status 0x%x faults %u: %s\n", r->ended, r->failed, r->wstatus,
+	       r->faults, r->why.msg);
+	return false;
+}
+
+/* ---- without any rule ---- */
+
+/* Each of these guests sees zeros when nobody watches it: else the cases below would say nothing.
+ */
+static void unwatched_guests_read_zeros(void)
+{
+	static const char *const scripts[] = {
+		"$G $I map check",
+		"$G $I populate map check",
+		"$G $I private map check",
+		"$G $I read",
+		"$G $I pread",
+		"$G $I readv",
+		"$G $I preadv",
+		"$G $I sendfile",
+		"$G $I splice",
+		"$G $I copy_file_range",
+		"$G $I mlockall map check",
+		"$G $I map fork",
+		"sh -c '$G $I map check'",
+	};
+
+	for (size_t i = 0; i < sizeof(scripts) / sizeof(scripts[0]); i++) {
+		char command[256];
+		struct run r;
+		int status;
+
+		if (!make_image(&r, TMPFS)) {
+			CHECK(!"no image");
+			continue;
+		}
+		name_things(&r);
+		snprintf(command, sizeof(command), "(%s) 2>/dev/null", scripts[i]);
+		status = system(command);
+		CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 1);
+		if (status != 0x100)
+			printf("# %s: 0x%x\n", scripts[i], status);
+		drop_image(&r);
+	}
+}
+
+/* ---- mappings ---- */
+
+static void a_command_is_served(void)
+{
+	struct run r;
+
+	run(&r, "exec $G $I map check");
+	CHECK(exited(&r, 0) && r.runs);
+	CHECK(r.faults == PAGES && r.nregions == 1 && r.nspaces == 1);
+	CHECK(r.spaces[0].regions[0].shared);
+}
+
+static void a_shell_and_a_grandchild_are_served(void)
+{
+	struct run r;
+
+	run(&r, "$G $I map check; exit $?");
+	CHECK(exited(&r, 0) && r.faults == PAGES);
+	run(&r, "true; (sh -c '$G $I map check; exit $?'; exit $?) & wait $!");
+	CHECK(exited(&r, 0) && r.faults == PAGES);
+	run(&r, "$G $I map check && $G $I map check");
+	CHECK(exited(&r, 0) && r.nspaces == 2);
+}
+
+static void nothing_is_filled_at_once(void)
+{
+	struct run r;
+
+	run(&r, "exec $G $I populate map check");
+	CHECK(exited(&r, 0) && r.faults == PAGES);
+	run(&r, "exec $G $I locked map check");
+	CHECK(exited(&r, 0) && r.faults == PAGES);
+}
+
+static void a_private_mapping_is_served(void)
+{
+	struct run r;
+
+	run(&r, "exec $G $I private map check");
+	CHECK(exited(&r, 0) && r.faults == PAGES && !r.spaces[0].regions[0].shared);
+	run(&r, "exec $G $I readonly map check");
+	CHECK(exited(&r, 0) && r.faults == PAGES);
+}
+
+static void each_piece_of_it_is_served(void)
+{
+	struct run r;
+
+	run(&r, "exec $G $I halves check");
+	CHECK(exited(&r, 0) && r.faults == PAGES && r.nregions == 2 && r.nspaces == 1);
+	run(&r, "exec $G $I thread check");
+	CHECK(exited(&r, 0) && r.faults == PAGES);
+}
+
+static void a_forked_child_is_served(void)
+{
+	struct run r;
+
+	run(&r, "exec $G $I map fork check");
+	CHECK(exited(&r, 0) && r.forks == 1 && r.faults == PAGES);
+	run(&r, "exec $G $I private map fork check");
+	CHECK(exited(&r, 0) && r.forks == 1 && r.faults == 2 * PAGES);
+}
+
+static void a_mapping_may_move_and_shrink(void)
+{
+	struct run r;
+
+	run(&r, "exec $G $I map move check");
+	CHECK(exited(&r, 0) && r.faults == PAGES);
+	run(&r, "exec $G $I map drop check");
+	CHECK(exited(&r, 0) && r.faults == PAGES - 1);
+}
+
+/* ---- calls that go past a mapping ---- */
+
+static void reading_the_image_ends_it(void)
+{
+	static const char *const calls[] = { "read",	 "pread",  "readv",	      "preadv",
+					     "sendfile", "splice", "copy_file_range", "pwrite" };
+
+	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
+		char script[64];
+		struct run r;
+
+		snprintf(script, sizeof(script), "$G $I %s; exit $?", calls[i]);
+		run(&r, script);
+		CHECK(r.failed && r.why.status == ST_UNSUPPORTED);
+		CHECK(strstr(r.why.msg, calls[i]) && strstr(r.why.msg, "zeros"));
+		if (!r.failed)
+			printf("# %s: 0x%x\n", calls[i], r.wstatus);
+	}
+}
+
+static void standard_input_is_a_descriptor_too(void)
+{
+	struct run r;
+
+	run(&r, "cat <$I >/dev/null");
+	CHECK(r.failed && strstr(r.why.msg, "cat (process "));
+}
+
+static void reading_it_behind_a_mapping_fails(void)
+{
+	struct run r;
+
+	run(&r, "exec $G $I map may-fail check");
+	CHECK(exited(&r, 0) && r.warnings == 1 && strstr(r.why.msg, "pread"));
+}
+
+static void locking_all_memory_ends_it(void)
+{
+	struct run r;
+
+	run(&r, "exec $G $I mlockall map check");
+	CHECK(r.failed && strstr(r.why.msg, "mlockall"));
+	run(&r, "exec $G $I map mlockall check");
+	CHECK(exited(&r, 0) && r.faults == PAGES);
+}
+
+static void a_mapping_that_cannot_be_served_ends_it(void)
+{
+	struct run r;
+
+	run(&r, "exec $G $I readonly reopen map check");
+	CHECK(r.failed && strstr(r.why.msg, "reading only"));
+}
+
+static void who_maps_it_already_is_named(void)
+{
+	struct run r;
+	pid_t pid;
+	int ready[2];
+	char c;
+
+	REQUIRE(make_image(&r, TMPFS) && !pipe(ready));
+	pid = fork();
+	if (pid == 0) {
+		mmap(NULL, SIZE, PROT_READ, MAP_SHARED, r.fd, 0);
+		if (write(ready[1], "", 1) != 1)
+			_exit(1);
+		for (;;)
+			pause();
+	}
+	CHECK(read(ready[0], &c, 1) == 1);
+	CHECK(!begin(&r, "exec $G $I map check"));
+	attend(&r, NULL);
+	CHECK(r.failed && strstr(r.why.msg, "mapped already by test_catch"));
+	kill(pid, SIGKILL);
+	waitpid(pid, NULL, 0);
+	close(ready[0]);
+	close(ready[1]);
+	drop_image(&r);
+}
+
+/* ---- files ---- */
+
+static void a_memfd_is_served(void)
+{
+	struct run r;
+
+	REQUIRE(make_image(&r, MEMFD) && !begin(&r, "$G $I map check; exit $?"));
+	attend(&r, NULL);
+	CHECK(exited(&r, 0) && r.faults == PAGES);
+	drop_image(&r);
+}
+
+static bool huge_pages(const char *count)
+{
+	int fd = open("/proc/sys/vm/nr_hugepages", O_WRONLY);
+	bool ok = fd >= 0 && write(fd, count, strlen(count)) > 0;
+
+	if (fd >= 0)
+		close(fd);
+	return ok;
+}
+
+static void hugetlbfs_is_served(void)
+{
+	struct run r;
+
+	huge_pages("8");
+	if (!make_image(&r, HUGE)) {
+		huge_pages("0");
+		SKIP("no huge pages");
+	}
+	CHECK(!begin(&r, "$G $I map check; exit $?"));
+	attend(&r, NULL);
+	CHECK(exited(&r, 0) && r.faults == 4 && r.page == 2u << 20);
+	drop_image(&r);
+	huge_pages("0");
+}
+
+static void a_disk_is_refused(void)
+{
+	struct run r;
+
+	REQUIRE(make_image(&r, DISK));
+	CHECK(begin(&r, "true") && r.why.status == ST_UNSUPPORTED);
+	CHECK(strstr(r.why.msg, "tmpfs, memfd or hugetlbfs, and /var/tmp/"));
+	CHECK(strstr(r.why.hint, "/dev/shm"));
+	drop_image(&r);
+}
+
+/* ---- ends ---- */
+
+static void a_command_that_cannot_be_started_is_named(void)
+{
+	char none[] = "/nowhere/to/be/found";
+	char *argv[] = { none, NULL };
+	struct catch_plan plan = { .argv = argv };
+	struct catch_block block;
+	struct error err;
+	struct run r;
+
+	REQUIRE(make_image(&r, TMPFS));
+	block = (struct catch_block){ r.fd, SIZE };
+	CHECK(!catch_start(&plan, &err) && !catch_go(&block, 1, &err));
+	attend(&r, NULL);
+	CHECK(r.failed && r.why.status == ST_COMMAND);
+	CHECK(strstr(r.why.msg, "cannot start the command '/nowhere/to/be/found'"));
+	drop_image(&r);
+}
+
+static bool waits_for_a_page(const struct run *r)
+{
+	return r->faults > 0;
+}
+
+static bool alive(pid_t pid)
+{
+	return kill(pid, 0) == 0;
+}
+
+static void complete_lets_it_go(void)
+{
+	struct run r;
+	pid_t pid;
+	char line[64] = "";
+	int out[2], saved;
+	ssize_t n;
+
+	REQUIRE(make_image(&r, TMPFS) && !pipe2(out, O_CLOEXEC));
+	saved = dup(1);
+	fflush(stdout);
+	dup2(out[1], 1);
+	r.complete = true;
+	CHECK(!begin(&r, "exec $G $I map say=alone sleep"));
+	dup2(saved, 1);
+	close(saved);
+	close(out[1]);
+	attend(&r, NULL);
+	CHECK(r.left && r.nspaces == 1);
+	pid = r.spaces[0].pid;
+	n = read(out[0], line, sizeof(line) - 1);
+	CHECK(n == 6 && !strcmp(line, "alone\n"));
+	CHECK(alive(pid));
+	kill(pid, SIGKILL);
+	close(out[0]);
+	drop_image(&r);
+}
+
+/* Nobody may wait for the pid of a guest that is no child of ours. */
+static bool ends_soon(pid_t pid)
+{
+	for (int i = 0; i < 1000; i++) {
+		if (!alive(pid))
+			return true;
+		usleep(10000);
+	}
+	return false;
+}
+
+static void before_its_mapping_it_ends_with_us(void)
+{
+	struct catch_event e;
+	struct cancel cancel;
+	struct error err;
+	struct run r;
+
+	REQUIRE(make_image(&r, TMPFS) && !cancel_init(&cancel, &err));
+	CHECK(!begin(&r, "sleep 1000"));
+	CHECK(catch_next(&cancel, 20000, &e, &err) == 1 && e.kind == CATCH_RUNS);
+	catch_stop();
+	CHECK(ends_soon(e.pid));
+	cancel_destroy(&cancel);
+	drop_image(&r);
+}
+
+/* Its page never comes: it stays where it is, and does not read zeros. */
+static void behind_its_mapping_it_waits_without_us(void)
+{
+	struct run r;
+	pid_t pid;
+
+	REQUIRE(make_image(&r, TMPFS));
+	r.stall = true;
+	CHECK(!begin(&r, "exec $G $I map check"));
+	attend(&r, waits_for_a_page);
+	REQUIRE(r.nspaces == 1);
+	pid = r.spaces[0].pid;
+	catch_stop();
+	close(r.spaces[0].uffd);
+	r.nspaces = 0;
+	usleep(100000);
+	CHECK(alive(pid));
+	kill(pid, SIGKILL);
+	CHECK(ends_soon(pid));
+	drop_image(&r);
+}
+
+static void an_early_end_is_told(void)
+{
+	struct run r;
+
+	run(&r, "exit 7");
+	CHECK(exited(&r, 7) && r.nregions == 0);
+}
+
+static const struct test_case cases[] = {
+	{ "unwatched guests read zeros", unwatched_guests_read_zeros },
+	{ "a command is served", a_command_is_served },
+	{ "a shell and a grandchild are served", a_shell_and_a_grandchild_are_served },
+	{ "nothing is filled at once", nothing_is_filled_at_once },
+	{ "a private mapping is served", a_private_mapping_is_served },
+	{ "each piece of it is served", each_piece_of_it_is_served },
+	{ "a forked child is served", a_forked_child_is_served },
+	{ "a mapping may move and shrink", a_mapping_may_move_and_shrink },
+	{ "reading the image ends it", reading_the_image_ends_it },
+	{ "standard input is a descriptor too", standard_input_is_a_descriptor_too },
+	{ "reading it behind a mapping fails", reading_it_behind_a_mapping_fails },
+	{ "locking all memory ends it", locking_all_memory_ends_it },
+	{ "a mapping that cannot be served ends it", a_mapping_that_cannot_be_served_ends_it },
+	{ "who maps it already is named", who_maps_it_already_is_named },
+	{ "a memfd is served", a_memfd_is_served },
+	{ "hugetlbfs is served", hugetlbfs_is_served },
+	{ "a disk is refused", a_disk_is_refused },
+	{ "a command that cannot be started is named", a_command_that_cannot_be_started_is_named },
+	{ "complete lets it go", complete_lets_it_go },
+	{ "before its mapping it ends with us", before_its_mapping_it_ends_with_us },
+	{ "behind its mapping it waits without us", behind_its_mapping_it_waits_without_us },
+	{ "an early end is told", an_early_end_is_told },
+};
+
+TEST_MAIN(cases)
