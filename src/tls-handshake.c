@@ -136,13 +136,18 @@ static bool is_end(int r)
 static int explain_end(struct tls *s, struct error *err)
 {
 	int e = s->read_errno ? s->read_errno : s->write_errno;
+	/* on a later connection it is the link: --retry may try again */
+	enum status status = s->creds->proved ? ST_SOCKET : ST_REFUSED;
+	const char *when = s->creds->proved ? "during" : "instead of";
 
 	if (e)
-		err_sys(err, ST_REFUSED, e, "%s ended the connection instead of a TLS handshake",
-			tls_peer(s->creds));
+		err_sys(err, status, e, "%s ended the connection %s a TLS handshake",
+			tls_peer(s->creds), when);
 	else
-		err_set(err, ST_REFUSED, "%s ended the connection instead of a TLS handshake",
-			tls_peer(s->creds));
+		err_set(err, status, "%s ended the connection %s a TLS handshake",
+			tls_peer(s->creds), when);
+	if (s->creds->proved)
+		return -1;
 	return err_hint(err, "has it got --param tls-creds=DIR too, with %s (as here)?",
 			tls_creds_kind(s->creds));
 }
@@ -161,7 +166,8 @@ static int explain(struct tls *s, int r, struct error *err)
 			err, "its tls-creds needs client-cert.pem and client-key.pem, of a CA in "
 			     "our ca-cert.pem");
 	}
-	if (is_end(r))
+	/* a record may have been cut short */
+	if (is_end(r) || (s->cut && r == GNUTLS_E_UNEXPECTED_PACKET_LENGTH))
 		return explain_end(s, err);
 	if (is_foreign(r)) {
 		err_set(err, ST_REFUSED, "%s does not speak TLS", peer);
@@ -219,6 +225,8 @@ int tls_handshake_step(struct transport *t, int *fd, short *events, struct error
 	if (r == GNUTLS_E_SUCCESS) {
 		s->shaken = s->shaken || !check_kind(s, err);
 		rc = s->shaken ? tls_flush(s) : -1;
+		if (s->shaken)
+			s->creds->proved = true;
 		if (s->shaken && rc < 0)
 			explain(s, GNUTLS_E_PUSH_ERROR, err);
 	} else if (gnutls_error_is_fatal(r)) {

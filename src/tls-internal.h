@@ -13,12 +13,13 @@
 #include <gnutls/gnutls.h>
 #include <gnutls/x509.h>
 #include <pthread.h>
+#include <stdatomic.h>
 
 #define TLS_RECORD     16384 /* plain bytes of a record at most */
 #define TLS_HEADER_LEN 5
 #define TLS_NAME_LEN   320 /* a name in a message, escaped and cut */
 
-/* Constant once it is open, so that all sessions share it. */
+/* Constant once it is open (but for `proved`), so that all sessions share it. */
 struct tls_creds {
 	bool server, psk;
 	bool is_file; /* path is a file of keys, not a directory */
@@ -32,11 +33,12 @@ struct tls_creds {
 	gnutls_psk_client_credentials_t psk_client;
 	struct psk_file users;
 	const struct psk_user *user; /* a PSK client's own */
+	atomic_bool proved;	     /* a handshake with them succeeded: the other end has TLS */
 };
 
 struct tls {
 	struct transport *inner; /* owned */
-	const struct tls_creds *creds;
+	struct tls_creds *creds;
 
 	/* GnuTLS lets one thread read and one write, but not while keys change: see transport-tls.c
 	 */

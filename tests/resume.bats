@@ -5,9 +5,11 @@
 
 bats_require_minimum_version 1.5.0
 load helper
+load tls
 
 setup_file() {
 	export IMAGES=$BATS_FILE_TMPDIR
+	tls_make
 	make_image random --size 24 "$IMAGES/random"
 	make_image mixed --size 24 "$IMAGES/mixed"
 	make_image directory "$IMAGES/directory"
@@ -86,6 +88,20 @@ broken() {
 	migtool_wait recv 10
 }
 
+# killed VICTIM SEND-OPTIONS RECV-OPTIONS: the same, of a transfer in which the VICTIM (send, recv) was
+# killed, and which nobody had told of --resume.
+killed() {
+	# shellcheck disable=SC2086
+	listener_start recv recv $3 unix:socket copy
+	# shellcheck disable=SC2086
+	migtool_start send send --bwlimit 8M $2 "$IMAGES/random" unix:socket
+	wait_for_part copy.part $((3 << 20))
+	kill -KILL "${PEER_PIDS[$1]}"
+	wait_for_end send && return 1
+	wait_for_end recv && return 1
+	rm -f socket
+}
+
 # refused STATUS WORDS IMAGE [SEND-OPTION]...: what recv --resume has here is not for that source.
 refused() {
 	local status=$1 words=$2 image=$3
@@ -159,6 +175,21 @@ refused() {
 		cut_pair "$IMAGES/random" copy "7000000:reset 3000000:close" $options -- --force
 		cmp "$IMAGES/random" copy
 	done
+}
+
+@test "with TLS, on one connection and on several: each try shakes hands again" {
+	local client="--param tls-creds=$TLS/client" server="--param tls-creds=$TLS/server"
+	local psk="--param tls-creds=$TLS/psk"
+	# shellcheck disable=SC2086
+	cut_pair "$IMAGES/random" copy "9000000:reset 300:close 2500:reset" $client -- $server
+	cmp "$IMAGES/random" copy
+	assert_json send '."digest-verified"' '.owner == "destination"' '.ram.transferred < 40000000'
+	[ ! -e copy.part ] && [ ! -e copy.part.session ]
+	# shellcheck disable=SC2086
+	cut_pair "$IMAGES/random" copy "7000000:close 3000000:reset" --cap multifd \
+		--param multifd-channels=3 --param multifd-compression=zlib $psk -- --force $psk
+	cmp "$IMAGES/random" copy
+	assert_json recv '."digest-verified"' '.owner == "destination"'
 }
 
 @test "with an old copy: the second try compares with what the first one made" {
@@ -243,6 +274,31 @@ refused() {
 	cmp "$IMAGES/random" copy
 	assert_json send '.ram.normal < 6144 - 700' '.owner == "destination"'
 	[ ! -e copy.part ] && [ ! -e copy.part.session ]
+}
+
+@test "--resume after either end was killed, with other channels, another codec, TLS or without" {
+	local psk="--param tls-creds=$TLS/psk" one="" other victim=recv
+	for other in "--cap multifd --param multifd-compression=zstd" \
+		"--cap multifd --param multifd-channels=5" "--cap compress"; do
+		victim=$([ "$victim" = recv ] && echo send || echo recv)
+		killed "$victim" "$one $psk" "$psk $([ "$victim" = recv ] || echo --resume)"
+		# shellcheck disable=SC2086
+		run_pair unix:socket "$IMAGES/random" copy --resume $other $psk -- --resume $psk
+		cmp "$IMAGES/random" copy
+		assert_json send '.ram.normal < 6144 - 700' '."digest-verified"'
+		[ ! -e copy.part ] && [ ! -e copy.part.session ]
+		rm copy
+		one=$other
+	done
+	# begun with TLS, gone on with without it, and the other way round
+	killed recv "$one $psk" "$psk"
+	run_pair unix:socket "$IMAGES/random" copy --resume -- --resume
+	cmp "$IMAGES/random" copy
+	rm copy
+	killed recv "" ""
+	# shellcheck disable=SC2086
+	run_pair unix:socket "$IMAGES/random" copy --resume $psk -- --resume $psk
+	cmp "$IMAGES/random" copy
 }
 
 @test "--resume after the destination was killed, whatever was told of it" {

@@ -210,6 +210,23 @@ refused() {
 		"$(creds psk-other)" -- "$(creds psk)"
 }
 
+@test "PSK: without a user qemu a source is the only user of its file, and of several it has to be told" {
+	{ sed 's/^qemu:/alice:/' "$TLS/psk/keys.psk"; sed 's/^qemu:/bob:/' "$TLS/psk-other/keys.psk"; } >both.psk
+	grep bob both.psk >bob.psk
+	chmod 600 both.psk bob.psk
+	bad_creds "both.psk has 2 users, and none of them is qemu: which one is this source?" both.psk
+	[[ $output == *"hint: give the source a file with its own line alone"* ]]
+	# the destination takes each of its users
+	"$MIGTOOL" send -q --param tls-creds=bob.psk "$IMAGES/mixed" \
+		"exec:$MIGTOOL recv -q --param tls-creds=both.psk --param tls-authz=bob stdio: copy" </dev/null
+	cmp "$IMAGES/mixed" copy
+	sed 's/^qemu:/carol:/' "$TLS/psk/keys.psk" >carol.psk
+	chmod 600 carol.psk
+	run ! "$MIGTOOL" send -q --param tls-creds=carol.psk "$IMAGES/mixed" \
+		"exec:$MIGTOOL recv -q --force --param tls-creds=both.psk stdio: copy" </dev/null
+	[[ $output == *"the source is the PSK user 'carol', whom both.psk does not have"* ]]
+}
+
 @test "x509 at one end and PSK at the other have nothing in common" {
 	refused 5 "nothing in common" "of one kind (here: PSK)" "$(creds client)" -- "$(creds psk)"
 	refused 5 "nothing in common" "nothing in common with ours in $TLS/server" \
