@@ -17,6 +17,7 @@
 #include "tls.h"
 #include "transport.h"
 
+#include <errno.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -26,29 +27,34 @@ static struct policy policy;
 
 /* ---- what may be asked for ---- */
 
+static int no_memory(struct error *err)
+{
+	return err_set(err, ST_NOMEM, "no memory for what this run may do");
+}
+
 /* Something that is written beside its name and renamed. A name that cannot be is left out. */
 static int allow_target(const char *path, unsigned rights, bool force, struct error *err)
 {
-	struct error ignored;
-	char *final = image_final_name(path, &ignored);
+	char *final = image_final_name(path, err), *given = strdup(path);
 	size_t len = strlen(path);
-	char *given = strdup(path);
 	int rc;
 
-	if (!final) {
+	if (!final || !given) {
+		rc = given && err->status != ST_NOMEM && err->sys != ENOMEM ? 0 : no_memory(err);
+		free(final);
 		free(given);
-		return 0;
+		return rc;
 	}
-	while (given && len > 1 && given[len - 1] == '/')
+	while (len > 1 && given[len - 1] == '/')
 		given[--len] = '\0';
 	if (force)
 		rights |= POLICY_REPLACE;
 	rc = policy_add_root(&policy, final, POLICY_LOOK | POLICY_PARENT | rights, err);
 	if (!rc)
 		rc = policy_add_root(&policy, path, POLICY_LOOK | POLICY_MEMBERS, err);
-	if (!rc && given)
+	if (!rc)
 		rc = policy_add_root(&policy, given, POLICY_LOOK | POLICY_MEMBERS, err);
-	if (!rc && given && strcmp(given, final) != 0)
+	if (!rc && strcmp(given, final) != 0)
 		rc = policy_set_real(&policy, given, final, err);
 	free(given);
 	free(final);
@@ -167,7 +173,6 @@ static int start(const struct config *cfg, const struct uri *uri, struct error *
 int confine(const struct config *cfg, struct error *err)
 {
 	struct uri uri = { .scheme = SCHEME_NULL };
-	struct error ignored;
 	int rc;
 
 	if (!cfg->uri ||
@@ -178,8 +183,12 @@ int confine(const struct config *cfg, struct error *err)
 			 "do here");
 		return 0;
 	}
-	if (uri_parse(&uri, cfg->uri, &ignored))
+	if (uri_parse(&uri, cfg->uri, err)) {
+		if (err->status == ST_NOMEM)
+			return -1;
+		err_clear(err);
 		uri.scheme = SCHEME_NULL;
+	}
 	rc = start(cfg, &uri, err);
 	uri_free(&uri);
 	return rc;

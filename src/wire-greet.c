@@ -499,10 +499,10 @@ static json_t *load(const char *text, size_t len, size_t flags, const char *what
 	}
 	errno = 0;
 	o = json_loadb(text, len, flags, &why);
-	if (json_is_object(o))
+	/* where memory is short jansson blames the text, or nothing, or leaves a member out */
+	if (json_is_object(o) && errno != ENOMEM)
 		return o;
-	/* where memory is short jansson blames the text, or nothing */
-	if (!o && errno == ENOMEM)
+	if (errno == ENOMEM)
 		err_set(err, ST_NOMEM, "no memory for the %s", what);
 	else
 		err_set(err, ST_PROTOCOL, "the %s is no JSON object (at byte %d)", what,
