@@ -158,25 +158,17 @@ static int call3(struct catch_visit *v, long nr, uint64_t a, uint64_t b, uint64_
 	return 0;
 }
 
-/* Which part of the mapping has pages of the block; len 0: none. */
 static struct catch_region region_of(const struct catch_watch *w, const struct catch_thread *t,
 				     uint64_t address)
 {
-	const struct catch_file *f = &w->files.v[t->map.block];
-	uint64_t mask = f->page - 1, type = t->map.flags & MAP_TYPE;
-	uint64_t end = (f->size + mask) & ~mask;
-	struct catch_region r = { .address = address,
-				  .len = (t->map.len + mask) & ~mask,
-				  .offset = t->map.offset,
-				  .block = t->map.block,
-				  .page = f->page,
-				  .shared = type == MAP_SHARED || type == MAP_SHARED_VALIDATE };
+	uint64_t type = t->map.flags & MAP_TYPE;
+	struct catch_mapping m = { .address = address,
+				   .len = t->map.len,
+				   .offset = t->map.offset,
+				   .block = t->map.block,
+				   .shared = type == MAP_SHARED || type == MAP_SHARED_VALIDATE };
 
-	if (r.offset >= end)
-		r.len = 0;
-	else if (r.len > end - r.offset)
-		r.len = end - r.offset;
-	return r;
+	return catch_clip(&w->files, &m);
 }
 
 /* Behind it faults in the region wait for whoever serves them. */
@@ -225,8 +217,7 @@ static bool leave_map(struct catch_watch *w, struct catch_thread *t, uint64_t ad
 	if (catch_visit_begin(&v, t->tid)) {
 		if (errno == ESRCH)
 			return true;
-		err_sys(&err, ST_UNSUPPORTED, errno, "cannot catch the mapping of IMAGE in %s",
-			name);
+		catch_visit_failed(errno, name, &err);
 		catch_fail(w, &err);
 		return false;
 	}

@@ -4,6 +4,7 @@
 #include "broker-act.h"
 
 #include <dirent.h>
+#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -43,18 +44,24 @@ static FILE *open_file(pid_t pid, const char *name)
 	return f;
 }
 
-pid_t catch_proc_process(pid_t tid)
+long catch_proc_status(pid_t tid, const char *key)
 {
 	FILE *f = open_file(tid, "status");
+	size_t n = strlen(key);
 	char line[256];
-	long pid = -1;
+	long value = -1;
 
-	while (f && fgets(line, sizeof(line), f))
-		if (sscanf(line, "Tgid: %ld", &pid) == 1)
-			break;
+	while (f && value < 0 && fgets(line, sizeof(line), f))
+		if (!strncmp(line, key, n) && line[n] == ':')
+			value = atol(line + n + 1);
 	if (f)
 		fclose(f);
-	return (pid_t)pid;
+	return value;
+}
+
+pid_t catch_proc_process(pid_t tid)
+{
+	return (pid_t)catch_proc_status(tid, "Tgid");
 }
 
 void catch_proc_name(pid_t pid, char name[32])
@@ -68,24 +75,98 @@ void catch_proc_name(pid_t pid, char name[32])
 		fclose(f);
 }
 
-static bool maps(pid_t pid, const struct catch_files *files)
+/* A line of /proc/PID/maps. False: it is none of the files. */
+static bool parse_mapping(const char *line, const struct catch_files *files,
+			  struct catch_mapping *m)
+{
+	unsigned major, minor;
+	unsigned long from, to, offset, ino;
+	char perms[5];
+	int block;
+
+	if (sscanf(line, "%lx-%lx %4s %lx %x:%x %lu", &from, &to, perms, &offset, &major, &minor,
+		   &ino) != 7 ||
+	    !ino)
+		return false;
+	block = find(files, makedev(major, minor), ino);
+	*m = (struct catch_mapping){ .address = from,
+				     .len = to - from,
+				     .offset = offset,
+				     .block = (unsigned)block,
+				     .shared = perms[3] == 's' };
+	return block >= 0;
+}
+
+int catch_proc_mappings(pid_t pid, const struct catch_files *files,
+			int (*each)(void *arg, const struct catch_mapping *m), void *arg)
 {
 	FILE *f = open_file(pid, "maps");
 	char line[512];
-	bool found = false, begins = true;
+	bool begins = true;
+	int rc = f ? 0 : -1;
 
-	while (f && !found && fgets(line, sizeof(line), f)) {
-		unsigned major, minor;
-		unsigned long ino;
+	while (!rc && fgets(line, sizeof(line), f)) {
+		struct catch_mapping m;
 
 		/* a long path fills several */
-		if (begins && sscanf(line, "%*s %*s %*s %x:%x %lu", &major, &minor, &ino) == 3)
-			found = ino && find(files, makedev(major, minor), ino) >= 0;
+		if (begins && parse_mapping(line, files, &m))
+			rc = each(arg, &m);
 		begins = strchr(line, '\n') != NULL;
 	}
 	if (f)
 		fclose(f);
-	return found;
+	return rc;
+}
+
+int catch_proc_vdso(pid_t pid, uint64_t *start, uint64_t *end)
+{
+	FILE *f = open_file(pid, "maps");
+	char line[512];
+	int rc = -1;
+
+	while (f && rc && fgets(line, sizeof(line), f)) {
+		unsigned long from, to;
+
+		if (strstr(line, "[vdso]") && sscanf(line, "%lx-%lx", &from, &to) == 2) {
+			*start = from;
+			*end = to;
+			rc = 0;
+		}
+	}
+	if (f)
+		fclose(f);
+	return rc;
+}
+
+struct catch_region catch_clip(const struct catch_files *files, const struct catch_mapping *m)
+{
+	const struct catch_file *f = &files->v[m->block];
+	uint64_t mask = f->page - 1, end = (f->size + mask) & ~mask;
+	struct catch_region r = { .address = m->address,
+				  .len = (m->len + mask) & ~mask,
+				  .offset = m->offset,
+				  .block = m->block,
+				  .page = f->page,
+				  .shared = m->shared };
+
+	if (r.offset >= end)
+		r.len = 0;
+	else if (r.len > end - r.offset)
+		r.len = end - r.offset;
+	return r;
+}
+
+static int found_one(void *arg, const struct catch_mapping *m)
+{
+	(void)arg;
+	(void)m;
+	return -1;
+}
+
+static bool maps(pid_t pid, const struct catch_files *files)
+{
+	errno = 0;
+	return catch_proc_mappings(pid, files, found_one, NULL) < 0 && !errno;
 }
 
 pid_t catch_proc_mapper(const struct catch_files *files, bool (*ours)(void *arg, pid_t pid),

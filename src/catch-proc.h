@@ -23,8 +23,28 @@ struct catch_files {
 /* Which of the files a thread's descriptor is, -1: none. */
 int catch_proc_file(pid_t tid, int fd, const struct catch_files *files);
 
+/* A number of /proc/TID/status, as "TracerPid" has one; -1: it has ended. */
+long catch_proc_status(pid_t tid, const char *key);
+
 /* The process that a thread is of; -1: it has ended. */
 pid_t catch_proc_process(pid_t tid);
+
+/* A mapping of one of the files. */
+struct catch_mapping {
+	uint64_t address, len, offset;
+	unsigned block;
+	bool shared;
+};
+
+/* Calls `each` for every one of the process, until it returns -1. -1: that, or errno. */
+int catch_proc_mappings(pid_t pid, const struct catch_files *files,
+			int (*each)(void *arg, const struct catch_mapping *m), void *arg);
+
+/* Where the process's vdso lies. -1: it has none. */
+int catch_proc_vdso(pid_t pid, uint64_t *start, uint64_t *end);
+
+/* The part of a mapping that has pages of its block, by whole pages; len 0: none. */
+struct catch_region catch_clip(const struct catch_files *files, const struct catch_mapping *m);
 
 /* A process's name, for messages. */
 void catch_proc_name(pid_t pid, char name[32]);

@@ -10,6 +10,8 @@
  */
 #include "catch-ptrace.h"
 
+#include "catch-proc.h"
+
 #include <elf.h>
 #include <errno.h>
 #include <sys/ptrace.h>
@@ -145,19 +147,33 @@ int catch_poke(pid_t tid, uint64_t to, const void *from, size_t len)
 /* ---- a call in a foreign thread ---- */
 
 /* Without it a filter that the guest has set up could refuse the calls, or kill it for them. */
-static void suspend_filter(pid_t tid, bool suspend)
+static int suspend_filter(pid_t tid)
 {
-	simple(PTRACE_SETOPTIONS, tid,
-	       suspend ? OPTIONS | (unsigned long)PTRACE_O_SUSPEND_SECCOMP : OPTIONS);
+	if (!simple(PTRACE_SETOPTIONS, tid, OPTIONS | (unsigned long)PTRACE_O_SUSPEND_SECCOMP) ||
+	    catch_proc_status(tid, "Seccomp") <= 0)
+		return 0;
+	errno = EACCES;
+	return -1;
+}
+
+/* Signals stay away until the end. A step's own cannot be held without losing its handler. */
+static int hold_signals(struct catch_visit *v)
+{
+	uint64_t held = v->steps ? ~(UINT64_C(1) << (SIGTRAP - 1)) : ~UINT64_C(0);
+
+	if (request(PTRACE_GETSIGMASK, v->tid, sizeof(v->mask), &v->mask) < 0 ||
+	    request(PTRACE_SETSIGMASK, v->tid, sizeof(held), &held) < 0)
+		return -1;
+	return 0;
 }
 
 int catch_visit_begin(struct catch_visit *v, pid_t tid)
 {
 	uint8_t code[CATCH_INSTRUCTION];
-	uint64_t all = ~UINT64_C(0);
 
 	v->tid = tid;
-	if (catch_ptrace_get(tid, &v->saved))
+	v->steps = false;
+	if (catch_ptrace_get(tid, &v->saved) || suspend_filter(tid))
 		return -1;
 	v->site = regs_pc(&v->saved) - CATCH_INSTRUCTION;
 	if (catch_peek(tid, v->site, code, sizeof(code)))
@@ -166,11 +182,39 @@ int catch_visit_begin(struct catch_visit *v, pid_t tid)
 		errno = ENOEXEC;
 		return -1;
 	}
-	if (request(PTRACE_GETSIGMASK, tid, sizeof(v->mask), &v->mask) < 0 ||
-	    request(PTRACE_SETSIGMASK, tid, sizeof(all), &all) < 0)
-		return -1;
-	suspend_filter(tid, true);
+	return hold_signals(v);
+}
+
+uint64_t catch_find_instruction(pid_t tid, uint64_t start, uint64_t end)
+{
+	uint8_t code[4096];
+
+	for (uint64_t at = start; at + sizeof(code) <= end; at += sizeof(code)) {
+		if (catch_peek(tid, at, code, sizeof(code)))
+			return 0;
+		for (size_t i = 0; i + CATCH_INSTRUCTION <= sizeof(code);
+		     i += CATCH_INSTRUCTION_ALIGN)
+			if (!memcmp(code + i, catch_instruction, CATCH_INSTRUCTION))
+				return at + i;
+	}
 	return 0;
+}
+
+int catch_visit_begin_anywhere(struct catch_visit *v, pid_t tid)
+{
+	uint64_t start, end;
+
+	v->tid = tid;
+	v->steps = true;
+	if (catch_ptrace_get(tid, &v->saved) || suspend_filter(tid))
+		return -1;
+	regs_restart(&v->saved);
+	v->site = catch_proc_vdso(tid, &start, &end) ? 0 : catch_find_instruction(tid, start, end);
+	if (!v->site) {
+		errno = ENOEXEC;
+		return -1;
+	}
+	return hold_signals(v);
 }
 
 /* Its next stop. An end is left for the main loop to find. */
@@ -207,12 +251,35 @@ static int run_to(pid_t tid, int at, struct catch_call *call)
 	}
 }
 
+/* One instruction. What else stops it is no step. */
+static int step(struct catch_visit *v, struct catch_regs *regs)
+{
+	int status = 0;
+
+	do {
+		if (simple(PTRACE_SINGLESTEP, v->tid, 0) || next_stop(v->tid, &status))
+			return -1;
+	} while (WSTOPSIG(status) != SIGTRAP || status >> 16);
+	if (catch_ptrace_get(v->tid, regs))
+		return -1;
+	if (regs_pc(regs) == v->site + CATCH_INSTRUCTION)
+		return 0;
+	errno = EFAULT;
+	return -1;
+}
+
 int catch_visit_call(struct catch_visit *v, long nr, const uint64_t args[6], long *result)
 {
 	struct catch_regs regs = v->saved;
 	struct catch_call call;
 
 	regs_call(&regs, v->site, nr, args);
+	if (v->steps) {
+		if (catch_ptrace_set(v->tid, &regs) || step(v, &regs))
+			return -1;
+		*result = regs_result(&regs);
+		return 0;
+	}
 	if (catch_ptrace_set(v->tid, &regs) || run_to(v->tid, CALL_ENTRY, &call) ||
 	    run_to(v->tid, CALL_EXIT, &call))
 		return -1;
@@ -222,7 +289,7 @@ int catch_visit_call(struct catch_visit *v, long nr, const uint64_t args[6], lon
 
 int catch_visit_end(struct catch_visit *v)
 {
-	suspend_filter(v->tid, false);
+	simple(PTRACE_SETOPTIONS, v->tid, OPTIONS);
 	if (request(PTRACE_SETSIGMASK, v->tid, sizeof(v->mask), &v->mask) < 0)
 		return -1;
 	return catch_ptrace_set(v->tid, &v->saved);

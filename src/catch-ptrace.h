@@ -34,20 +34,29 @@ int catch_ptrace_set(pid_t tid, const struct catch_regs *in);
 /* At an entry: the call is not made, and its exit comes next. */
 int catch_ptrace_skip(pid_t tid);
 
-/* The thread is at a system call's exit: calls are made with its own instruction, and it is there
- * again afterwards, as if nothing had been. */
+/*
+ * Calls made by a stopped thread, which is where it was afterwards, as if nothing had been. begin:
+ * it is at a system call's exit, and its own instruction is used. begin_anywhere: it may be at any
+ * stop, the instruction is one of its vdso. EACCES: it has a filter of system calls that cannot be
+ * suspended; ENOEXEC: no instruction was found.
+ */
 struct catch_visit {
 	pid_t tid;
+	bool steps;
 	struct catch_regs saved;
 	uint64_t site;
 	uint64_t mask;
 };
 
 int catch_visit_begin(struct catch_visit *v, pid_t tid);
+int catch_visit_begin_anywhere(struct catch_visit *v, pid_t tid);
 /* -1 with errno: it could not be made. Else *result is what the kernel answered. */
 int catch_visit_call(struct catch_visit *v, long nr, const uint64_t args[6], long *result);
 /* The registers that it goes on with are v->saved. */
 int catch_visit_end(struct catch_visit *v);
+
+/* Where its vdso has a system call's instruction; 0: nowhere. */
+uint64_t catch_find_instruction(pid_t tid, uint64_t start, uint64_t end);
 
 /* Bytes of its memory. */
 int catch_peek(pid_t tid, uint64_t from, void *to, size_t len);

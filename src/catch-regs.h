@@ -14,8 +14,9 @@ struct catch_regs {
 
 #if defined(__x86_64__)
 
-#define CATCH_ARCH	  AUDIT_ARCH_X86_64
-#define CATCH_INSTRUCTION 2 /* bytes of `syscall` */
+#define CATCH_ARCH		AUDIT_ARCH_X86_64
+#define CATCH_INSTRUCTION	2 /* bytes of `syscall` */
+#define CATCH_INSTRUCTION_ALIGN 1
 static const uint8_t catch_instruction[CATCH_INSTRUCTION] = { 0x0f, 0x05 };
 
 static inline uint64_t regs_pc(const struct catch_regs *c)
@@ -80,8 +81,9 @@ static inline void regs_restart(struct catch_regs *c)
 
 #elif defined(__aarch64__)
 
-#define CATCH_ARCH	  AUDIT_ARCH_AARCH64
-#define CATCH_INSTRUCTION 4 /* bytes of `svc #0` */
+#define CATCH_ARCH		AUDIT_ARCH_AARCH64
+#define CATCH_INSTRUCTION	4 /* bytes of `svc #0` */
+#define CATCH_INSTRUCTION_ALIGN 4
 static const uint8_t catch_instruction[CATCH_INSTRUCTION] = { 0x01, 0x00, 0x00, 0xd4 };
 
 static inline uint64_t regs_pc(const struct catch_regs *c)

@@ -24,6 +24,17 @@ static int broke(const char *name, struct error *err)
 	return err_sys(err, ST_COMMAND, errno, "%s ended while its mapping was caught", name);
 }
 
+int catch_visit_failed(int why, const char *name, struct error *err)
+{
+	if (why == EACCES) {
+		err_set(err, ST_UNSUPPORTED,
+			"%s has a seccomp filter, which could end it for the calls of userfaultfd",
+			name);
+		return err_hint(err, "run recv with CAP_SYS_ADMIN, which may suspend the filter");
+	}
+	return err_sys(err, ST_UNSUPPORTED, why, "cannot make a userfaultfd in %s", name);
+}
+
 static int refused(long why, const char *name, struct error *err)
 {
 	if (why == -EPERM || why == -EACCES) {

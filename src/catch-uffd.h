@@ -19,6 +19,9 @@ struct catch_uffd {
 int catch_uffd_make(struct catch_visit *v, pid_t pid, const char *name, struct catch_uffd *out,
 		    struct error *err);
 
+/* Why a visit could not begin or go on. Returns -1. */
+int catch_visit_failed(int why, const char *name, struct error *err);
+
 /* Registers a range for missing pages. ST_UNSUPPORTED. */
 int catch_uffd_register(const struct catch_uffd *u, uint64_t start, uint64_t len, const char *name,
 			struct error *err);

@@ -68,13 +68,19 @@ void catch_fail(struct catch_watch *w, const struct error *why)
 	struct catch_report r = { .kind = CATCH_FAILED, .why = *why };
 
 	catch_report(w, &r, -1);
-	if (!w->runs_guest)
-		end_all(w);
+	if (w->runs_guest)
+		return;
+	if (w->plan->guest) { /* not ours to end, and it has lost nothing */
+		for (unsigned i = 0; i < w->nthreads; i++)
+			catch_ptrace_detach(w->threads[i].tid, 0);
+		_exit(0);
+	}
+	end_all(w);
 }
 
 /* ---- threads ---- */
 
-static struct catch_thread *find(struct catch_watch *w, pid_t tid)
+struct catch_thread *catch_find(struct catch_watch *w, pid_t tid)
 {
 	for (unsigned i = 0; i < w->nthreads; i++)
 		if (w->threads[i].tid == tid)
@@ -82,10 +88,10 @@ static struct catch_thread *find(struct catch_watch *w, pid_t tid)
 	return NULL;
 }
 
-/* Each stop of a new thread comes here first. NULL: no memory, or it has ended already. */
-static struct catch_thread *find_or_add(struct catch_watch *w, pid_t tid)
+/* Each stop of a new thread comes here first. */
+struct catch_thread *catch_add(struct catch_watch *w, pid_t tid)
 {
-	struct catch_thread *t = find(w, tid), *more;
+	struct catch_thread *t = catch_find(w, tid), *more;
 	pid_t pid;
 
 	if (t)
@@ -107,7 +113,7 @@ static struct catch_thread *find_or_add(struct catch_watch *w, pid_t tid)
 
 static void drop(struct catch_watch *w, pid_t tid)
 {
-	struct catch_thread *t = find(w, tid);
+	struct catch_thread *t = catch_find(w, tid);
 	pid_t pid;
 
 	if (!t)
@@ -202,7 +208,7 @@ static void on_stop(struct catch_watch *w, struct catch_thread *t, int status)
 			pid_t tid = t->tid;
 
 			on_exec(w, t);
-			t = find(w, tid); /* drop() moves them */
+			t = catch_find(w, tid); /* drop() moves them */
 		}
 		if (t)
 			resume(w, t, 0);
@@ -220,7 +226,7 @@ static void on_event(struct catch_watch *w, pid_t tid, int status)
 		drop(w, tid);
 		return;
 	}
-	t = find_or_add(w, tid);
+	t = catch_add(w, tid);
 	if (t) {
 		on_stop(w, t, status);
 	} else if (catch_proc_process(tid) >= 0) {
@@ -250,7 +256,7 @@ static bool never(void *arg, pid_t pid)
 	struct catch_watch *w = arg;
 
 	/* we and who started us: the image is being made, in a mapping where it must be */
-	return pid == getpid() || pid == getppid() || find(w, pid);
+	return pid == getpid() || pid == getppid() || catch_find(w, pid);
 }
 
 static int nobody_else(struct catch_watch *w, struct error *err)
@@ -298,7 +304,7 @@ static int start(struct catch_watch *w, struct error *err)
 		close(gate);
 		return -1;
 	}
-	if (!find_or_add(w, pid) || write(gate, "", 1) != 1)
+	if (!catch_add(w, pid) || write(gate, "", 1) != 1)
 		err_set(err, ST_COMMAND, "the process of the command has ended");
 	close(gate);
 	return err->status ? -1 : 0;
@@ -321,14 +327,16 @@ static void take_block(struct catch_watch *w, const struct catch_order *o, int f
 	f->dev = st.st_dev;
 	f->ino = st.st_ino;
 	f->size = o->size;
-	w->files.n++;
+	w->fds[w->files.n++] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
 }
 
 static void take_go(struct catch_watch *w)
 {
 	struct error why = { 0 };
 
-	if (w->root || !start(w, &why))
+	if (w->root)
+		return;
+	if (w->plan->guest ? !catch_adopt(w, w->plan->guest, &why) : !start(w, &why))
 		return;
 	catch_fail(w, &why);
 	_exit(1);
@@ -336,7 +344,7 @@ static void take_go(struct catch_watch *w)
 
 static void take_ack(struct catch_watch *w, uint32_t token)
 {
-	struct catch_thread *t = find(w, (pid_t)token);
+	struct catch_thread *t = catch_find(w, (pid_t)token);
 
 	if (!t || !t->waits)
 		return;

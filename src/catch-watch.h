@@ -32,6 +32,7 @@ struct catch_watch {
 	const struct catch_plan *plan;
 	int sock; /* -1: who started us is gone */
 	struct catch_files files;
+	int fds[CATCH_BLOCKS_MAX]; /* these, open, for a guest that runs already */
 
 	struct catch_thread *threads;
 	unsigned nthreads, cap;
@@ -52,6 +53,16 @@ void catch_report(struct catch_watch *w, struct catch_report *r, int fd);
 void catch_warn(struct catch_watch *w, const struct error *why);
 /* COMMAND cannot go on. Ended, and reported; the caller resumes nobody. */
 void catch_fail(struct catch_watch *w, const struct error *why);
+
+/* A thread of that number, NULL: none. */
+struct catch_thread *catch_find(struct catch_watch *w, pid_t tid);
+/* The same, made if there is none. NULL: no memory, or it has ended already. */
+struct catch_thread *catch_add(struct catch_watch *w, pid_t tid);
+
+/* ---- catch-adopt.c ---- */
+
+/* Takes a process that runs. */
+int catch_adopt(struct catch_watch *w, pid_t pid, struct error *err);
 
 /* ---- catch-map.c: one thread's calls; each says whether the thread may go on at once ---- */
 

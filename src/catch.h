@@ -20,10 +20,12 @@
 #include <stdint.h>
 #include <sys/types.h>
 
-#define CATCH_BLOCKS_MAX 64
+#define CATCH_BLOCKS_MAX  64
+#define CATCH_REGIONS_MAX 256 /* of a process that ran before */
 
 struct catch_plan {
 	char *const *argv; /* NULL-terminated; PATH is searched */
+	pid_t guest;	   /* not 0: it runs already, maps the image, and is taken instead */
 	bool null_stdio;   /* 0 and 1 are the connection to the peer: COMMAND gets /dev/null */
 };
 
@@ -46,7 +48,11 @@ struct catch_block {
  */
 int catch_check_file(int fd, const char *name, uint32_t *page, struct error *err);
 
-/* Starts COMMAND. The descriptors stay the caller's. */
+/*
+ * Starts COMMAND. The descriptors stay the caller's. A guest that runs already: its mappings are
+ * caught, then the files are emptied; CATCH_SPACE and all CATCH_REGIONs come before CATCH_RUNS, and
+ * nothing needs catch_ack(). A failure before leaves it as it was.
+ */
 int catch_go(const struct catch_block *blocks, unsigned n, struct error *err);
 
 enum catch_kind {

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -28,9 +29,16 @@ static const char *path;
 static int fd = -1;
 static size_t size;
 static char *mem[2];
-static size_t len[2];
+static size_t len[2], starts[2]; /* starts: of the first byte in FILE */
 static unsigned nmem;
 static int flags = MAP_SHARED, prot = PROT_READ | PROT_WRITE;
+
+static volatile sig_atomic_t signalled;
+
+static void on_signal(int sig)
+{
+	signalled = sig;
+}
 
 static void fail(const char *what)
 {
@@ -56,11 +64,9 @@ static void look(const uint64_t *p, uint64_t page)
 
 static void check(void)
 {
-	uint64_t page = 0;
-
 	for (unsigned m = 0; m < nmem; m++)
 		for (size_t i = 0; i < len[m]; i += PAGE)
-			look((const uint64_t *)(mem[m] + i), page++);
+			look((const uint64_t *)(mem[m] + i), (starts[m] + i) / PAGE);
 }
 
 static void map_part(size_t from, size_t n)
@@ -70,6 +76,7 @@ static void map_part(size_t from, size_t n)
 	if (p == MAP_FAILED)
 		fail("mmap");
 	mem[nmem] = p;
+	starts[nmem] = from;
 	len[nmem++] = n;
 }
 
@@ -209,6 +216,17 @@ static void do_word(const char *word)
 
 		if (pread(fd, buf, PAGE, 0) >= 0 || errno != EIO)
 			_exit(1);
+	} else if (!strcmp(word, "byte")) {
+		char c;
+
+		if (read(0, &c, 1) != 1)
+			fail("stdin");
+	} else if (!strcmp(word, "spin")) {
+		while (!signalled)
+			;
+	} else if (!strcmp(word, "touch")) {
+		for (size_t i = 0; i < len[0]; i += PAGE)
+			*(volatile char *)(mem[0] + i) = 1;
 	} else if (!strcmp(word, "sleep")) {
 		for (;;)
 			pause();
@@ -228,6 +246,7 @@ int main(int argc, char **argv)
 	if (argc < 2)
 		return 3;
 	path = argv[1];
+	signal(SIGUSR1, on_signal);
 	fd = open(path, O_RDWR | O_CLOEXEC);
 	if (fd < 0 || fstat(fd, &st))
 		fail(path);

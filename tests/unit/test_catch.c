@@ -242,6 +242,17 @@ static void drop_image(struct run *r)
 		;
 }
 
+/* Puts content into the first pages, as they would come. */
+static void fill_pages(struct run *r, unsigned n)
+{
+	uint64_t buf[PAGE / 8];
+
+	for (unsigned i = 0; i < n; i++) {
+		fill(buf, (uint64_t)i * PAGE, PAGE);
+		CHECK(pwrite(r->fd, buf, PAGE, (off_t)i * PAGE) == (ssize_t)PAGE);
+	}
+}
+
 /* Starts `script` under the catcher; $G is the guest, $I the image. 0 or -1. */
 static int begin(struct run *r, const char *script)
 {
@@ -635,6 +646,157 @@ static void behind_its_mapping_it_waits_without_us(void)
 	drop_image(&r);
 }
 
+/* ---- a process that runs already ---- */
+
+/* Starts the guest alone, and returns when it has said something. */
+static pid_t start_alone(struct run *r, const char *words, int *to)
+{
+	int in[2], out[2];
+	char script[128], c;
+	pid_t pid;
+
+	name_things(r);
+	snprintf(script, sizeof(script), "exec $G $I %s", words);
+	if (pipe2(in, O_CLOEXEC) || pipe2(out, O_CLOEXEC))
+		return -1;
+	fflush(stdout);
+	pid = fork();
+	if (pid == 0) {
+		dup2(in[0], 0);
+		dup2(out[1], 1);
+		execl("/bin/sh", "sh", "-c", script, NULL);
+		_exit(127);
+	}
+	close(in[0]);
+	close(out[1]);
+	if (read(out[0], &c, 1) != 1)
+		printf("# the guest said nothing\n");
+	close(out[0]);
+	*to = in[1];
+	return pid;
+}
+
+static int adopt(struct run *r, pid_t pid)
+{
+	struct catch_plan plan = { .guest = pid };
+	struct catch_block block = { r->fd, r->size };
+	struct error err;
+
+	if (catch_check_file(r->fd, r->path, &r->page, &err) || catch_start(&plan, &err) ||
+	    catch_go(&block, 1, &err))
+		return -1;
+	return 0;
+}
+
+static bool is_running(const struct run *r)
+{
+	return r->runs;
+}
+
+/* How the guest ended, seen by who watches it; it is our child. */
+static bool guest_exits(pid_t pid, int status)
+{
+	int st = -1;
+
+	if (waitpid(pid, &st, 0) == pid && WIFEXITED(st) && WEXITSTATUS(st) == status)
+		return true;
+	printf("# the guest's status: 0x%x\n", st);
+	return false;
+}
+
+static void a_running_process_is_served(void)
+{
+	static const char *const words[] = { "map touch say=ready byte check",
+					     "map touch say=ready spin check",
+					     "halves touch say=ready byte check" };
+
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++) {
+		struct run r;
+		pid_t pid;
+		int to;
+
+		REQUIRE(make_image(&r, TMPFS));
+		if (!strncmp(words[i], "halves", 6)) /* it looks at its first page */
+			fill_pages(&r, 1);
+		pid = start_alone(&r, words[i], &to);
+		CHECK(!adopt(&r, pid));
+		attend(&r, is_running);
+		CHECK(r.runs && r.nregions > 0);
+		if (!r.runs)
+			printf("# %s\n", r.why.msg);
+		if (strstr(words[i], "spin"))
+			kill(pid, SIGUSR1);
+		else
+			CHECK(write(to, "", 1) == 1);
+		attend(&r, NULL);
+		CHECK(exited(&r, 0) && r.faults == PAGES);
+		CHECK(guest_exits(pid, 0));
+		close(to);
+		drop_image(&r);
+	}
+}
+
+static void a_running_process_keeps_the_rules(void)
+{
+	struct run r;
+	pid_t pid;
+	int to;
+
+	REQUIRE(make_image(&r, TMPFS));
+	pid = start_alone(&r, "map say=ready byte may-fail fork check", &to);
+	CHECK(!adopt(&r, pid));
+	attend(&r, is_running);
+	CHECK(write(to, "", 1) == 1);
+	attend(&r, NULL);
+	CHECK(exited(&r, 0) && r.faults == PAGES && r.forks == 1 && r.warnings == 1);
+	CHECK(guest_exits(pid, 0));
+	close(to);
+	drop_image(&r);
+}
+
+/* Refused, and the process goes on with what it had. */
+static void refused(const char *words, const char *why)
+{
+	struct run r;
+	pid_t pid;
+	int to;
+
+	REQUIRE(make_image(&r, TMPFS));
+	fill_pages(&r, PAGES);
+	pid = start_alone(&r, words, &to);
+	CHECK(!adopt(&r, pid));
+	attend(&r, NULL);
+	CHECK(r.failed && strstr(r.why.msg, why));
+	if (r.failed && !strstr(r.why.msg, why))
+		printf("# %s\n", r.why.msg);
+	CHECK(write(to, "", 1) == 1);
+	CHECK(guest_exits(pid, 0));
+	close(to);
+	drop_image(&r);
+}
+
+static void one_that_cannot_be_served_goes_on(void)
+{
+	refused("say=ready byte map check", "does not map IMAGE");
+	refused("private map say=ready byte check", "maps IMAGE private");
+	refused("map readonly reopen map say=ready byte check", "reading only");
+}
+
+static void a_process_that_is_not_there_is_named(void)
+{
+	struct run r;
+	pid_t pid = fork();
+
+	if (pid == 0)
+		_exit(0);
+	waitpid(pid, NULL, 0);
+	REQUIRE(make_image(&r, TMPFS));
+	CHECK(!adopt(&r, pid));
+	attend(&r, NULL);
+	CHECK(r.failed && strstr(r.why.msg, "there is no process"));
+	drop_image(&r);
+}
+
 static void an_early_end_is_told(void)
 {
 	struct run r;
@@ -666,6 +828,10 @@ static const struct test_case cases[] = {
 	{ "before its mapping it ends with us", before_its_mapping_it_ends_with_us },
 	{ "behind its mapping it waits without us", behind_its_mapping_it_waits_without_us },
 	{ "an early end is told", an_early_end_is_told },
+	{ "a running process is served", a_running_process_is_served },
+	{ "a running process keeps the rules", a_running_process_keeps_the_rules },
+	{ "one that cannot be served goes on", one_that_cannot_be_served_goes_on },
+	{ "a process that is not there is named", a_process_that_is_not_there_is_named },
 };
 
 TEST_MAIN(cases)
