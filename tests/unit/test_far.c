@@ -12,8 +12,8 @@ static struct error e;
 /* The far command of a line like "send i ssh://h/p"; freed by the next call. */
 static const char *far_of(const char *line)
 {
-	static char *command;
-	char copy[512], *rest = copy, *argv[32] = { (char *)"migtool" };
+	static char *command, copy[512]; /* cfg goes on pointing into it */
+	char *rest = copy, *argv[32] = { (char *)"migtool" };
 	struct uri u;
 	int n = 1;
 
