@@ -38,13 +38,6 @@ char *manifest_file_name(const char *block, char *out, size_t len)
 	return out;
 }
 
-static int hex_value(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 int manifest_block_name(const char *file, char *name, size_t len)
 {
 	char again[MANIFEST_FILE_NAME_MAX + 1];
@@ -56,7 +49,7 @@ int manifest_block_name(const char *file, char *name, size_t len)
 		if (o + 1 >= len || o >= MANIFEST_FILE_NAME_MAX / 3)
 			return -1;
 		if (c == '%') {
-			int hi = hex_value(s[1]), lo = hi < 0 ? -1 : hex_value(s[2]);
+			int hi = hex_digit(s[1]), lo = hi < 0 ? -1 : hex_digit(s[2]);
 
 			if (lo < 0 || (hi == 0 && lo == 0))
 				return -1;

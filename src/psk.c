@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "psk.h"
 
+#include "units.h"
+
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,17 +12,6 @@ static int bad_line(const char *name, unsigned line, const char *what, struct er
 	err_set(err, ST_UNSUPPORTED, "%s, line %u: %s", name, line, what);
 	return err_hint(err, "a line is USER:KEY, the key in hexadecimal; migtool psk FILE makes "
 			     "one");
-}
-
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	if (c >= 'A' && c <= 'F')
-		return c - 'A' + 10;
-	return -1;
 }
 
 static const char *take_key(struct psk_user *u, const char *hex, size_t len)

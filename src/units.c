@@ -110,7 +110,7 @@ char *units_format_ms(uint64_t ms, char *buf, size_t len)
 	return buf;
 }
 
-static int hex_digit(char c)
+int hex_digit(char c)
 {
 	if (c >= '0' && c <= '9')
 		return c - '0';

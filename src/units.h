@@ -24,6 +24,9 @@ char *units_format_exact(uint64_t bytes, char *buf, size_t len);
 /* "1:02:03", "2:03", "4.2 s", "17 ms" from milliseconds, cut, not rounded. Returns buf. */
 char *units_format_ms(uint64_t ms, char *buf, size_t len);
 
+/* The value of a hexadecimal digit of any case; -1: it is none. */
+int hex_digit(char c);
+
 /* 36 characters, hex in any case, to 16 bytes and back (lower case). parse: 0 or -1. */
 int uuid_parse(const char *s, uint8_t out[16]);
 char *uuid_format(const uint8_t uuid[16], char buf[37]);

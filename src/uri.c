@@ -126,15 +126,6 @@ static int parse_rdma(struct uri *uri, const char *s, struct error *err)
 
 #define SSH_FORM "ssh://[USER@]HOST[:PORT]/PATH, where /~/ is the home"
 
-static int hex_digit(char c)
-{
-	if (c >= '0' && c <= '9')
-		return c - '0';
-	if (c >= 'a' && c <= 'f')
-		return c - 'a' + 10;
-	return c >= 'A' && c <= 'F' ? c - 'A' + 10 : -1;
-}
-
 /* %41 is A. NULL with the error: out of memory, no two hex digits, %00. */
 static char *percent_decode(const struct uri *uri, const char *s, size_t len, struct error *err)
 {

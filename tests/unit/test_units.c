@@ -102,6 +102,16 @@ static void times_are_written_for_people(void)
 	CHECK_STR(units_format_ms(3723000, b, sizeof(b)), "1:02:03");
 }
 
+static void a_hexadecimal_digit_has_a_value(void)
+{
+	CHECK(hex_digit('0') == 0 && hex_digit('9') == 9);
+	CHECK(hex_digit('a') == 10 && hex_digit('f') == 15);
+	CHECK(hex_digit('A') == 10 && hex_digit('F') == 15);
+	for (const char *c = "/:@G`g \xb0"; *c; c++)
+		CHECK(hex_digit(*c) == -1);
+	CHECK(hex_digit('\0') == -1);
+}
+
 static void a_uuid_goes_both_ways(void)
 {
 	const char *text = "01234567-89ab-cdef-0123-456789abcdef";
@@ -140,6 +150,7 @@ static const struct test_case cases[] = {
 	{ "sizes are cut, not rounded", sizes_are_cut_not_rounded },
 	{ "exact sizes are read back as they were", exact_sizes_are_read_back_as_they_were },
 	{ "times are written for people", times_are_written_for_people },
+	{ "a hexadecimal digit has a value", a_hexadecimal_digit_has_a_value },
 	{ "a uuid goes both ways", a_uuid_goes_both_ways },
 	{ "what is no uuid is refused", what_is_no_uuid_is_refused },
 };
