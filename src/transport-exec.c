@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A shell command whose standard input and output are a socket to us. It runs in a process group
- * of its own: Ctrl-C is for us to act on (after COMMIT it must not tear the connection), and what
- * the shell started can be ended with it. The price is that it cannot ask the terminal anything;
- * a command that tries is stopped by the kernel, which we notice and say.
+ * A shell command whose standard input and output are a socket to us (child.h). One that stops
+ * because it wants to ask something on the terminal is noticed, and we say so.
  */
+#include "child.h"
 #include "transport-io.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
@@ -22,56 +20,21 @@
 #define ENDED_MS  300	/* for a command that has nothing left to do to end */
 
 struct exec {
-	pthread_mutex_t lock; /* reader and writer may both find that it ended */
-	pid_t pid;	      /* 0: reaped */
-	int pidfd;
-	int wstatus; /* once reaped */
+	struct child child;
+	int end_fd; /* readable once it has ended */
 	bool writer;
 	bool complete; /* the writer said that all was written */
 };
 
-/* Reads and drops what the command still says, so that it can end, for at most `ms`. */
 static bool wait_ended(struct transport *t, int ms)
 {
-	struct exec *x = t->priv;
-	int64_t deadline = io_deadline(ms);
-	struct pollfd p[] = { { .fd = x->pidfd, .events = POLLIN },
-			      { .fd = t->rfd, .events = POLLIN },
-			      { .fd = t->cancel->fd, .events = POLLIN } };
-	char drop[4096];
-
-	if (cancel_fired(t->cancel))
-		p[2].fd = -1; /* it was acted on: what remains is bounded by ms */
-	for (;;) {
-		int n = poll(p, 3, io_left_ms(deadline));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0 || p[0].revents)
-			return n > 0;
-		if (p[2].revents)
-			return false;
-		if (p[1].revents && recv(t->rfd, drop, sizeof(drop), MSG_DONTWAIT) <= 0)
-			p[1].fd = -1;
-	}
-}
-
-static bool reap(struct exec *x)
-{
-	bool gone;
-
-	pthread_mutex_lock(&x->lock);
-	if (x->pid && broker_reap(x->pid, &x->wstatus) != 0)
-		x->pid = 0;
-	gone = !x->pid;
-	pthread_mutex_unlock(&x->lock);
-	return gone;
+	return io_drain(t, ((struct exec *)t->priv)->end_fd, ms);
 }
 
 static int report(struct transport *t, struct error *err)
 {
 	const char *command = t->name + strlen("exec:");
-	int w = ((struct exec *)t->priv)->wstatus;
+	int w = ((struct exec *)t->priv)->child.wstatus;
 
 	if (WIFSIGNALED(w))
 		return err_set(err, ST_SOCKET, "%s was killed by signal %d (%s)", command,
@@ -86,9 +49,9 @@ static int report(struct transport *t, struct error *err)
 static int ended(struct transport *t, struct error *err)
 {
 	struct exec *x = t->priv;
-	struct pollfd p = { .fd = x->pidfd, .events = POLLIN };
+	struct pollfd p = { .fd = x->end_fd, .events = POLLIN };
 
-	if (poll(&p, 1, ENDED_MS) == 1 && reap(x) && x->wstatus)
+	if (poll(&p, 1, ENDED_MS) == 1 && child_reap(&x->child) && x->child.wstatus)
 		return report(t, err);
 	return 0;
 }
@@ -145,10 +108,10 @@ static bool end_command(struct transport *t)
 		if (!stopped && wait_ended(t, POLITE_MS))
 			return false;
 	}
-	broker_kill(x->pid, SIGTERM);
-	broker_kill(x->pid, SIGCONT); /* a stopped one would not notice */
+	child_signal(&x->child, SIGTERM);
+	child_signal(&x->child, SIGCONT); /* a stopped one would not notice */
 	if (!wait_ended(t, POLITE_MS)) {
-		broker_kill(x->pid, SIGKILL);
+		child_signal(&x->child, SIGKILL);
 		wait_ended(t, POLITE_MS);
 	}
 	return false;
@@ -161,7 +124,7 @@ static int judge_end(struct transport *t, bool by_itself, struct error *err)
 	if (cancel_fired(t->cancel) || atomic_load(&t->aborted))
 		return 0;
 	if (by_itself)
-		return x->wstatus ? report(t, err) : 0;
+		return x->child.wstatus ? report(t, err) : 0;
 	if (x->writer && x->complete)
 		return err_set(err, ST_SOCKET, "%s did not end %d s after its input ended",
 			       t->name + strlen("exec:"), TAIL_MS / 1000);
@@ -171,16 +134,16 @@ static int judge_end(struct transport *t, bool by_itself, struct error *err)
 static int exec_close(struct transport *t, struct error *err)
 {
 	struct exec *x = t->priv;
-	bool by_itself = reap(x);
+	bool by_itself = child_reap(&x->child);
 	int rc;
 
 	if (!by_itself) {
 		by_itself = end_command(t);
-		reap(x); /* what not even SIGKILL ends is left to init */
+		child_reap(&x->child); /* what not even SIGKILL ends is left to init */
 	}
 	rc = judge_end(t, by_itself, err);
-	close(x->pidfd);
-	pthread_mutex_destroy(&x->lock);
+	close(x->end_fd);
+	child_free(&x->child);
 	free(x);
 	io_free(t);
 	return rc;
@@ -189,14 +152,7 @@ static int exec_close(struct transport *t, struct error *err)
 /* Whoever waits for the command looks in on it: stopped at the terminal it would never answer. */
 static int exec_waiting(struct transport *t, struct error *err)
 {
-	struct exec *x = t->priv;
-	int sig = 0;
-
-	pthread_mutex_lock(&x->lock);
-	if (x->pid)
-		sig = broker_stopped(x->pid);
-	pthread_mutex_unlock(&x->lock);
-	if (sig != SIGTTIN && sig != SIGTTOU)
+	if (!child_wants_terminal(&((struct exec *)t->priv)->child))
 		return 0;
 	err_set(err, ST_SOCKET, "%s wants to ask something on the terminal, which it cannot have",
 		t->name + strlen("exec:"));
@@ -214,33 +170,20 @@ static const struct transport_ops exec_ops = {
 	.close = exec_close,
 };
 
-/* The command gets one end of a socket pair; ours is made non-blocking. 0 or -1 with errno. */
+/* Our end of the command's socket is made non-blocking. 0 or -1 with errno. */
 static int start(struct transport *t, const char *command)
 {
 	char *argv[] = { (char *)"/bin/sh", (char *)"-c", (char *)command, NULL };
 	struct exec *x = t->priv;
-	int pair[2], e;
+	int fd;
 
-	if (broker_socketpair(pair))
+	if (child_start(&x->child, argv, -1, &fd, &x->end_fd))
 		return -1;
-	t->rfd = t->wfd = pair[0];
+	fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) | O_NONBLOCK);
+	t->rfd = t->wfd = fd;
 	t->rkind = t->wkind = IO_SOCKET;
 	t->two_way = true;
-	fcntl(pair[0], F_SETFL, fcntl(pair[0], F_GETFL) | O_NONBLOCK);
-	x->pid = broker_spawn(argv, (int[3]){ pair[1], pair[1], -1 }, SPAWN_GROUP);
-	e = errno;
-	close(pair[1]);
-	if (x->pid > 0) {
-		x->pidfd = broker_child_fd(x->pid);
-		if (x->pidfd >= 0)
-			return 0;
-		e = errno;
-		broker_kill(x->pid, SIGKILL);
-		while (!reap(x))
-			poll(NULL, 0, 1);
-	}
-	errno = e;
-	return -1;
+	return 0;
 }
 
 struct transport *exec_dial(const struct uri *uri, bool writer, int timeout_ms,
@@ -259,12 +202,10 @@ struct transport *exec_dial(const struct uri *uri, bool writer, int timeout_ms,
 		return NULL;
 	}
 	x->writer = writer;
-	pthread_mutex_init(&x->lock, NULL);
 	t->priv = x;
 	if (start(t, uri->path) == 0)
 		return t;
 	err_sys(err, ST_CONNECT, errno, "cannot start %s", uri->text);
-	pthread_mutex_destroy(&x->lock);
 	free(x);
 	io_free(t);
 	return NULL;

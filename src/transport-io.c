@@ -291,6 +291,30 @@ ssize_t io_writev(struct transport *t, const struct iovec *iov, int n, bool more
 	}
 }
 
+bool io_drain(struct transport *t, int end_fd, int ms)
+{
+	int64_t deadline = io_deadline(ms);
+	struct pollfd p[] = { { .fd = end_fd, .events = POLLIN },
+			      { .fd = t->rfd, .events = POLLIN },
+			      { .fd = t->cancel->fd, .events = POLLIN } };
+	char drop[4096];
+
+	if (cancel_fired(t->cancel))
+		p[2].fd = -1;
+	for (;;) {
+		int n = poll(p, 3, io_left_ms(deadline));
+
+		if (n < 0 && errno == EINTR)
+			continue;
+		if (n <= 0 || p[0].revents)
+			return n > 0;
+		if (p[2].revents)
+			return false;
+		if (p[1].revents && recv(t->rfd, drop, sizeof(drop), MSG_DONTWAIT) <= 0)
+			p[1].fd = -1;
+	}
+}
+
 static ssize_t sendfile_once(struct transport *t, int fd, uint64_t offset, size_t len)
 {
 	off_t off = (off_t)offset;

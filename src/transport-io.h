@@ -39,6 +39,13 @@ void io_free(struct transport *t);
 /* transport_poll_in for what a descriptor says; and -1 if t says that nothing will come. */
 int io_poll_in(struct transport *t, int timeout_ms, struct error *err);
 
+/*
+ * Reads and drops what still comes, so that the process at the other end can end, until end_fd is
+ * readable; for at most `ms`, and only while the session is not cancelled (one that was is bounded
+ * by `ms` alone). True: it is readable.
+ */
+bool io_drain(struct transport *t, int end_fd, int ms);
+
 /* -1 with the reason if the session was cancelled or t aborted. */
 int io_stopped(struct transport *t, struct error *err);
 

@@ -321,32 +321,6 @@ static int remote_shutdown_write(struct transport *t, struct error *err)
 	return io_shutdown_write(t, err);
 }
 
-/* Reads and drops what still comes, so that the command can end, for at most `ms`. */
-static bool drain(struct transport *t, int ms)
-{
-	struct remote *r = t->priv;
-	int64_t deadline = io_deadline(ms);
-	struct pollfd p[] = { { .fd = r->c.end_fd, .events = POLLIN },
-			      { .fd = t->rfd, .events = POLLIN },
-			      { .fd = t->cancel->fd, .events = POLLIN } };
-	char drop[4096];
-
-	if (cancel_fired(t->cancel))
-		p[2].fd = -1; /* it was acted on: what remains is bounded by ms */
-	for (;;) {
-		int n = poll(p, 3, io_left_ms(deadline));
-
-		if (n < 0 && errno == EINTR)
-			continue;
-		if (n <= 0 || p[0].revents)
-			return n > 0;
-		if (p[2].revents)
-			return false;
-		if (p[1].revents && recv(t->rfd, drop, sizeof(drop), MSG_DONTWAIT) <= 0)
-			p[1].fd = -1;
-	}
-}
-
 /*
  * Lets the command end by itself: it reads the end of its input. Its status says something then;
  * else the connection is ended, which is no failure of the command's.
@@ -362,7 +336,7 @@ static void settle(struct transport *t)
 	else if (!r->complete || !r->writer)
 		ms = ENDED_MS;
 	shutdown(t->wfd, SHUT_WR);
-	if (drain(t, ms)) {
+	if (io_drain(t, r->c.end_fd, ms)) {
 		ended(r, 0);
 		return;
 	}

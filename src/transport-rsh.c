@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The back end that is a remote shell: OpenSSH's client with whatever the user gave it, or anything
- * that takes the same arguments. It runs in a process group of its own, as exec:'s command does and
- * for the same reasons.
+ * that takes the same arguments (child.h).
  */
-#include "broker.h"
+#include "child.h"
 #include "remote.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <poll.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -23,32 +21,10 @@
 #define POLITE_MS  500	   /* between SIGTERM and SIGKILL */
 
 struct rsh {
-	pthread_mutex_t lock; /* guards pid and wstatus */
-	pid_t pid;	      /* 0: reaped */
-	int wstatus;
+	struct child child;
 	const char *command; /* the user's --rsh, for messages */
 	const char *host;
 };
-
-static bool reap(struct rsh *r)
-{
-	bool gone;
-
-	pthread_mutex_lock(&r->lock);
-	if (r->pid && broker_reap(r->pid, &r->wstatus) != 0)
-		r->pid = 0;
-	gone = !r->pid;
-	pthread_mutex_unlock(&r->lock);
-	return gone;
-}
-
-static void signal_group(struct rsh *r, int sig)
-{
-	pthread_mutex_lock(&r->lock);
-	if (r->pid)
-		broker_kill(r->pid, sig);
-	pthread_mutex_unlock(&r->lock);
-}
 
 /* OpenSSH says in words alone whether it was refused or could not connect. */
 static bool refused(const char *said)
@@ -86,14 +62,14 @@ static int rsh_status(struct remote_conn *c, int *status, struct error *err)
 {
 	struct rsh *r = c->priv;
 
-	if (!reap(r))
+	if (!child_reap(&r->child))
 		return err_set(err, ST_SOCKET, "%.200s has not ended", r->command);
-	if (WIFSIGNALED(r->wstatus))
+	if (WIFSIGNALED(r->child.wstatus))
 		return err_set(err, ST_SOCKET,
 			       "the connection to %s broke: %.200s was killed by signal %d (%s)",
-			       r->host, r->command, WTERMSIG(r->wstatus),
-			       strsignal(WTERMSIG(r->wstatus)));
-	*status = WEXITSTATUS(r->wstatus);
+			       r->host, r->command, WTERMSIG(r->child.wstatus),
+			       strsignal(WTERMSIG(r->child.wstatus)));
+	*status = WEXITSTATUS(r->child.wstatus);
 	if (*status == SSH_FAILED)
 		return failed(c, r, err);
 	/* our own shell's complaint, which must not pass for the far shell's */
@@ -107,13 +83,8 @@ static int rsh_status(struct remote_conn *c, int *status, struct error *err)
 static int rsh_waiting(struct remote_conn *c, struct error *err)
 {
 	struct rsh *r = c->priv;
-	int sig = 0;
 
-	pthread_mutex_lock(&r->lock);
-	if (r->pid)
-		sig = broker_stopped(r->pid);
-	pthread_mutex_unlock(&r->lock);
-	if (sig != SIGTTIN && sig != SIGTTOU)
+	if (!child_wants_terminal(&r->child))
 		return 0;
 	err_set(err, ST_REFUSED,
 		"%.200s wants to ask something on the terminal, which it cannot have", r->command);
@@ -126,10 +97,10 @@ static void rsh_stop(struct remote_conn *c)
 	struct rsh *r = c->priv;
 	struct pollfd p = { .fd = c->end_fd, .events = POLLIN };
 
-	signal_group(r, SIGTERM);
-	signal_group(r, SIGCONT); /* a stopped one would not notice */
+	child_signal(&r->child, SIGTERM);
+	child_signal(&r->child, SIGCONT); /* a stopped one would not notice */
 	if (poll(&p, 1, POLITE_MS) == 0)
-		signal_group(r, SIGKILL);
+		child_signal(&r->child, SIGKILL);
 }
 
 static void rsh_close(struct remote_conn *c)
@@ -137,14 +108,14 @@ static void rsh_close(struct remote_conn *c)
 	struct rsh *r = c->priv;
 	struct pollfd p = { .fd = c->end_fd, .events = POLLIN };
 
-	if (!reap(r)) {
+	if (!child_reap(&r->child)) {
 		rsh_stop(c);
 		poll(&p, 1, POLITE_MS);
-		reap(r); /* what not even SIGKILL ends is left to init */
+		child_reap(&r->child); /* what not even SIGKILL ends is left to init */
 	}
 	close(c->end_fd);
 	close(c->err_fd);
-	pthread_mutex_destroy(&r->lock);
+	child_free(&r->child);
 	free(r);
 }
 
@@ -192,38 +163,22 @@ static void fill_args(const struct remote_how *how, const char *script, const ch
 	argv[n] = NULL;
 }
 
-/* Starts the child on one end of each pair; the others are c's. 0, or -1 with errno. */
+/* Starts the child; c's descriptors are our ends. 0, or -1 with errno. */
 static int spawn(const char **argv, struct rsh *r, struct remote_conn *c)
 {
-	int io[2], errs[2], e;
+	int errs[2], rc, e;
 
-	if (broker_socketpair(io))
+	if (pipe2(errs, O_CLOEXEC))
 		return -1;
-	if (pipe2(errs, O_CLOEXEC)) {
-		e = errno;
-		close(io[0]);
-		close(io[1]);
-		errno = e;
-		return -1;
-	}
-	r->pid = broker_spawn((char *const *)argv, (int[3]){ io[1], io[1], errs[1] }, SPAWN_GROUP);
+	rc = child_start(&r->child, (char *const *)argv, errs[1], &c->fd, &c->end_fd);
 	e = errno;
-	close(io[1]);
 	close(errs[1]);
-	c->fd = io[0];
-	c->err_fd = errs[0];
-	c->end_fd = r->pid > 0 ? broker_child_fd(r->pid) : -1;
-	if (c->end_fd >= 0)
-		return 0;
-	e = r->pid > 0 ? errno : e;
-	if (r->pid > 0)
-		broker_kill(r->pid, SIGKILL);
-	while (r->pid > 0 && !reap(r))
-		poll(NULL, 0, 1);
-	close(c->fd);
-	close(c->err_fd);
+	if (rc)
+		close(errs[0]);
+	else
+		c->err_fd = errs[0];
 	errno = e;
-	return -1;
+	return rc;
 }
 
 int rsh_policy(struct policy *p, const struct remote_how *how, const char *command,
@@ -259,7 +214,6 @@ int rsh_start(const struct remote_how *how, const char *command, struct remote_c
 		snprintf(script, len, "%s \"$@\"", how->rsh);
 		r->command = how->rsh;
 		r->host = how->uri->host;
-		pthread_mutex_init(&r->lock, NULL);
 		fill_args(how, script, command, port, sizeof(port), argv);
 		rc = spawn(argv, r, c);
 		if (rc)
@@ -271,7 +225,6 @@ int rsh_start(const struct remote_how *how, const char *command, struct remote_c
 		c->priv = r;
 		return 0;
 	}
-	if (r)
-		free(r);
+	free(r);
 	return -1;
 }
