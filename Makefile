@@ -138,7 +138,7 @@ soak: deps
 	$(Q)tests/soak.py --migtool $(B)/migtool --count $(or $(COUNT),200) --only kill \
 		$(if $(SEED),--seed $(SEED))
 	$(Q)tests/cut.py --migtool $(B)/migtool --all $(if $(SEED),--seed $(SEED))
-	$(Q)tests/faults.py --migtool $(B)/migtool --library $(FAULTS) --all \
+	$(Q)tests/faults.py --migtool $(B)/migtool --preload $(FAULTS) --all \
 		$(if $(SEED),--seed $(SEED))
 
 # A fuzz target's function is linked with replay.c, which feeds it the corpus, or with libFuzzer.

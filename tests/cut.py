@@ -10,14 +10,10 @@ sections, records, commands, packets, what comes back). Then, for N of the bound
 for --all, the relay passes on what stands before the boundary and cuts everything; and once more in
 the middle of the message behind it. Afterwards the promises have to hold, as in faults.py.
 """
-import argparse
 import concurrent.futures
 import os
-import random
-import shutil
 import socket
 import sys
-import tempfile
 import threading
 
 sys.dont_write_bytecode = True
@@ -230,6 +226,10 @@ class Case(faults.Case):
 
 
 class Cuts(faults.Faults):
+    @staticmethod
+    def options(p):
+        p.set_defaults(preload=None)
+
     def boundaries(self, mode):
         case = Case(self, mode, "whole-" + mode)
         case.run("send", "poll:0:EINTR")
@@ -280,27 +280,5 @@ class Cuts(faults.Faults):
         print(f"{len(points)} cuts, {self.failures} failures")
 
 
-def main():
-    here = os.path.dirname(os.path.abspath(__file__))
-    p = argparse.ArgumentParser(description=__doc__,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--count", type=int, default=100)
-    p.add_argument("--all", action="store_true")
-    p.add_argument("--seed", type=int, default=random.randrange(1 << 30))
-    p.add_argument("--jobs", type=int, default=4)
-    p.add_argument("--migtool", default=os.path.join(here, "../build/migtool"))
-    p.add_argument("--dir", default="/dev/shm")
-    args = p.parse_args()
-    args.migtool, args.library = os.path.abspath(args.migtool), None
-    print(f"SEED={args.seed}", flush=True)
-    work = tempfile.mkdtemp(prefix="migtool-cut-", dir=args.dir)
-    try:
-        cuts = Cuts(args, work)
-        cuts.run(args)
-    finally:
-        shutil.rmtree(work)
-    sys.exit(1 if cuts.failures else 0)
-
-
 if __name__ == "__main__":
-    main()
+    faults.main(Cuts, __doc__)

@@ -10,7 +10,7 @@ try_faults() {
 	local count=$1
 	shift
 	run -0 "$BATS_TEST_DIRNAME/faults.py" --count "$count" --seed "${SEED:-1}" --jobs 2 \
-		--migtool "$MIGTOOL" --library "$(dirname "$MIGTOOL")/tools/faults.so" \
+		--migtool "$MIGTOOL" --preload "$(dirname "$MIGTOOL")/tools/faults.so" \
 		--dir "$BATS_TEST_TMPDIR" "$@"
 	[[ ${lines[-1]} == "$count faults in "*" s, 0 failures" ]]
 }

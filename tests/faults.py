@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """Lets single calls of the kernel fail in small transfers, and looks at what is left.
 
-faults.py [--count N | --all] [--seed N] [--only WORD] [--migtool PATH] [--library PATH] [--dir DIR]
+faults.py [--count N | --all] [--seed N] [--only WORD] [--migtool PATH] [--preload PATH] [--dir DIR]
 
 Counts the calls that each end of each MODE makes, by tools/faults.c; then, of all (end, mode, class
 of calls, number of the call, error), takes N at random or --all: that call fails. Afterwards the
@@ -25,6 +25,7 @@ import sys
 import tempfile
 import time
 
+HERE = os.path.dirname(os.path.abspath(__file__))
 PAGE = 4096
 CLASSES = ["file-read", "file-write", "link-read", "link-write", "sendfile", "space", "sync", "name",
            "map", "place", "open", "descriptor", "connect", "accept", "poll", "thread", "memory"]
@@ -103,7 +104,7 @@ class Case:
         f, env = self.faults, dict(os.environ)
         if fault is not None:
             env.update(FAULTS=fault, FAULTS_STATE=os.path.join(self.dir, end + ".state"),
-                       FAULTS_SEED=str(f.seed), LD_PRELOAD=f.library)
+                       FAULTS_SEED=str(f.seed), LD_PRELOAD=f.preload)
             env["ASAN_OPTIONS"] = env.get("ASAN_OPTIONS", "") + ":verify_asan_link_order=0"
         socket = "unix:" + os.path.join(self.dir, "socket")
         if end == "recv":
@@ -206,9 +207,15 @@ class Case:
 
 
 class Faults:
+    @staticmethod
+    def options(p):
+        """Those of the command line that are this kind's alone."""
+        p.add_argument("--only", help="points that have this in them, as 'recv plain memory'")
+        p.add_argument("--preload", default=os.path.join(HERE, "../build/tools/faults.so"))
+
     def __init__(self, args, work):
-        self.migtool, self.library, self.seed, self.work = (args.migtool, args.library, args.seed,
-                                                            work)
+        self.migtool, self.seed, self.work = os.path.abspath(args.migtool), args.seed, work
+        self.preload = args.preload and os.path.abspath(args.preload)
         self.rng = random.Random(args.seed)
         self.images = {"file": os.path.join(work, "image"), "directory": os.path.join(work, "guest")}
         self.base = os.path.join(work, "base")
@@ -298,24 +305,22 @@ class Faults:
         print(f"{len(points)} faults in {time.monotonic() - begin:.0f} s, {self.failures} failures")
 
 
-def main():
-    here = os.path.dirname(os.path.abspath(__file__))
-    p = argparse.ArgumentParser(description=__doc__,
+def main(kind, description):
+    """The program that runs a kind (a class) of faults as its command line says."""
+    p = argparse.ArgumentParser(description=description,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--count", type=int, default=100)
     p.add_argument("--all", action="store_true")
-    p.add_argument("--only", help="points that have this in them, as 'recv plain memory'")
     p.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     p.add_argument("--jobs", type=int, default=4)
-    p.add_argument("--migtool", default=os.path.join(here, "../build/migtool"))
-    p.add_argument("--library", default=os.path.join(here, "../build/tools/faults.so"))
+    p.add_argument("--migtool", default=os.path.join(HERE, "../build/migtool"))
     p.add_argument("--dir", default="/dev/shm")
+    kind.options(p)
     args = p.parse_args()
-    args.migtool, args.library = os.path.abspath(args.migtool), os.path.abspath(args.library)
     print(f"SEED={args.seed}", flush=True)
-    work = tempfile.mkdtemp(prefix="migtool-faults-", dir=args.dir)
+    work = tempfile.mkdtemp(prefix=f"migtool-{kind.__name__.lower()}-", dir=args.dir)
     try:
-        faults = Faults(args, work)
+        faults = kind(args, work)
         faults.run(args)
     finally:
         shutil.rmtree(work)
@@ -323,4 +328,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(Faults, __doc__)
