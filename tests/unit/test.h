@@ -51,6 +51,14 @@ static const char *test_skipped;
 		}                                                                              \
 	} while (0)
 
+/* Of a struct error. */
+#define CHECK_ERROR(err, want_status, want_msg, want_hint) \
+	do {                                               \
+		CHECK((err).status == (want_status));      \
+		CHECK_STR((err).msg, want_msg);            \
+		CHECK_STR((err).hint, want_hint);          \
+	} while (0)
+
 #define TEST_MAIN(cases)                                                                          \
 	int main(void)                                                                            \
 	{                                                                                         \

@@ -88,9 +88,7 @@ static void refused(const char *arg, const char *msg, const char *hint)
 
 	err_clear(&err);
 	CHECK(cap_parse(&s, arg, &err) == -1);
-	CHECK(err.status == ST_USAGE);
-	CHECK_STR(err.msg, msg);
-	CHECK_STR(err.hint, hint);
+	CHECK_ERROR(err, ST_USAGE, msg, hint);
 	CHECK(!memcmp(&s, &none, sizeof(s)));
 }
 

@@ -112,9 +112,7 @@ static void refused(const char *arg, enum status status, const char *msg, const 
 	before = p;
 	err_clear(&err);
 	CHECK(param_parse(&p, arg, &err) == -1);
-	CHECK(err.status == status);
-	CHECK_STR(err.msg, msg);
-	CHECK_STR(err.hint, hint);
+	CHECK_ERROR(err, status, msg, hint);
 	CHECK(!memcmp(&p, &before, sizeof(p)));
 }
 
