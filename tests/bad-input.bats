@@ -27,26 +27,6 @@ teardown() {
 	peer_teardown
 }
 
-# Nothing is there that was not there before.
-assert_nothing() { # IMAGE...
-	local image
-	for image; do
-		if [ -e "$image" ] || [ -e "$image.part" ]; then
-			ls -lR "$image" "$image.part"
-			return 1
-		fi
-	done
-}
-
-# assert_error NAME WORDS: its last words are an error with these in it.
-assert_error() {
-	grep -F -- "error: " "$PEER_DIR/$1.err" | grep -qF -- "$2" || {
-		echo "$1 does not say: $2"
-		cat "$PEER_DIR/$1.err"
-		return 1
-	}
-}
-
 # try_cases PATTERN: a recv of each stream of that name; says all that is wrong, not only the first.
 try_cases() {
 	local name status words rc tried=0 bad=0
@@ -354,7 +334,6 @@ try_destination() {
 }
 
 @test "a destination that stalls, closes or talks nonsense" {
-	local image
 	make_image --size 8 random image
 	IMAGE=image try_destination stalls 30 "nothing moved either way for 1 s" --timeout 1
 	IMAGE=image try_destination closes-in-the-middle 10 ""

@@ -24,36 +24,14 @@ teardown() {
 	peer_teardown
 }
 
-assert_error() { # NAME WORDS
-	grep -F -- "error: " "$PEER_DIR/$1.err" | grep -qF -- "$2" || {
-		echo "$1 does not say: $2"
-		return 1
-	}
-}
-
-assert_nothing() { # IMAGE...
-	local image
-	for image; do
-		if "${INSIDE[@]}" test -e "$image" || "${INSIDE[@]}" test -e "$image.part"; then
-			"${INSIDE[@]}" ls -lR "$image" "$image.part"
-			return 1
-		fi
-	done
-}
-
 # start_slow TENTHS URI IMAGE COPY [SEND-OPTION]... [-- RECV-OPTION...]: the processes recv and send,
 # of a transfer that takes about so many tenths of a second.
 start_slow() {
-	local tenths=$1 uri=$2 image=$3 copy=$4 send=() bytes
-	shift 4
-	while [ $# -gt 0 ] && [ "$1" != -- ]; do
-		send+=("$1")
-		shift
-	done
-	[ $# -eq 0 ] || shift
+	local tenths=$1 uri=$2 image=$3 copy=$4 BEFORE BEHIND bytes
+	split_options "${@:5}"
 	bytes=$(du -sB1 "$image" | cut -f 1)
-	recv_start recv "$uri" "$copy" "$@"
-	migtool_start send send --bwlimit $((bytes * 10 / tenths)) "${send[@]}" "$image" "$RECV_URI"
+	recv_start recv "$uri" "$copy" "${BEHIND[@]}"
+	migtool_start send send --bwlimit $((bytes * 10 / tenths)) "${BEFORE[@]}" "$image" "$RECV_URI"
 }
 
 # Until memory arrives.

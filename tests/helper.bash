@@ -109,19 +109,26 @@ recv_wait() { # NAME [STATUS]
 	migtool_wait "$@"
 }
 
+# split_options [OPTION]... [-- OPTION...]: what stands before the -- into the array BEFORE, what stands
+# behind it into BEHIND.
+split_options() {
+	# shellcheck disable=SC2034 # both for the caller
+	BEFORE=() BEHIND=()
+	while [ $# -gt 0 ] && [ "$1" != -- ]; do
+		BEFORE+=("$1")
+		shift
+	done
+	BEHIND=("${@:2}")
+}
+
 # run_pair URI IMAGE COPY [SEND-OPTION]... [-- RECV-OPTION...]: one whole transfer, `recv` listening
 # on URI, as the processes `recv` and `send`. SEND_STATUS and RECV_STATUS are what they have to end
 # with (0).
 run_pair() {
-	local uri=$1 image=$2 copy=$3 send=()
-	shift 3
-	while [ $# -gt 0 ] && [ "$1" != -- ]; do
-		send+=("$1")
-		shift
-	done
-	[ $# -eq 0 ] || shift
-	recv_start recv "$uri" "$copy" "$@"
-	migtool_start send send "${send[@]}" "$image" "$RECV_URI"
+	local uri=$1 image=$2 copy=$3 BEFORE BEHIND
+	split_options "${@:4}"
+	recv_start recv "$uri" "$copy" "${BEHIND[@]}"
+	migtool_start send send "${BEFORE[@]}" "$image" "$RECV_URI"
 	migtool_wait send "${SEND_STATUS:-0}"
 	migtool_wait recv "${RECV_STATUS:-0}"
 }
@@ -129,15 +136,10 @@ run_pair() {
 # run_refused STATUS WORDS IMAGE [SEND-OPTION]... [-- RECV-OPTION...]: recv refuses the greeting; both
 # ends say why in the same WORDS, nothing is left, and recv goes on listening.
 run_refused() {
-	local status=$1 words=$2 image=$3 send=()
-	shift 3
-	while [ $# -gt 0 ] && [ "$1" != -- ]; do
-		send+=("$1")
-		shift
-	done
-	[ $# -eq 0 ] || shift
-	recv_start recv unix:refused copy "$@"
-	migtool_start send send "${send[@]}" "$image" "$RECV_URI"
+	local status=$1 words=$2 image=$3 BEFORE BEHIND
+	split_options "${@:4}"
+	recv_start recv unix:refused copy "${BEHIND[@]}"
+	migtool_start send send "${BEFORE[@]}" "$image" "$RECV_URI"
 	migtool_wait send "$status"
 	grep -F -- "error: " send.err | grep -qF -- "$words"
 	grep -F -- "listening on" recv.err | grep -qF -- "$words"
@@ -157,6 +159,26 @@ assert_json() {
 			tail -n 1 "$PEER_DIR/$name.json" | jq -c .
 			return 1
 		}
+	done
+}
+
+# assert_error NAME WORDS: it has ended with an error that has these in it.
+assert_error() {
+	grep -F -- "error: " "$PEER_DIR/$1.err" | tail -n 1 | grep -qF -- "$2" || {
+		echo "$1 does not say: $2"
+		cat "$PEER_DIR/$1.err"
+		return 1
+	}
+}
+
+# assert_nothing IMAGE...: nothing is there, whole or in part.
+assert_nothing() {
+	local image
+	for image; do
+		if "${INSIDE[@]}" test -e "$image" || "${INSIDE[@]}" test -e "$image.part"; then
+			"${INSIDE[@]}" ls -lR "$image" "$image.part"
+			return 1
+		fi
 	done
 }
 

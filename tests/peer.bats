@@ -37,16 +37,11 @@ destination_start() {
 # source_run STATUS [OPTION]... [-- RECV-OPTION...]: the peer as the source of a `recv`, which has to
 # end with STATUS.
 source_run() {
-	local status=$1 options=()
-	shift
-	while [ $# -gt 0 ] && [ "$1" != -- ]; do
-		options+=("$1")
-		shift
-	done
-	[ $# -eq 0 ] || shift
+	local status=$1 BEFORE BEHIND
+	split_options "${@:2}"
 	rm -rf copy copy.part socket
-	recv_start recv unix:socket copy/ "$@"
-	"$PEER" send "${options[@]}" socket "$IMAGE" >peer.json 2>peer.err 3>&- 4>&- || true
+	recv_start recv unix:socket copy/ "${BEHIND[@]}"
+	"$PEER" send "${BEFORE[@]}" socket "$IMAGE" >peer.json 2>peer.err 3>&- 4>&- || true
 	recv_wait recv "$status"
 }
 

@@ -25,11 +25,6 @@ teardown() {
 	[ -z "${SHM:-}" ] || rm -r "$SHM"
 }
 
-# The last word of an end, which has to contain WORDS.
-assert_error() { # NAME WORDS
-	grep "error: " "$1.err" | tail -n 1 | grep -qF -- "$2"
-}
-
 # link_start PORT [BYTES:HOW]...: a link to that port, which breaks there; LINK is its URI.
 link_start() {
 	rm -f link.stop link.out
@@ -49,17 +44,12 @@ link_stop() {
 # cut_pair IMAGE COPY "POINTS" [SEND-OPTION]... [-- RECV-OPTION...]: a transfer with --retry over a
 # link that breaks at the POINTS.
 cut_pair() {
-	local image=$1 copy=$2 points=$3 send=()
-	shift 3
-	while [ $# -gt 0 ] && [ "$1" != -- ]; do
-		send+=("$1")
-		shift
-	done
-	[ $# -eq 0 ] || shift
-	recv_start recv tcp:127.0.0.1:0 "$copy" --retry 9 "$@"
+	local image=$1 copy=$2 points=$3 BEFORE BEHIND
+	split_options "${@:4}"
+	recv_start recv tcp:127.0.0.1:0 "$copy" --retry 9 "${BEHIND[@]}"
 	# shellcheck disable=SC2086
 	link_start "${RECV_URI##*:}" $points
-	migtool_start send send --retry 9 "${send[@]}" "$image" "$LINK"
+	migtool_start send send --retry 9 "${BEFORE[@]}" "$image" "$LINK"
 	migtool_wait send "${SEND_STATUS:-0}"
 	migtool_wait recv "${RECV_STATUS:-0}"
 	link_stop

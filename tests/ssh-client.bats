@@ -96,15 +96,11 @@ agent() {
 }
 
 on_terminal() { # STATUS [PROMPT=ANSWER]... [--] [OPTION]...
-	local status=$1 answers=()
-	shift
-	while [ $# -gt 0 ] && [ "$1" != -- ]; do
-		answers+=("$1")
-		shift
-	done
+	local status=$1 BEFORE BEHIND
+	split_options "${@:2}"
 	rm -rf there/*
-	run -"$status" "$TOOLS/on-terminal.py" "${answers[@]}" -- \
-		"$MIGTOOL" send "${@:2}" "$IMAGES/mixed" "$FAR/image"
+	run -"$status" "$TOOLS/on-terminal.py" "${BEFORE[@]}" -- \
+		"$MIGTOOL" send "${BEHIND[@]}" "$IMAGES/mixed" "$FAR/image"
 	echo "$output"
 }
 

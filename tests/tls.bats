@@ -32,15 +32,11 @@ creds() { # DIR
 
 # try URI IMAGE SOURCE-CREDS DESTINATION-CREDS [SEND-OPTION]... [-- RECV-OPTION...]
 try() {
-	local uri=$1 image=$2 source=$3 dest=$4 send=()
-	shift 4
-	while [ $# -gt 0 ] && [ "$1" != -- ]; do
-		send+=("$1")
-		shift
-	done
-	[ $# -eq 0 ] || shift
+	local uri=$1 image=$2 source=$3 dest=$4 BEFORE BEHIND
+	split_options "${@:5}"
 	rm -rf copy
-	run_pair "$uri" "$image" copy "$(creds "$source")" "${send[@]}" -- "$(creds "$dest")" "$@"
+	run_pair "$uri" "$image" copy "$(creds "$source")" "${BEFORE[@]}" -- "$(creds "$dest")" \
+		"${BEHIND[@]}"
 	assert_same_image "$image" copy
 	assert_agreed
 }
@@ -48,16 +44,11 @@ try() {
 # refused SEND-STATUS SEND-WORDS RECV-WORDS [SEND-OPTION]... [-- RECV-OPTION...]: the source ends with
 # that status, both say why, nothing is written, and recv goes on listening.
 refused() {
-	local status=$1 says=$2 warns=$3 send=()
-	shift 3
-	while [ $# -gt 0 ] && [ "$1" != -- ]; do
-		send+=("$1")
-		shift
-	done
-	[ $# -eq 0 ] || shift
+	local status=$1 says=$2 warns=$3 BEFORE BEHIND
+	split_options "${@:4}"
 	rm -rf copy
-	recv_start recv tcp:127.0.0.1:0 copy "$@"
-	migtool_start send send --timeout 20 "${send[@]}" "$IMAGES/mixed" "$RECV_URI"
+	recv_start recv tcp:127.0.0.1:0 copy "${BEHIND[@]}"
+	migtool_start send send --timeout 20 "${BEFORE[@]}" "$IMAGES/mixed" "$RECV_URI"
 	migtool_wait send "$status"
 	grep -F "error: " send.err | grep -qF -- "$says"
 	assert_json send '.ram.transferred < 2000' '.owner == "source"' '.complete == false'
