@@ -6,6 +6,7 @@
 #   B                object directory (default build)
 #   SANITIZE         address | undefined | thread; the check-*san targets set it
 #   TESTS            what `make check` runs: names of unit tests and .bats files (default: all)
+#   JOBS             how many .bats files it runs at a time (2)
 #   FUZZ, FUZZ_TIME  what `make fuzz` runs (default: all), for how many seconds each (60)
 #   FUZZ_JOBS        how many of them at a time (1)
 #   SEED             the seed of the random points in tests
@@ -102,7 +103,7 @@ unit: $(UNIT) $(REPLAY) $(PRELOAD) $(GUESTS)
 ## check: builds and runs all tests; names in TESTS choose among them
 check: deps
 	+$(Q)$(MAKE) --no-print-directory all unit
-	$(Q)B=$(B) tests/run $(TESTS)
+	$(Q)B=$(B) $(if $(JOBS),JOBS=$(JOBS)) tests/run $(TESTS)
 
 ## check-asan: the tests with the address sanitizer, in an object directory of its own
 check-asan:
