@@ -96,10 +96,38 @@ try_cases() {
 
 # ---- sources that misbehave ----
 
-# fake_peer.py in the background, as the process `peer`.
-peer_start() { # ROLE ADDRESS SCRIPT
-	"$TOOLS/fake_peer.py" "$@" >"$PEER_DIR/peer.out" 2>"$PEER_DIR/peer.err" </dev/null 3>&- 4>&- &
-	peer_started peer
+# fake_peer.py in the background.
+peer_start() { # NAME ROLE ADDRESS SCRIPT
+	local name=$1
+	shift
+	"$TOOLS/fake_peer.py" "$@" >"$PEER_DIR/$name.out" 2>"$PEER_DIR/$name.err" </dev/null 3>&- 4>&- &
+	peer_started "$name"
+}
+
+# The process `player` is there, which plays one script after the other on `socket`.
+player_up() {
+	[ -z "${PEER_PIDS[player]:-}" ] || return 0
+	mkfifo player.in player.out
+	"$TOOLS/fake_peer.py" <player.in >player.out 2>player.err 3>&- 4>&- &
+	peer_started player
+	exec 7>player.in 8<player.out
+	[ "$(player_says)" = ready ]
+}
+
+# play ROLE SCRIPT: it listens when this returns, if it is a destination; a source connects at once.
+play() {
+	echo "$1 socket $2" >&7
+	[ "$1" = source ] || [ "$(player_says)" = listening ]
+}
+
+player_says() {
+	local line
+	read -r -t 60 line <&8 && echo "$line"
+}
+
+# Its script is at an end, and it has nothing to complain of.
+player_ended() {
+	[[ $(player_says) == ended* ]] && [ ! -s player.err ]
 }
 
 # try_source SCRIPT STATUS WORDS [RECV-OPTION]...: a recv that such a source comes to.
@@ -107,17 +135,16 @@ try_source() {
 	local script=$1 status=$2 words=$3
 	shift 3
 	rm -f socket
+	player_up
 	recv_start recv unix:socket copy "$@"
-	peer_start source socket "$script"
+	play source "$script"
 	migtool_wait recv "$status" || {
 		echo "source $script:"
-		cat peer.out peer.err
 		return 1
 	}
-	assert_error recv "$words"
-	assert_json recv '.complete == false' '.status == "failed"'
-	wait_for_end peer || return
-	[ ! -s peer.err ] && [ ! -e socket ] || return
+	assert_error recv "$words" || return
+	assert_json recv '.complete == false' '.status == "failed"' || return
+	player_ended && [ ! -e socket ]
 }
 
 @test "a source that stalls is given up after --timeout, one that goes away at once" {
@@ -149,10 +176,10 @@ try_source() {
 		assert_json recv '.owner == "unknown"'
 		rm copy.part
 	done
-	try_source talks-after-ready 50 "COMMIT did not come" --timeout 1
+	try_source talks-after-ready 50 "COMMIT did not come"
 	rm copy.part
 	# a source that fails has not committed
-	try_source fails-after-ready 11 "the source failed: second thoughts" --timeout 1
+	try_source fails-after-ready 11 "the source failed: second thoughts"
 	assert_json recv '.owner == "source"'
 	assert_nothing copy
 }
@@ -168,7 +195,7 @@ try_source() {
 
 @test "connections of another session, or of nobody, between the channels are dropped" {
 	recv_start recv unix:socket copy
-	peer_start source socket foreign-channels
+	peer_start peer source socket foreign-channels
 	migtool_wait recv
 	wait_for_end peer
 	cat peer.out peer.err
@@ -210,8 +237,7 @@ try_packets() {
 	# a port scan, all at once; the silent ones are dropped after 10 seconds
 	for script in silent greets-half closes scans silent; do
 		i=$((i + 1)) name=peer$i
-		"$TOOLS/fake_peer.py" source socket "$script" >$name.out 2>$name.err </dev/null 3>&- 4>&- &
-		peer_started $name
+		peer_start $name source socket "$script"
 	done
 	wait_for_end peer3
 	wait_for_end peer4
@@ -232,7 +258,7 @@ try_packets() {
 
 @test "the real source is taken at once while others say nothing" {
 	recv_start recv unix:socket copy
-	peer_start source socket crowd
+	peer_start peer source socket crowd
 	until [ -s peer.out ]; do sleep 0.02; done
 	migtool_start send send "$IMAGES/mixed" unix:socket --cap multifd --timeout 8
 	migtool_wait send
@@ -244,7 +270,7 @@ try_packets() {
 
 @test "the real source is taken although hundreds say nothing" {
 	recv_start recv unix:socket copy
-	peer_start source socket flood
+	peer_start peer source socket flood
 	until [ -s peer.out ]; do sleep 0.02; done
 	migtool_start send send "$IMAGES/mixed" unix:socket
 	migtool_wait send
@@ -291,19 +317,17 @@ try_packets() {
 try_destination() {
 	local script=$1 status=$2 words=$3
 	shift 3
-	rm -f socket peer.out
-	peer_start destination socket "$script"
-	until [ -s peer.out ]; do sleep 0.02; done
+	rm -f socket
+	player_up
+	play destination "$script"
 	migtool_start send send "$@" "${IMAGE:-$IMAGES/mixed}" unix:socket
 	migtool_wait send "$status" || {
 		echo "destination $script:"
-		cat peer.out peer.err
 		return 1
 	}
-	assert_error send "$words"
+	assert_error send "$words" || return
 	assert_json send '.complete == false' '.status == "failed"' || return
-	wait_for_end peer || return
-	[ ! -s peer.err ]
+	player_ended
 }
 
 @test "a destination that does not answer, or not as a migtool does" {

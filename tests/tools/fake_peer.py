@@ -4,6 +4,10 @@
 
 fake_peer.py source ADDRESS SCRIPT          connects to `migtool recv`
 fake_peer.py destination ADDRESS SCRIPT     listens for `migtool send`; prints a line once it does
+fake_peer.py                                plays each "ROLE ADDRESS SCRIPT" that it reads, a line each
+
+The third way prints "ready", and "ended" (perhaps with more words) behind each: a test that plays
+many waits for python to start but once, and --timeout need not allow for that.
 
 ADDRESS is a UNIX socket's path. The SCRIPTs are the functions below: source_NAME, destination_NAME.
 What the real one does then is its own affair: a connection that it closes ends a script early, and
@@ -428,25 +432,35 @@ def destination_fails_after_commit(server):
     committed(server).say(m.message(m.RP_FAILED, m.reason("cannot rename it"))).hold()
 
 
-def main():
-    if len(sys.argv) != 4:
-        sys.exit(__doc__)
-    role, address, script = sys.argv[1:]
+def play(role, address, script):
     name, _, argument = script.partition(":")
     function = globals()[f"{role}_{name.replace('-', '_')}"]
     arguments = [argument] if argument else []
     try:
         if role == "source":
             function(address, *arguments)
-            return
-        with socket.socket(socket.AF_UNIX) as server:
-            server.bind(address)
-            server.listen()
-            print("listening", flush=True)
-            function(server, *arguments)
-        os.unlink(address)
+        else:
+            with socket.socket(socket.AF_UNIX) as server:
+                server.bind(address)
+                server.listen()
+                print("listening", flush=True)
+                function(server, *arguments)
+            os.unlink(address)
     except (ConnectionError, TimeoutError) as e:
         print(f"ended early: {e}", flush=True)
+    else:
+        print("ended", flush=True)
+
+
+def main():
+    if len(sys.argv) == 4:
+        play(*sys.argv[1:])
+    elif len(sys.argv) == 1:
+        print("ready", flush=True)
+        for line in sys.stdin:
+            play(*line.split())
+    else:
+        sys.exit(__doc__)
 
 
 if __name__ == "__main__":
