@@ -88,6 +88,13 @@ static const char *zero_copy_kernel(const struct check_input *in)
 		       : "this kernel has no MSG_ZEROCOPY";
 }
 
+static const char *zero_copy_transport(const struct check_input *in)
+{
+	return in->role == ROLE_SOURCE && in->copies
+		       ? "this transport copies whatever it sends (no MSG_ZEROCOPY)"
+		       : NULL;
+}
+
 #define NEEDS(row, a, b, why_, ...)                                                             \
 	{                                                                                       \
 		.qemu = row, .kind = RULE_NEEDS, .cap = CAP_##a, .other = CAP_##b, .why = why_, \
@@ -160,6 +167,7 @@ const struct check_rule check_rules[] = {
 	EXCLUDES(OURS, MULTIFD, XBZRLE, "pages on multifd's channels are never deltas"),
 	TEST(OURS, RETURN_PATH, back_channel, "leave it off, or use a transport with two ways"),
 	TEST(OURS, ZERO_COPY_SEND, zero_copy_kernel, "--cap zero-copy-send=off"),
+	TEST(OURS, ZERO_COPY_SEND, zero_copy_transport, "use tcp:, or leave it off"),
 	NOT_BUILT(OURS, POSTCOPY_RAM),
 	NOT_BUILT(OURS, RELEASE_RAM),
 	NOT_BUILT(OURS, PAUSE_BEFORE_SWITCHOVER),

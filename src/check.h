@@ -38,6 +38,7 @@ struct check_input {
 	bool incoming_started;	/* a listener waits already */
 	bool migration_running; /* nothing can be set */
 	bool multi_channel;	/* the transport can open more than one connection */
+	bool copies;		/* the transport has no MSG_ZEROCOPY */
 	bool one_way;		/* the transport carries nothing back */
 	bool peer_qemu;		/* the other end is a real QEMU; false: a migtool or not known */
 };

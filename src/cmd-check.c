@@ -34,6 +34,7 @@ static int check_roles(const struct config *cfg, const struct host_facts *host,
 				  .host = host,
 				  .peer_qemu = cfg->peer == PEER_QEMU,
 				  .multi_channel = !uri || uri_multi_channel(uri),
+				  .copies = uri && !uri_zero_copy(uri),
 				  .one_way = cfg->one_way };
 
 	in.role = ROLE_SOURCE;

@@ -52,6 +52,12 @@ bool link_multi_channel(const struct session *ss)
 	return ss->cfg->far || uri_multi_channel(&ss->uri) || listener_possible(&ss->uri);
 }
 
+bool link_copies(const struct session *ss)
+{
+	/* at the far end of ssh: a command's pipes and sockets */
+	return ss->cfg->far || !uri_zero_copy(&ss->uri);
+}
+
 int link_open_stream(struct session *ss, struct error *err)
 {
 	struct stream *s = &ss->stream;

@@ -37,6 +37,8 @@ uint64_t link_patience_ms(const struct session *ss);
 
 /* Can there be more than the main connection? */
 bool link_multi_channel(const struct session *ss);
+/* Is it known that no connection has MSG_ZEROCOPY? */
+bool link_copies(const struct session *ss);
 
 /* Opens ss->stream over ss->main, counting into the session's statistics. */
 int link_open_stream(struct session *ss, struct error *err);

@@ -397,6 +397,7 @@ static int apply_caps(struct session *ss, struct error *err)
 				  .role = ss->role,
 				  .peer_qemu = cfg->peer == PEER_QEMU,
 				  .multi_channel = link_multi_channel(ss),
+				  .copies = link_copies(ss),
 				  .one_way = cfg->one_way };
 
 	host_probe(&host, cfg->caps.on[CAP_POSTCOPY_RAM]);

@@ -334,6 +334,11 @@ void uri_free(struct uri *uri)
 	uri->text = uri->host = uri->user = uri->path = NULL;
 }
 
+bool uri_zero_copy(const struct uri *uri)
+{
+	return uri->scheme == SCHEME_TCP || uri->scheme == SCHEME_FD;
+}
+
 bool uri_multi_channel(const struct uri *uri)
 {
 	return uri->scheme == SCHEME_TCP || uri->scheme == SCHEME_UNIX ||

@@ -53,4 +53,7 @@ const char *uri_scheme_name(enum scheme scheme);
 /* Whether more than one connection can be opened to it: tcp, unix, vsock, null, ssh. */
 bool uri_multi_channel(const struct uri *uri);
 
+/* Whether its connections may have MSG_ZEROCOPY: tcp, fd. */
+bool uri_zero_copy(const struct uri *uri);
+
 #endif

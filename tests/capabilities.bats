@@ -201,6 +201,7 @@ try_dirty() {
 }
 
 @test "zero-copy-send: tcp sends without copying, or says how often the kernel copied" {
+	local uri
 	try "$IMAGES/mixed" --cap multifd --cap zero-copy-send
 	# loopback always copies
 	assert_json send '.ram."dirty-sync-missed-zero-copy" > 0'
@@ -210,6 +211,12 @@ try_dirty() {
 	try_dirty --cap multifd --cap zero-copy-send
 	run "$MIGTOOL" send --cap zero-copy-send "$IMAGES/mixed" tcp:127.0.0.1:1
 	[ "$status" -eq 4 ] && [[ $output == *"zero-copy-send needs multifd"* ]]
+	for uri in unix:socket ssh://nowhere.invalid/copy; do
+		run -4 "$MIGTOOL" send --cap multifd --cap zero-copy-send "$IMAGES/mixed" $uri
+		[[ $output == *"zero-copy-send: this transport copies whatever it sends"*"use tcp:"* ]]
+		run -4 "$MIGTOOL" check --cap multifd --cap zero-copy-send $uri
+		[[ $output == *"as a source: "*"zero-copy-send: this transport copies"* ]]
+	done
 }
 
 # ---- the others ----

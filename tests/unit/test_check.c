@@ -247,6 +247,17 @@ static void zero_copy_wants_plain_multifd(void)
 	     "--param tls-creds=");
 }
 
+static void zero_copy_wants_a_transport_that_can_at_the_source(void)
+{
+	fresh();
+	new_set.on[CAP_MULTIFD] = new_set.on[CAP_ZERO_COPY_SEND] = true;
+	in.copies = true;
+	SAYS("capability zero-copy-send: this transport copies whatever it sends (no MSG_ZEROCOPY)",
+	     "use tcp:, or leave it off");
+	in.role = ROLE_DESTINATION;
+	CHECK(check_caps(&in, &err) == 0);
+}
+
 static void zero_copy_wants_a_kernel_that_can_at_the_source(void)
 {
 	fresh();
@@ -376,6 +387,8 @@ static const struct test_case cases[] = {
 	{ "write tracking has three states", write_tracking_has_three_states },
 	{ "a snapshot excludes fifteen others", a_snapshot_excludes_fifteen_others },
 	{ "zero copy wants plain multifd", zero_copy_wants_plain_multifd },
+	{ "zero copy wants a transport that can at the source",
+	  zero_copy_wants_a_transport_that_can_at_the_source },
 	{ "zero copy wants a kernel that can, at the source",
 	  zero_copy_wants_a_kernel_that_can_at_the_source },
 	{ "channels are set before anybody listens", channels_are_set_before_anybody_listens },

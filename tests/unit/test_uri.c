@@ -93,6 +93,7 @@ static void some_take_several_channels(void)
 
 		REQUIRE(uri_parse(&u, all[i].text, &e) == 0);
 		CHECK(uri_multi_channel(&u) == all[i].multi);
+		CHECK(uri_zero_copy(&u) == (u.scheme == SCHEME_TCP || u.scheme == SCHEME_FD));
 		CHECK(!strncmp(uri_scheme_name(u.scheme), u.text,
 			       strlen(uri_scheme_name(u.scheme))));
 		uri_free(&u);
