@@ -200,8 +200,10 @@ static int take_xbzrle(struct target *t, uint64_t offset, struct error *err)
 	    image_get_page(t->img, t->block, offset, t->page, page, err))
 		return -1;
 	if (xbzrle_decode(t->delta, len, t->page, page) < 0)
-		return err_set(err, ST_DATA, "block %s, offset 0x%llx: malformed xbzrle data",
-			       t->block->name, (unsigned long long)offset);
+		return err_set(err, ST_DATA,
+			       "block %s, offset 0x%llx: the xbzrle data of %u bytes is no delta "
+			       "of a page of %u bytes",
+			       t->block->name, (unsigned long long)offset, len, page);
 	stat_add(&t->ss->stats.travelled, page);
 	stat_add(&t->ss->stats.xbzrle_pages, 1);
 	stat_add(&t->ss->stats.xbzrle_bytes, len);

@@ -104,40 +104,15 @@ peer_start() { # NAME ROLE ADDRESS SCRIPT
 	peer_started "$name"
 }
 
-# The process `player` is there, which plays one script after the other on `socket`.
-player_up() {
-	[ -z "${PEER_PIDS[player]:-}" ] || return 0
-	mkfifo player.in player.out
-	"$TOOLS/fake_peer.py" <player.in >player.out 2>player.err 3>&- 4>&- &
-	peer_started player
-	exec 7>player.in 8<player.out
-	[ "$(player_says)" = ready ]
-}
-
-# play ROLE SCRIPT: it listens when this returns, if it is a destination; a source connects at once.
-play() {
-	echo "$1 socket $2" >&7
-	[ "$1" = source ] || [ "$(player_says)" = listening ]
-}
-
-player_says() {
-	local line
-	read -r -t 60 line <&8 && echo "$line"
-}
-
-# Its script is at an end, and it has nothing to complain of.
-player_ended() {
-	[[ $(player_says) == ended* ]] && [ ! -s player.err ]
-}
 
 # try_source SCRIPT STATUS WORDS [RECV-OPTION]...: a recv that such a source comes to.
 try_source() {
 	local script=$1 status=$2 words=$3
 	shift 3
 	rm -f socket
-	player_up
+	player_up fake_peer.py
 	recv_start recv unix:socket copy "$@"
-	play source "$script"
+	player_do source socket "$script"
 	migtool_wait recv "$status" || {
 		echo "source $script:"
 		return 1
@@ -318,8 +293,9 @@ try_destination() {
 	local script=$1 status=$2 words=$3
 	shift 3
 	rm -f socket
-	player_up
-	play destination "$script"
+	player_up fake_peer.py
+	player_do destination socket "$script"
+	[ "$(player_says)" = listening ]
 	migtool_start send send "$@" "${IMAGE:-$IMAGES/mixed}" unix:socket
 	migtool_wait send "$status" || {
 		echo "destination $script:"

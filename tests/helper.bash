@@ -219,6 +219,31 @@ mount_private() {
 	INSIDE=(nsenter --target "$(cat "$PEER_DIR/mount.pid")" "${user[@]}" --mount "--wdns=$PWD")
 }
 
+# player_up TOOL: the process `player` is there, a tool that plays one thing after the other at the other
+# end: python takes longer to start than to play, and a --timeout must not have to allow for that.
+player_up() {
+	[ -z "${PEER_PIDS[player]:-}" ] || return 0
+	mkfifo "$PEER_DIR/player.in" "$PEER_DIR/player.out"
+	"$TOOLS/$1" <"$PEER_DIR/player.in" >"$PEER_DIR/player.out" 2>"$PEER_DIR/player.err" 3>&- 4>&- &
+	peer_started player
+	exec 7>"$PEER_DIR/player.in" 8<"$PEER_DIR/player.out"
+	[ "$(player_says)" = ready ]
+}
+
+player_do() { # WORD...: what the tool reads
+	echo "$*" >&7
+}
+
+player_says() { # the next line of what it prints
+	local line
+	read -r -t 60 line <&8 && echo "$line"
+}
+
+# What it was told is done, and it has nothing to complain of.
+player_ended() {
+	[[ $(player_says) == ended* ]] && [ ! -s "$PEER_DIR/player.err" ]
+}
+
 make_image() { # [--seed N] [--size MIB] KIND OUT
 	"$TOOLS/make_image.py" "$@"
 }

@@ -163,9 +163,11 @@ try_cases() {
 	local name
 	for name in cut-plain-block-list cut-plain-page cut-plain-zero cut-plain-eos cut-plain-between \
 		cut-xbzrle-xbzrle cut-compress-compress cut-plain-device-state; do
+		player_up replay.py
 		recv_start recv unix:socket image --cap compress
-		"$TOOLS/replay.py" socket "$CASES/$name.stream" 3>&-
+		player_do socket "$CASES/$name.stream"
 		recv_wait recv 10
+		player_ended
 		[ ! -e image ] && [ ! -e image.part ]
 		rm -f socket
 	done
@@ -174,28 +176,30 @@ try_cases() {
 @test "a connection that stalls in the middle is given up after --timeout" {
 	local name
 	for name in cut-plain-block-list cut-plain-page cut-plain-between; do
+		player_up replay.py
 		recv_start recv unix:socket image --timeout 1
-		"$TOOLS/replay.py" --hold 20 socket "$CASES/$name.stream" 3>&- &
-		peer_started replay
+		player_do --hold 20 socket "$CASES/$name.stream"
 		recv_wait recv 30
+		grep -qF "error: nothing moved either way for 1 s" recv.err
 		[ ! -e image ] && [ ! -e image.part ]
-		wait_for_end replay
+		player_ended
 		rm -f socket
 	done
 }
 
 @test "multifd packets that are wrong are refused, and nothing is left" {
-	local name status rc bad=0
+	local name status words rc bad=0
 	unpack multifd-none.main
 	unpack multifd-none.channel-1
-	while read -r name status; do
+	player_up replay.py
+	while read -r name status words; do
 		recv_start recv unix:socket image --cap multifd --param multifd-channels=2 --timeout 1
-		"$TOOLS/replay.py" socket multifd-none.main multifd-none.channel-1 \
-			"$CASES/$name.channel" 3>&- >/dev/null
+		player_do socket multifd-none.main multifd-none.channel-1 "$CASES/$name.channel"
 		rc=0
 		wait_for_end recv || rc=$?
+		player_ended
 		if [[ ,$status, != *,$rc,* || -e image || -e image.part ]] ||
-			! grep -qF "error: " recv.err; then
+			! grep -F "error: " recv.err | grep -qF -- "$words"; then
 			echo "$name: ended with $rc instead of $status: $(head -c 500 recv.err)"
 			bad=1
 		fi

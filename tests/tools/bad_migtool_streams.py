@@ -47,15 +47,15 @@ def good():
 
 
 def greetings():
-    yield "greeting-magic", 2, "", m.frame(m.greeting(), magic=b"migtool\r") + m.GOOD
+    yield "greeting-magic", 2, 'begins with "migtool\\x0d"', m.frame(m.greeting(), magic=b"migtool\r") + m.GOOD
     yield "greeting-length", 12, "1048576", m.frame(m.greeting(), length=(1 << 20) + 1) + m.GOOD
     yield "greeting-length-huge", 12, "1048576", m.frame(m.greeting(), length=0xFFFFFFFF)
-    yield "greeting-empty", "2,12", "", m.frame(b"") + m.GOOD
-    yield "greeting-no-json", "2,12", "", m.frame(b"{" * 100) + m.GOOD
-    yield "greeting-deep-json", "2,12", "", m.frame(b"[" * 100000 + b"]" * 100000) + m.GOOD
-    yield "greeting-nul", "2,12", "", m.frame(b'{"version": 1, "session": "\\u0000"}') + m.GOOD
-    yield "greeting-array", "2,12", "", m.frame([1]) + m.GOOD
-    yield "greeting-key-twice", "2,12", "", m.frame(b'{"version": 1, "version": 1}') + m.GOOD
+    yield "greeting-empty", 2, "no JSON object", m.frame(b"") + m.GOOD
+    yield "greeting-no-json", 12, "more than 16 levels", m.frame(b"{" * 100) + m.GOOD
+    yield "greeting-deep-json", 12, "more than 16 levels", m.frame(b"[" * 100000 + b"]" * 100000) + m.GOOD
+    yield "greeting-nul", 2, "no JSON object (at byte 34)", m.frame(b'{"version": 1, "session": "\\u0000"}') + m.GOOD
+    yield "greeting-array", 2, "no JSON object", m.frame([1]) + m.GOOD
+    yield "greeting-key-twice", 2, "no JSON object (at byte 24)", m.frame(b'{"version": 1, "version": 1}') + m.GOOD
     yield "greeting-version", *greeted(2, "version 2, expected 1", version=2)
     yield "greeting-no-version", *greeted(2, "version", version=None)
     yield "greeting-version-text", *greeted("2,12", "version", version="1")
@@ -110,7 +110,7 @@ def elements():
     def stream(data):
         return GREETING + data
 
-    yield "element-magic", 2, "", stream(header(magic=b"QEVX") + m.GOOD)
+    yield "element-magic", 2, "magic is 0x51455658, expected 0x5145564d", stream(header(magic=b"QEVX") + m.GOOD)
     yield "element-unknown", 12, "0x55", stream(m.BEGIN + b"\x55")
     yield "element-device-section", 12, "0x04", stream(
         m.BEGIN + part(m.zero_run()) + last() + be(q.SECTION_FULL, 1))
@@ -120,7 +120,7 @@ def elements():
         m.HEAD + start(block_list(((BLOCK, m.SIZE), ("b", q.PAGE)))) + m.END)
     yield "element-part-first", 12, "section", stream(m.HEAD + part(m.zero_run()) + m.END)
     yield "element-footer", 12, "footer", stream(m.BEGIN + part(m.zero_run())[:-5] + footer(9) + m.END)
-    yield "element-no-last", 12, "", stream(m.BEGIN + part(m.zero_run()) + m.END[len(last()):])
+    yield "element-no-last", 12, "DIGEST before the memory did end", stream(m.BEGIN + part(m.zero_run()) + m.END[len(last()):])
     yield "element-part-behind-last", 12, "behind the last", stream(
         m.BEGIN + last() + part(m.run()) + m.END)
     yield "element-no-list", 12, "no list of blocks", stream(
@@ -131,9 +131,9 @@ def elements():
     yield "element-no-digest", 12, "digest", stream(
         m.BEGIN + part(m.zero_run()) + last() + b"\0" + be(q.VMDESCRIPTION, 1) + be(0, 4))
     yield "command-unknown", 12, "0x4fff", stream(m.BEGIN + m.command(0x4FFF, b"abc") + m.END)
-    yield "command-qemu", "4,12", "", stream(m.BEGIN + m.command(3, bytes(16)) + m.END)
+    yield "command-qemu", 4, "command 3 (POSTCOPY_ADVISE) of 16 bytes", stream(m.BEGIN + m.command(3, bytes(16)) + m.END)
     yield "command-commit-early", 12, "COMMIT", stream(m.BEGIN + m.command(m.COMMIT) + m.END)
-    yield "command-huge", 12, "", stream(m.BEGIN + m.command(m.DEVICE_STATE, length=0xFFFFFFF0))
+    yield "command-huge", 12, "4294967280 bytes, at most 1048576", stream(m.BEGIN + m.command(m.DEVICE_STATE, length=0xFFFFFFF0))
     yield "command-digest-length", 12, "DIGEST has 39 bytes", stream(
         m.BEGIN + part(m.zero_run()) + last() + m.command(m.DIGEST, bytes(39)))
     yield "command-digest-early", 12, "before the memory did end", stream(

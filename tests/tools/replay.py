@@ -3,15 +3,18 @@
 """Plays captured streams to a listener, as a QEMU source would.
 
 replay.py [--hold SECONDS] ADDRESS MAIN [CHANNEL]...
+replay.py                       plays what it reads: such arguments, a line each
 
 ADDRESS is a UNIX socket's path or HOST:PORT. MAIN and the CHANNELs are files, each for a connection
 of its own, main first. Each connection is closed for writing when its file is through; --hold
 leaves all open for so long at most. What comes back on the main connection is printed in hex. A
-listener that closes early is no failure of ours.
+listener that closes early is no failure of ours. The second way prints "ready", and "ended" before what
+came back: python has started by then.
 """
 
 import argparse
 import socket
+import sys
 import threading
 import time
 
@@ -56,17 +59,26 @@ def main():
     parser.add_argument("--hold", type=float, default=0)
     parser.add_argument("address")
     parser.add_argument("file", nargs="+")
-    args = parser.parse_args()
+    if len(sys.argv) > 1:
+        print(replay(parser.parse_args()))
+        return
+    print("ready", flush=True)
+    for line in sys.stdin:
+        print("ended", replay(parser.parse_args(line.split())), flush=True)
+
+
+def replay(args):
     connections = [(connect(args.address), path) for path in args.file]
     threads = [threading.Thread(target=play, args=(sock, path, args.hold))
                for sock, path in connections]
     for thread in threads:
         thread.start()
-    print(answer(connections[0][0], args.hold).hex())
+    back = answer(connections[0][0], args.hold).hex()
     for sock, _ in connections:
         sock.close()
     for thread in threads:
         thread.join()
+    return back
 
 
 if __name__ == "__main__":
