@@ -12,8 +12,9 @@
 
 #include <string.h>
 
-#define DESCRIPTION_MAX (32u << 20)
-#define DEPTH_MAX	64
+#define DESCRIPTION_HEAD 6 /* EOF, 06, be32 length */
+#define DESCRIPTION_MAX	 (32u << 20)
+#define DEPTH_MAX	 64
 
 /* idstr, instance 0, version 1; be32 size and the name, NUL-padded to 100 bytes, stand behind it */
 static const char state_head[] = "\x0bglobalstate\0\0\0\0\0\0\0\1";
@@ -88,7 +89,9 @@ static void begin_candidate(struct blob *b)
 
 	if (len > DESCRIPTION_MAX || b->n == sizeof(b->one) / sizeof(b->one[0]))
 		return;
-	b->one[b->n++] = (struct blob_description){ .end = b->len - 1 + len, .depth = 1 };
+	b->one[b->n++] = (struct blob_description){ .start = b->len - DESCRIPTION_HEAD - 1,
+						    .end = b->len - 1 + len,
+						    .depth = 1 };
 }
 
 static void take_byte(struct blob *b, uint8_t c)
@@ -105,13 +108,34 @@ static void take_byte(struct blob *b, uint8_t c)
 		(uint8_t)(b->eofs << 1 | (c == WIRE_EOF && (b->last >> 40 & 0xff) == WIRE_FOOTER));
 }
 
-bool blob_complete(const struct blob *b)
+/* An empty one counts only behind a footer, or six zero-ish bytes would do. */
+static bool ends_with_empty(const struct blob *b)
+{
+	return b->eofs >> 5 & 1 && (b->last & UINT64_C(0xffffffffff)) == UINT64_C(0x0600000000);
+}
+
+static const struct blob_description *description(const struct blob *b)
 {
 	for (unsigned i = 0; i < b->n; i++)
 		if (b->one[i].end == b->len && b->one[i].depth == 0)
-			return true;
-	/* an empty one counts only behind a footer, or six zero-ish bytes would do */
-	return b->eofs >> 5 & 1 && (b->last & UINT64_C(0xffffffffff)) == UINT64_C(0x0600000000);
+			return &b->one[i];
+	return NULL;
+}
+
+bool blob_complete(const struct blob *b)
+{
+	return description(b) || ends_with_empty(b);
+}
+
+uint64_t blob_sections(const struct blob *b)
+{
+	const struct blob_description *d = description(b);
+
+	if (d)
+		return d->start;
+	if (ends_with_empty(b))
+		return b->len - DESCRIPTION_HEAD;
+	return blob_ends_with_eof(b) ? b->len - 1 : 0;
 }
 
 bool blob_ends_with_eof(const struct blob *b)

@@ -18,7 +18,7 @@
 
 /* A description that has begun: JSON read so far. */
 struct blob_description {
-	uint64_t end;	     /* of the blob, if it is one */
+	uint64_t start, end; /* of EOF before it, and of the blob, if it is one */
 	uint64_t kinds;	     /* a bit a level: 1 in an array, 0 in an object */
 	unsigned depth;	     /* 0: the object is closed */
 	bool string, escape; /* inside "...", behind a backslash */
@@ -44,6 +44,12 @@ bool blob_complete(const struct blob *b);
 
 /* Do they end with a section's footer and EOF (a machine that suppresses the description)? */
 bool blob_ends_with_eof(const struct blob *b);
+
+/*
+ * How many bytes of sections stand before the end of what was fed: EOF and the description. 0: it
+ * is no whole device state.
+ */
+uint64_t blob_sections(const struct blob *b);
 
 /* The guest's run state out of the globalstate section, "" if there is none. */
 void blob_run_state(const struct blob *b, char out[104]);

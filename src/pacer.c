@@ -60,6 +60,32 @@ static double take_locked(struct pacer *p, uint64_t n)
 	return p->tokens < 0 ? -p->tokens / (double)p->rate : 0;
 }
 
+static int to_ms(double s)
+{
+	return s > INT_MAX / 1000 ? INT_MAX : (int)(s * 1000);
+}
+
+void pacer_charge(struct pacer *p, uint64_t n)
+{
+	if (!p->rate)
+		return;
+	pthread_mutex_lock(&p->lock);
+	take_locked(p, n);
+	pthread_mutex_unlock(&p->lock);
+}
+
+int pacer_owed_ms(struct pacer *p)
+{
+	double s;
+
+	if (!p->rate)
+		return 0;
+	pthread_mutex_lock(&p->lock);
+	s = take_locked(p, 0);
+	pthread_mutex_unlock(&p->lock);
+	return to_ms(s);
+}
+
 int pacer_take(struct pacer *p, uint64_t n, struct cancel *c, struct error *err)
 {
 	double s;
@@ -72,6 +98,5 @@ int pacer_take(struct pacer *p, uint64_t n, struct cancel *c, struct error *err)
 	/* Less than a millisecond stays a debt for the next one to sleep off. */
 	if (s < 0.001)
 		return 0;
-	return cancel_wait(c, -1, 0, s > INT_MAX / 1000 ? INT_MAX : (int)(s * 1000), err) < 0 ? -1
-											      : 0;
+	return cancel_wait(c, -1, 0, to_ms(s), err) < 0 ? -1 : 0;
 }

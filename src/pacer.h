@@ -23,4 +23,11 @@ size_t pacer_chunk(const struct pacer *p);
 /* Accounts for n bytes and sleeps (cancellable) until they were allowed. */
 int pacer_take(struct pacer *p, uint64_t n, struct cancel *c, struct error *err);
 
+/*
+ * The same in two steps, for who has something better to do than to sleep: how long nothing more
+ * should be taken (milliseconds, 0: not at all), and accounting for n bytes that were.
+ */
+int pacer_owed_ms(struct pacer *p);
+void pacer_charge(struct pacer *p, uint64_t n);
+
 #endif

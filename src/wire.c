@@ -257,6 +257,14 @@ int wire_put_command(struct stream *s, uint16_t cmd, const void *payload, uint32
 	return stream_write(s, payload, len, err);
 }
 
+int wire_put_ping(struct stream *s, uint32_t value, struct error *err)
+{
+	uint8_t bytes[4];
+
+	put_be32(bytes, value);
+	return wire_put_command(s, MIG_CMD_PING, bytes, sizeof(bytes), err);
+}
+
 int wire_get_command(struct stream *s, struct wire_command *c, struct error *err)
 {
 	uint16_t len;

@@ -83,6 +83,16 @@ enum wire_cmd {
 	MIG_CMD_COMPARED = 0x4007,     /* be64: no more is wanted, so many bytes will travel */
 };
 
+/* PING's values: any would do, these are QEMU's. */
+enum wire_ping {
+	WIRE_PING_START = 1,
+	WIRE_PING_SWITCH = 2,  /* postcopy: before the package */
+	WIRE_PING_PACKAGE = 3, /* in it, before RUN */
+	WIRE_PING_PUSH = 4,    /* behind it */
+};
+
+int wire_put_ping(struct stream *s, uint32_t value, struct error *err);
+
 #define WIRE_OURS  0x4000
 #define WIRE_PIECE (1u << 20) /* the most that one of our commands or messages may carry */
 

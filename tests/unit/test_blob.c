@@ -323,6 +323,28 @@ static void hostile_run_state(void)
 	CHECK(strlen(state) == 100);
 }
 
+static void sections_before_the_end(void)
+{
+	struct blob b = { 0 };
+	uint64_t sections;
+
+	feed_device(&b);
+	sections = b.len;
+	CHECK(blob_sections(&b) == 0);
+	FEED(&b, "\0");
+	CHECK(blob_sections(&b) == sections);
+	FEED(&b, "\6\0\0\0");
+	CHECK(blob_sections(&b) == 0);
+	FEED(&b, "\0");
+	CHECK(blob_sections(&b) == sections);
+	memset(&b, 0, sizeof(b));
+	feed_device(&b);
+	feed_description(&b, "{\"devices\": []}");
+	CHECK(blob_sections(&b) == sections);
+	FEED(&b, "x");
+	CHECK(blob_sections(&b) == 0);
+}
+
 static const struct test_case cases[] = {
 	{ "a description ends it, at its last byte and no earlier", ends_with_a_description },
 	{ "an empty description ends it behind a footer", empty_description },
@@ -333,6 +355,7 @@ static const struct test_case cases[] = {
 	{ "a slow search finds the same ends in hostile bytes", hostile_bytes },
 	{ "a candidate at every turn costs no more than other bytes", many_candidates },
 	{ "no more than 256 MiB are taken", limit },
+	{ "its sections end before EOF", sections_before_the_end },
 	{ "the run state is found", run_state },
 	{ "wherever it is cut", run_state_in_pieces },
 	{ "a run state of other bytes than letters is none", hostile_run_state },

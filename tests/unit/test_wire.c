@@ -5,6 +5,7 @@
 #include "byteorder.h"
 #include "wire-greet.h"
 #include "wire-multifd.h"
+#include "wire-postcopy.h"
 #include "wire-ram.h"
 #include "wire-return.h"
 #include "wire.h"
@@ -461,6 +462,108 @@ static void what_is_no_greeting_is_quoted(void)
 	close_pipe();
 }
 
+static size_t read_command(struct wire_command *c, uint8_t *payload, size_t max)
+{
+	struct error err;
+	uint8_t type;
+
+	CHECK(!stream_flush(&io.w, &err) && !stream_get_u8(&io.r, &type, &err) &&
+	      type == WIRE_COMMAND && !wire_get_command(&io.r, c, &err));
+	CHECK(c->len <= max && !stream_read(&io.r, payload, c->len, &err));
+	return c->len;
+}
+
+static void postcopys_commands_come_back(void)
+{
+	static const struct extent ranges[] = { { 0x10000, 0x60000 }, { 0xfb6000, 0x4a000 } };
+	static const uint8_t bytes[] = "\0\6pc.ram\0\0\0\0\0\0\1\0\0\0\0\0\0\0\6\0\0"
+				       "\0\0\0\0\0\xfb\x60\0\0\0\0\0\0\4\xa0\0";
+	struct postcopy_advice a = { 0x201000, 4096 }, b;
+	struct postcopy_discard d;
+	struct wire_command c;
+	struct error err;
+	uint8_t p[512];
+	size_t len;
+
+	REQUIRE(open_pipe());
+	CHECK(!postcopy_put_advise(&io.w, &a, &err));
+	len = read_command(&c, p, sizeof(p));
+	CHECK(c.cmd == MIG_CMD_POSTCOPY_ADVISE && !postcopy_advise_unpack(p, len, &b, &err));
+	CHECK(b.host_pages == 0x201000 && b.target_page == 4096);
+	CHECK(!postcopy_put_discard(&io.w, "pc.ram", ranges, 2, &err));
+	len = read_command(&c, p, sizeof(p));
+	CHECK(c.cmd == MIG_CMD_POSTCOPY_RAM_DISCARD && len == 0x29);
+	CHECK(len == sizeof(bytes) - 1 && !memcmp(p, bytes, len)); /* as a QEMU says it */
+	REQUIRE(!postcopy_discard_unpack(p, len, &d, &err));
+	CHECK_STR(d.block, "pc.ram");
+	CHECK(d.n == 2 && postcopy_discard_range(&d, 1).offset == 0xfb6000 &&
+	      postcopy_discard_range(&d, 1).len == 0x4a000);
+	CHECK(!postcopy_put_packaged(&io.w, 0x346b, &err));
+	len = read_command(&c, p, sizeof(p));
+	CHECK(c.cmd == MIG_CMD_PACKAGED && len == 4 && get_be32(p) == 0x346b);
+	close_pipe();
+}
+
+static void bad_commands_of_postcopy_are_refused(void)
+{
+	uint8_t p[64] = { 0, 6, 'p', 'c', '.', 'r', 'a', 'm', 0 };
+	struct postcopy_discard d;
+	struct postcopy_advice a;
+	struct error err;
+
+	CHECK(!postcopy_discard_unpack(p, 25, &d, &err));
+	CHECK(postcopy_discard_unpack(p, 24, &d, &err) == -1 && err.status == ST_DATA);
+	CHECK(postcopy_discard_unpack(p, 9, &d, &err) == -1);
+	CHECK(postcopy_discard_unpack(p, 0, &d, &err) == -1);
+	p[8] = 'x';
+	CHECK(postcopy_discard_unpack(p, 25, &d, &err) == -1);
+	p[8] = 0;
+	p[3] = 0;
+	CHECK(postcopy_discard_unpack(p, 25, &d, &err) == -1);
+	p[3] = 'c';
+	p[0] = 1;
+	CHECK(postcopy_discard_unpack(p, 25, &d, &err) == -1);
+	p[0] = 0;
+	p[1] = 255;
+	CHECK(postcopy_discard_unpack(p, 25, &d, &err) == -1);
+	p[1] = 0; /* an empty name */
+	CHECK(postcopy_discard_unpack(p + 6, 0, &d, &err) == -1);
+	put_be64(p, 4096);
+	put_be64(p + 8, 4096);
+	CHECK(!postcopy_advise_unpack(p, 16, &a, &err));
+	CHECK(postcopy_advise_unpack(p, 15, &a, &err) == -1);
+	put_be64(p + 8, 4097);
+	CHECK(postcopy_advise_unpack(p, 16, &a, &err) == -1);
+	put_be64(p + 8, 4096);
+	put_be64(p, 0);
+	CHECK(postcopy_advise_unpack(p, 16, &a, &err) == -1);
+}
+
+static void requests_for_pages_come_back(void)
+{
+	struct rp_message m = { .type = RP_REQ_PAGES };
+	struct page_request r = { 0 };
+	struct error err;
+
+	m.len = (uint32_t)page_request_pack(NULL, 0x57000, 4096, m.payload);
+	CHECK(m.len == 12);
+	CHECK(page_request_unpack(&m, &r, &err) == -1 && err.status == ST_DATA);
+	m.type = RP_REQ_PAGES_ID;
+	m.len = (uint32_t)page_request_pack("pc.ram", 0xc1000, 8192, m.payload);
+	CHECK(m.len == 0x13 && !page_request_unpack(&m, &r, &err));
+	CHECK_STR(r.block, "pc.ram");
+	CHECK(r.offset == 0xc1000 && r.len == 8192);
+	m.len--;
+	CHECK(page_request_unpack(&m, &r, &err) == -1);
+	m.type = RP_REQ_PAGES;
+	m.len = (uint32_t)page_request_pack(NULL, 0x57000, 4096, m.payload);
+	CHECK(!page_request_unpack(&m, &r, &err) && r.offset == 0x57000 && r.len == 4096);
+	CHECK_STR(r.block, "pc.ram");
+	m.type = RP_REQ_PAGES_ID;
+	m.len = (uint32_t)page_request_pack("p\x1b[31m", 0, 4096, m.payload);
+	CHECK(page_request_unpack(&m, &r, &err) == -1);
+}
+
 static const struct test_case cases[] = {
 	{ "a configuration comes back", a_configuration_comes_back },
 	{ "the document's header is read", the_documents_header_is_read },
@@ -471,6 +574,9 @@ static const struct test_case cases[] = {
 	{ "a version 2 header comes back", a_version_2_header_comes_back },
 	{ "return messages come back", return_messages_come_back },
 	{ "bad return messages are refused", bad_return_messages_are_refused },
+	{ "postcopy's commands come back", postcopys_commands_come_back },
+	{ "bad commands of postcopy are refused", bad_commands_of_postcopy_are_refused },
+	{ "requests for pages come back", requests_for_pages_come_back },
 	{ "a reason travels with its hint", a_reason_travels_with_its_hint },
 	{ "a greeting comes back", a_greeting_comes_back },
 	{ "bad greetings are refused", bad_greetings_are_refused },

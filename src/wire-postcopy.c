@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "wire-postcopy.h"
+
+#include "byteorder.h"
+#include "wire.h"
+
+#include <string.h>
+
+#define PAIR	     16
+#define REQUEST_HEAD 12
+
+static bool is_page_size(uint64_t size)
+{
+	return size >= 4096 && !(size & (size - 1));
+}
+
+int postcopy_put_advise(struct stream *s, const struct postcopy_advice *a, struct error *err)
+{
+	uint8_t bytes[POSTCOPY_ADVISE_LEN];
+
+	put_be64(bytes, a->host_pages);
+	put_be64(bytes + 8, a->target_page);
+	return wire_put_command(s, MIG_CMD_POSTCOPY_ADVISE, bytes, sizeof(bytes), err);
+}
+
+int postcopy_advise_unpack(const uint8_t *in, size_t len, struct postcopy_advice *a,
+			   struct error *err)
+{
+	if (len != POSTCOPY_ADVISE_LEN)
+		return err_set(err, ST_DATA, "POSTCOPY_ADVISE has %zu bytes, expected %d", len,
+			       POSTCOPY_ADVISE_LEN);
+	a->host_pages = get_be64(in);
+	a->target_page = get_be64(in + 8);
+	if (is_page_size(a->target_page) && a->host_pages && !(a->host_pages & 4095))
+		return 0;
+	return err_set(err, ST_DATA,
+		       "POSTCOPY_ADVISE: page sizes 0x%llx on the host, 0x%llx in the guest",
+		       (unsigned long long)a->host_pages, (unsigned long long)a->target_page);
+}
+
+/* ---- DISCARD ---- */
+
+int postcopy_put_discard(struct stream *s, const char *block, const struct extent *ranges,
+			 unsigned n, struct error *err)
+{
+	uint8_t bytes[2 + 255 + 1 + POSTCOPY_RANGES_MAX * PAIR];
+	size_t name = strlen(block), at;
+
+	bytes[0] = 0; /* its version */
+	bytes[1] = (uint8_t)name;
+	memcpy(bytes + 2, block, name);
+	at = 2 + name;
+	bytes[at++] = 0;
+	for (unsigned i = 0; i < n; i++, at += PAIR) {
+		put_be64(bytes + at, ranges[i].offset);
+		put_be64(bytes + at + 8, ranges[i].len);
+	}
+	return wire_put_command(s, MIG_CMD_POSTCOPY_RAM_DISCARD, bytes, (uint32_t)at, err);
+}
+
+static int take_name(const uint8_t *in, size_t len, char name[256], struct error *err)
+{
+	if (!len || memchr(in, '\0', len))
+		return err_set(err, ST_DATA, "a block name is empty, or has a NUL byte in it");
+	memcpy(name, in, len);
+	name[len] = '\0';
+	return wire_check_text("the block name", name, err);
+}
+
+int postcopy_discard_unpack(const uint8_t *in, size_t len, struct postcopy_discard *d,
+			    struct error *err)
+{
+	size_t name, pairs;
+
+	if (len < POSTCOPY_DISCARD_MIN || in[0])
+		return err_set(err, ST_DATA, "POSTCOPY_RAM_DISCARD of %zu bytes, version %u", len,
+			       len ? in[0] : 0);
+	name = in[1];
+	if (3 + name + PAIR > len || in[2 + name] || (len - 3 - name) % PAIR)
+		return err_set(err, ST_DATA,
+			       "POSTCOPY_RAM_DISCARD of %zu bytes with a name of %zu bytes is "
+			       "malformed",
+			       len, name);
+	if (take_name(in + 2, name, d->block, err))
+		return err_prefix(err, "POSTCOPY_RAM_DISCARD");
+	pairs = (len - 3 - name) / PAIR;
+	d->pairs = in + 3 + name;
+	d->n = (unsigned)pairs;
+	return 0;
+}
+
+struct extent postcopy_discard_range(const struct postcopy_discard *d, unsigned i)
+{
+	const uint8_t *p = d->pairs + (size_t)i * PAIR;
+
+	return (struct extent){ get_be64(p), get_be64(p + 8) };
+}
+
+/* ---- PACKAGED ---- */
+
+int postcopy_put_packaged(struct stream *s, uint32_t len, struct error *err)
+{
+	uint8_t bytes[4];
+
+	put_be32(bytes, len);
+	return wire_put_command(s, MIG_CMD_PACKAGED, bytes, sizeof(bytes), err);
+}
+
+/* ---- requests ---- */
+
+int page_request_unpack(const struct rp_message *m, struct page_request *r, struct error *err)
+{
+	r->offset = get_be64(m->payload);
+	r->len = get_be32(m->payload + 8);
+	if (m->type == RP_REQ_PAGES_ID) {
+		size_t n = m->payload[REQUEST_HEAD];
+
+		if (m->len != REQUEST_HEAD + 1 + n)
+			return err_set(err, ST_DATA,
+				       "REQ_PAGES_ID of %u bytes with a name of %zu bytes", m->len,
+				       n);
+		return take_name(m->payload + REQUEST_HEAD + 1, n, r->block, err);
+	}
+	if (r->block[0])
+		return 0;
+	return err_set(err, ST_DATA, "REQ_PAGES before any request that names a block");
+}
+
+size_t page_request_pack(const char *block, uint64_t offset, uint32_t len,
+			 uint8_t out[PAGE_REQUEST_MAX])
+{
+	size_t n = block ? strlen(block) : 0;
+
+	put_be64(out, offset);
+	put_be32(out + 8, len);
+	if (!block)
+		return REQUEST_HEAD;
+	out[REQUEST_HEAD] = (uint8_t)n;
+	memcpy(out + REQUEST_HEAD + 1, block, n);
+	return REQUEST_HEAD + 1 + n;
+}

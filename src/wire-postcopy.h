@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * What postcopy says, in both directions: the payloads of POSTCOPY_ADVISE, POSTCOPY_RAM_DISCARD and
+ * PACKAGED, and of the return path's REQ_PAGES and REQ_PAGES_ID.
+ *
+ * Source: QEMU 7.2, migration/savevm.c, migration/migration.c.
+ */
+#ifndef MIGTOOL_WIRE_POSTCOPY_H
+#define MIGTOOL_WIRE_POSTCOPY_H
+
+#include "image.h"
+#include "wire-return.h"
+
+#define POSTCOPY_ADVISE_LEN  16
+#define POSTCOPY_RANGES_MAX  12 /* a QEMU sends no more in one DISCARD; takes any number */
+#define POSTCOPY_DISCARD_MIN 20
+
+/* Both have to be those of the destination. */
+struct postcopy_advice {
+	uint64_t host_pages;  /* all blocks' host page sizes, or-ed */
+	uint64_t target_page; /* bytes */
+};
+
+int postcopy_put_advise(struct stream *s, const struct postcopy_advice *a, struct error *err);
+/* ST_DATA: another length, or sizes that cannot be. */
+int postcopy_advise_unpack(const uint8_t *in, size_t len, struct postcopy_advice *a,
+			   struct error *err);
+
+/* n is 1 to POSTCOPY_RANGES_MAX. */
+int postcopy_put_discard(struct stream *s, const char *block, const struct extent *ranges,
+			 unsigned n, struct error *err);
+
+/* A DISCARD's payload, taken apart; the ranges are still to be checked against the block. */
+struct postcopy_discard {
+	char block[256];
+	const uint8_t *pairs; /* in the payload */
+	unsigned n;	      /* at least 1 */
+};
+
+int postcopy_discard_unpack(const uint8_t *in, size_t len, struct postcopy_discard *d,
+			    struct error *err);
+struct extent postcopy_discard_range(const struct postcopy_discard *d, unsigned i);
+
+/* PACKAGED's head; `len` bytes of elements have to follow. */
+int postcopy_put_packaged(struct stream *s, uint32_t len, struct error *err);
+
+/* A destination's wish. REQ_PAGES names no block: it is the one of the request before. */
+struct page_request {
+	char block[256]; /* "": none was ever named */
+	uint64_t offset;
+	uint32_t len;
+};
+
+/*
+ * One REQ_PAGES or REQ_PAGES_ID into *r, which keeps the block from one call to the next. ST_DATA:
+ * a malformed name, or none so far. Offset and length are the caller's to check.
+ */
+int page_request_unpack(const struct rp_message *m, struct page_request *r, struct error *err);
+/* The other way round: `block` NULL for the block of the request before. Returns the length. */
+#define PAGE_REQUEST_MAX 268
+size_t page_request_pack(const char *block, uint64_t offset, uint32_t len,
+			 uint8_t out[PAGE_REQUEST_MAX]);
+
+#endif
