@@ -18,7 +18,7 @@ static const char *nothing_runs(const struct check_input *in)
 /* Only when newly set: the check costs, and what runs already has passed it. */
 static const char *postcopy_host(const struct check_input *in)
 {
-	if (in->role != ROLE_DESTINATION || !newly_on(in, CAP_POSTCOPY_RAM))
+	if (in->role != ROLE_DESTINATION || in->stores || !newly_on(in, CAP_POSTCOPY_RAM))
 		return NULL;
 	return in->host->postcopy_host ? NULL : in->host->postcopy_reason;
 }
@@ -79,6 +79,20 @@ static const char *multi_channel(const struct check_input *in)
 static const char *back_channel(const struct check_input *in)
 {
 	return in->one_way && in->peer_qemu ? "this transport carries nothing back" : NULL;
+}
+
+static const char *postcopy_peer(const struct check_input *in)
+{
+	return in->role == ROLE_DESTINATION || in->peer_qemu
+		       ? NULL
+		       : "not built yet between two migtools, only with a QEMU (--peer qemu)";
+}
+
+static const char *preempt_tls(const struct check_input *in)
+{
+	return in->role == ROLE_DESTINATION && params_tls(in->params)
+		       ? "not built yet: a second connection with TLS at the destination"
+		       : NULL;
 }
 
 static const char *zero_copy_kernel(const struct check_input *in)
@@ -166,15 +180,16 @@ const struct check_rule check_rules[] = {
 	/* ours. QEMU refuses the first one from 8.2 on; 8.1 takes it and makes no deltas */
 	EXCLUDES(OURS, MULTIFD, XBZRLE, "pages on multifd's channels are never deltas"),
 	TEST(OURS, RETURN_PATH, back_channel, "leave it off, or use a transport with two ways"),
+	TEST(OURS, POSTCOPY_RAM, back_channel, "use a transport with two ways"),
+	TEST(OURS, POSTCOPY_RAM, postcopy_peer, "--cap postcopy-ram=off"),
+	TEST(OURS, POSTCOPY_PREEMPT, preempt_tls, "leave it off on both ends"),
 	TEST(OURS, ZERO_COPY_SEND, zero_copy_kernel, "--cap zero-copy-send=off"),
 	TEST(OURS, ZERO_COPY_SEND, zero_copy_transport, "use tcp:, or leave it off"),
-	NOT_BUILT(OURS, POSTCOPY_RAM),
 	NOT_BUILT(OURS, RELEASE_RAM),
 	NOT_BUILT(OURS, PAUSE_BEFORE_SWITCHOVER),
 	NOT_BUILT(OURS, DIRTY_BITMAPS),
 	NOT_BUILT(OURS, POSTCOPY_BLOCKTIME),
 	NOT_BUILT(OURS, BACKGROUND_SNAPSHOT),
-	NOT_BUILT(OURS, POSTCOPY_PREEMPT),
 	NOT_BUILT(OURS, SWITCHOVER_ACK),
 	NOT_BUILT(OURS, MAPPED_RAM),
 	{ .kind = RULE_ALWAYS },

@@ -40,6 +40,7 @@ struct check_input {
 	bool multi_channel;	/* the transport can open more than one connection */
 	bool copies;		/* the transport has no MSG_ZEROCOPY */
 	bool one_way;		/* the transport carries nothing back */
+	bool stores;		/* a destination where nothing runs: memory is only kept */
 	bool peer_qemu;		/* the other end is a real QEMU; false: a migtool or not known */
 };
 

@@ -39,5 +39,6 @@ int dialect_for_qemu(struct dialect *d, const char *machine, const char *version
 	}
 	/* multifd-flush-after-each-section is forced on for machine types up to 8.0 */
 	d->flush_word = v >= 801;
+	d->preempt_late = v >= 800;
 	return 0;
 }

@@ -9,10 +9,11 @@
 #include "error.h"
 
 struct dialect {
-	bool migtool;	 /* greeted; our commands and return messages are understood */
-	bool runs;	 /* RAM_RUN, RAM_ZERO_RUN */
-	bool multifd2;	 /* multifd header version 2 */
-	bool flush_word; /* multifd's barrier is RAM_MULTIFD_FLUSH, not every EOS */
+	bool migtool;	   /* greeted; our commands and return messages are understood */
+	bool runs;	   /* RAM_RUN, RAM_ZERO_RUN */
+	bool multifd2;	   /* multifd header version 2 */
+	bool flush_word;   /* multifd's barrier is RAM_MULTIFD_FLUSH, not every EOS */
+	bool preempt_late; /* postcopy-preempt's connection comes at the switch (8.0) */
 };
 
 /*

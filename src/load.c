@@ -266,11 +266,11 @@ static int qemu_command(struct target *t, const struct wire_command *c, struct e
 		return answer_ping(t, err);
 	if (c->cmd == MIG_CMD_SWITCHOVER_START)
 		return 0;
+	if (load_postcopy_takes(c->cmd) && !t->ss->dialect.migtool)
+		return load_postcopy_command(t, c, err);
 	err_set(err, ST_UNSUPPORTED, "command %u (%s) of %u bytes cannot be followed", c->cmd,
 		wire_command_name(c->cmd), c->len);
-	if (c->cmd == MIG_CMD_POSTCOPY_ADVISE)
-		err_hint(err, "switch postcopy-ram and dirty-bitmaps off on the source");
-	else if (c->cmd == MIG_CMD_ENABLE_COLO)
+	if (c->cmd == MIG_CMD_ENABLE_COLO)
 		err_hint(err, "switch x-colo off on the source");
 	return -1;
 }
@@ -502,7 +502,8 @@ static int take_eof(struct target *t, struct error *err)
 		return err_set(err, ST_DATA, "the stream ends before the memory did");
 	if (t->ss->dialect.migtool && !t->have_digest)
 		return err_set(err, ST_DATA, "the stream ends without a digest");
-	return skip_description(t, err);
+	/* behind postcopy there is none, and the source waits for SHUT */
+	return t->postcopy == POSTCOPY_RUNNING ? 0 : skip_description(t, err);
 }
 
 static int unexpected(uint8_t type, struct error *err)
@@ -525,7 +526,7 @@ static int take_element(struct target *t, struct error *err)
 	case WIRE_COMMAND:
 		return take_command(t, err);
 	case WIRE_SECTION_FULL:
-		if (t->ss->dialect.migtool)
+		if (t->ss->dialect.migtool || t->postcopy == POSTCOPY_RUNNING)
 			return unexpected(type, err);
 		if (!t->start_done) {
 			err_set(err, ST_UNSUPPORTED, "a device's state comes before the memory");

@@ -167,6 +167,17 @@ static int set_retry(struct config *cfg, const struct option_row *row, const cha
 	return 0;
 }
 
+static int set_postcopy_after(struct config *cfg, const struct option_row *row, const char *value,
+			      struct error *err)
+{
+	uint64_t v;
+
+	if (units_parse_u64(value, &v) || v > 100)
+		return bad_value(row, value, "per cent of the memory, 0 to 100", err);
+	cfg->postcopy_after = (unsigned)v;
+	return 0;
+}
+
 static int set_ready_fd(struct config *cfg, const struct option_row *row, const char *value,
 			struct error *err)
 {
@@ -264,6 +275,9 @@ const struct option_row option_table[] = {
 	  .set = set_flag, FIELD(resume) },
 	{ "--retry", NULL, ARG_REQUIRED, "N", MOVE, 0, GROUP_TRAVEL,
 	  "when the link dies, go on by itself, at most N times", .set = set_retry, FIELD(retry) },
+	{ "--postcopy-after", NULL, ARG_REQUIRED, "PERCENT", SEND, 0, GROUP_TRAVEL,
+	  "with postcopy-ram: let the guest go on there once so much was sent (0); 100: on SIGUSR2",
+	  .set = set_postcopy_after },
 	{ "--device-state", NULL, ARG_REQUIRED, "FILE", MOVE, 0, GROUP_TRAVEL,
 	  "an opaque file that travels beside the memory", .set = set_text, FIELD(device_state) },
 	{ "--dry-run", "-n", ARG_NONE, NULL, SEND, 0, GROUP_TRAVEL,
@@ -379,7 +393,6 @@ const struct option_row option_table[] = {
 	LATER("--uffd-socket", NULL, ARG_REQUIRED),
 	LATER("--push", NULL, ARG_REQUIRED),
 	LATER("--on-loss", NULL, ARG_REQUIRED),
-	LATER("--postcopy-after", NULL, ARG_REQUIRED),
 	LATER("--continue-fd", NULL, ARG_REQUIRED),
 	LATER("--record", NULL, ARG_REQUIRED),
 	LATER("--prefetch", NULL, ARG_REQUIRED),

@@ -10,7 +10,6 @@
 #include <string.h>
 
 #define NOT_LIVE	   "a static image has no guest to slow down, stop or announce"
-#define NO_POSTCOPY	   "not built yet: postcopy"
 #define NO_BLOCK	   "not built yet: block devices in the stream"
 #define CAME_WITH(version) "not built yet: came with QEMU " version
 #define ANY		   UINT64_MAX
@@ -93,7 +92,8 @@ const struct param_info param_table[PARAM__MAX] = {
 	[PARAM_XBZRLE_CACHE_SIZE] = SIZE("xbzrle-cache-size", "2.11", "bytes", 1, 64 << 20, ACT,
 					 "the source's copies of pages sent, for deltas"),
 	[PARAM_MAX_POSTCOPY_BANDWIDTH] =
-		SIZE("max-postcopy-bandwidth", "3.0", "bytes/s", 0, 0, REFUSED, NO_POSTCOPY),
+		SIZE("max-postcopy-bandwidth", "3.0", "bytes/s", 0, 0, ACT,
+		     "what the source pushes at most in postcopy; 0: no limit"),
 	[PARAM_BLOCK_BITMAP_MAPPING] = STR("block-bitmap-mapping", "5.2", REFUSED, NO_BLOCK),
 	[PARAM_X_VCPU_DIRTY_LIMIT_PERIOD] =
 		INT("x-vcpu-dirty-limit-period", "8.1", "ms", 1, 1000, 1000, INERT, NOT_LIVE),

@@ -137,6 +137,12 @@ static inline uint64_t params_max_bandwidth(const struct params *p)
 	return p->num[PARAM_MAX_BANDWIDTH];
 }
 
+/* Likewise, of the pages that nobody has asked for. */
+static inline uint64_t params_max_postcopy_bandwidth(const struct params *p)
+{
+	return p->num[PARAM_MAX_POSTCOPY_BANDWIDTH];
+}
+
 static inline uint64_t params_xbzrle_cache_size(const struct params *p)
 {
 	return p->num[PARAM_XBZRLE_CACHE_SIZE];

@@ -79,13 +79,13 @@ static json_t *ram(const struct report *r)
 		{ "dirty-bytes-rate", 0 },
 		{ "dirty-sync-count", s->dirty_sync_count },
 		{ "dirty-sync-missed-zero-copy", s->zero_copy_missed },
-		{ "postcopy-requests", 0 },
+		{ "postcopy-requests", s->postcopy_requests },
 		{ "page-size", r->page_size },
 		{ "multifd-bytes", s->multifd_bytes },
 		{ "pages-per-second", (uint64_t)per_second(s->normal + s->duplicate, ms) },
 		{ "precopy-bytes", s->precopy_bytes },
 		{ "downtime-bytes", s->downtime_bytes },
-		{ "postcopy-bytes", 0 },
+		{ "postcopy-bytes", s->postcopy_bytes },
 	};
 	const struct rate rates[] = {
 		{ "mbps", per_second(s->transferred, ms) * 8 / 1e6 },
@@ -178,11 +178,12 @@ static int put_times(json_t *o, const struct report *r)
 	const struct stats_snapshot *s = r->stats;
 	uint64_t end = s->t_end ? s->t_end : s->now;
 	bool has_setup = s->t_start && s->t_setup_done >= s->t_start;
-	bool has_downtime = r->complete && s->t_switchover && end >= s->t_switchover;
+	uint64_t resumed = s->t_resumed ? s->t_resumed : end;
+	bool has_downtime = r->complete && s->t_switchover && resumed >= s->t_switchover;
 	const struct number numbers[] = {
 		{ "total-time", stats_elapsed(s) },
 		{ "setup-time", has_setup ? s->t_setup_done - s->t_start : 0 },
-		{ "downtime", has_downtime ? end - s->t_switchover : 0 },
+		{ "downtime", has_downtime ? resumed - s->t_switchover : 0 },
 		{ "expected-downtime", 0 },
 		{ "cpu-throttle-percentage", 0 },
 		{ "postcopy-blocktime", 0 },

@@ -5,6 +5,7 @@
 #include "link.h"
 #include "log.h"
 #include "queue.h"
+#include "wire.h"
 
 #include <string.h>
 
@@ -43,6 +44,21 @@ static int take_shut(struct returnpath *rp, uint32_t status, struct error *err)
 	return status ? err_set(err, ST_REFUSED, "the destination failed: SHUT %u", status) : 0;
 }
 
+/* Likewise without the lock: there may be many. */
+static int take_pages(struct returnpath *rp, const struct rp_message *m, struct error *err)
+{
+	returnpath_digests *pages;
+	void *arg;
+
+	pthread_mutex_lock(&rp->lock);
+	pages = rp->pages;
+	arg = rp->pages_arg;
+	pthread_mutex_unlock(&rp->lock);
+	if (pages)
+		return pages(arg, m, err);
+	return err_set(err, ST_DATA, "return path: %s is not expected now", rp_name(m->type));
+}
+
 /* One message into the state. */
 static int take(struct returnpath *rp, const struct rp_message *m, struct error *err)
 {
@@ -51,6 +67,8 @@ static int take(struct returnpath *rp, const struct rp_message *m, struct error 
 
 	log_debug("return path: %s", rp_name(m->type));
 	/* without the lock: it may wait for workers */
+	if (m->type == RP_REQ_PAGES || m->type == RP_REQ_PAGES_ID)
+		return take_pages(rp, m, err);
 	if ((m->type == RP_DIGESTS || m->type == RP_PAGE_DIGESTS) && rp->digests)
 		return rp->digests(rp->digests_arg, m, err);
 	pthread_mutex_lock(&rp->lock);
@@ -58,6 +76,10 @@ static int take(struct returnpath *rp, const struct rp_message *m, struct error 
 	case RP_PONG:
 		rp->pong = true;
 		rp->pong_value = get_be32(m->payload);
+		if (rp->pong_value == WIRE_PING_PACKAGE && rp->pages && !rp->package) {
+			rp->package = true;
+			stat_set(&ss->stats.t_resumed, stats_now());
+		}
 		break;
 	case RP_SHUT:
 		rc = take_shut(rp, get_be32(m->payload), err);
@@ -157,6 +179,14 @@ int returnpath_start(struct returnpath *rp, struct session *ss, returnpath_diges
 		return err_sys(err, ST_NOMEM, e, "cannot start the return path's thread");
 	rp->started = true;
 	return 0;
+}
+
+void returnpath_serve(struct returnpath *rp, returnpath_digests *pages, void *arg)
+{
+	pthread_mutex_lock(&rp->lock);
+	rp->pages = pages;
+	rp->pages_arg = arg;
+	pthread_mutex_unlock(&rp->lock);
 }
 
 static bool happened(const struct returnpath *rp, enum returnpath_event what)

@@ -13,11 +13,14 @@ struct returnpath {
 	struct session *ss;
 	int (*digests)(void *arg, const struct rp_message *m, struct error *err);
 	void *digests_arg;
+	int (*pages)(void *arg, const struct rp_message *m, struct error *err);
+	void *pages_arg;
 	pthread_t thread;
 	bool started;
 	pthread_mutex_t lock; /* of the rest */
 	pthread_cond_t changed;
 	bool pong, ready, done, shut, ended;
+	bool package; /* PONG 3: the destination has all of postcopy's package */
 	uint32_t pong_value, shut_status;
 	struct wire_digest digest; /* READY's */
 	uint64_t sent, sent_at;	   /* what it has taken from us, and when that grew last (ms) */
@@ -31,6 +34,9 @@ typedef int(returnpath_digests)(void *arg, const struct rp_message *m, struct er
 
 int returnpath_start(struct returnpath *rp, struct session *ss, returnpath_digests *digests,
 		     void *arg, struct error *err);
+
+/* Postcopy: from now on REQ_PAGES and REQ_PAGES_ID may come, and go to `pages` in that thread. */
+void returnpath_serve(struct returnpath *rp, returnpath_digests *pages, void *arg);
 
 /* Waits for what the destination has to say; -1: it failed, ended, or the session was cancelled. */
 int returnpath_wait(struct returnpath *rp, enum returnpath_event what, struct error *err);

@@ -40,6 +40,7 @@ static const struct stage {
 	{ "setup", MIG_ACTIVE, source_setup, target_setup, false },
 	{ "precopy", MIG_ACTIVE, source_precopy, target_precopy, false },
 	{ "switchover", MIG_DEVICE, source_switchover, target_switchover, false },
+	{ "postcopy", MIG_NONE, source_postcopy, NULL, false },
 	{ "finish", MIG_DEVICE, source_finish, target_finish, false },
 };
 
@@ -144,12 +145,18 @@ static void cancel_session(struct session *ss, const struct error *why)
 static int run_stage(struct session *ss, const struct stage *st, struct error *err)
 {
 	log_debug("stage %s", st->name);
-	atomic_store(&ss->phase, st->name);
-	if (st->status != MIG_NONE)
+	/* to people, postcopy is one thing from the switch on */
+	atomic_store(&ss->phase, ss->postcopy ? "postcopy" : st->name);
+	/* for a QEMU too, postcopy takes the place of all that follows */
+	if (ss->postcopy)
+		events_status(&ss->events, MIG_POSTCOPY_ACTIVE);
+	else if (st->status != MIG_NONE)
 		events_status(&ss->events, st->status);
 	if (st->status == MIG_ACTIVE && !stat_get(&ss->stats.t_setup_done))
 		stat_set(&ss->stats.t_setup_done, stats_now());
-	return ss->role == ROLE_SOURCE ? st->source(ss, err) : st->target(ss, err);
+	if (ss->role == ROLE_SOURCE)
+		return st->source(ss, err);
+	return st->target ? st->target(ss, err) : 0;
 }
 
 static int run_stages(struct session *ss, struct error *err)
@@ -214,9 +221,9 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 /* Bytes on the wire, all channels. */
 static void count_transferred(struct session *ss)
 {
-	stat_set(&ss->stats.transferred, ss->moved_before + ss->stream.bytes_in +
-						 ss->stream.bytes_out +
-						 stat_get(&ss->stats.multifd_bytes));
+	stat_set(&ss->stats.transferred,
+		 ss->moved_before + ss->stream.bytes_in + ss->stream.bytes_out +
+			 stat_get(&ss->stats.multifd_bytes) + stat_get(&ss->stats.urgent_bytes));
 }
 
 static void print_statistics(struct session *ss)
@@ -238,7 +245,7 @@ static void take_signal(struct session *ss, enum signal_request req)
 		cancel_session(ss, &why);
 	} else if (req == SIGNAL_STATS) {
 		print_statistics(ss);
-	} else if (req == SIGNAL_STEP) {
+	} else if (req == SIGNAL_STEP && !(ss->role == ROLE_SOURCE && source_step(ss))) {
 		log_answer("SIGUSR2: no step is pending");
 	}
 }
@@ -395,6 +402,7 @@ static int apply_caps(struct session *ss, struct error *err)
 				  .params = &cfg->params,
 				  .host = &host,
 				  .role = ss->role,
+				  .stores = true,
 				  .peer_qemu = cfg->peer == PEER_QEMU,
 				  .multi_channel = link_multi_channel(ss),
 				  .copies = link_copies(ss),

@@ -66,6 +66,7 @@ struct session {
 	_Atomic(const char *) phase; /* for progress and errors: a stage's name */
 	atomic_bool watched;	     /* a peer is known: --timeout counts */
 	atomic_bool stream_over; /* all was sent; or received: channels say nothing that matters */
+	atomic_bool postcopy;	 /* the guest runs, or is about to, before its memory is there */
 	atomic_bool committed;	 /* COMMIT was sent or taken: a cancel is refused */
 
 	pthread_mutex_t lock; /* guards what follows until the next blank line */
@@ -126,7 +127,11 @@ int source_compare(struct session *ss, struct error *err);
 int source_setup(struct session *ss, struct error *err);
 int source_precopy(struct session *ss, struct error *err);
 int source_switchover(struct session *ss, struct error *err);
+/* With ss->postcopy. */
+int source_postcopy(struct session *ss, struct error *err);
 int source_finish(struct session *ss, struct error *err);
+/* SIGUSR2, by the main thread: the next step that waits for somebody. False: there is none. */
+bool source_step(struct session *ss);
 /* After a failure, before source_end: a digest that differs may mean that our image changed. */
 void source_explain(struct session *ss, struct error *err);
 /* By the main thread, the migration thread being joined: frees all. why: NULL after success. */

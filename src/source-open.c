@@ -120,6 +120,18 @@ static int count_memory(struct source *src, struct error *err)
 	return 0;
 }
 
+/* Can a page be sent twice? In postcopy a huge one that was sent in part is. */
+static bool pages_change(const struct source *src)
+{
+	if (src->dirty)
+		return true;
+	for (unsigned i = 0; i < src->img->nblocks; i++)
+		if (src->ss->caps.on[CAP_POSTCOPY_RAM] &&
+		    src->img->blocks[i].page_size > src->img->target_page)
+			return true;
+	return false;
+}
+
 int source_open(struct session *ss, struct error *err)
 {
 	const struct config *cfg = ss->cfg;
@@ -140,8 +152,9 @@ int source_open(struct session *ss, struct error *err)
 		if (!src->dirty)
 			return -1;
 	}
-	if (sent_digest_init(&src->digest, src->img, src->dirty != NULL, err) ||
-	    open_xbzrle(src, err) || read_shared(src, err) || count_memory(src, err))
+	if (sent_digest_init(&src->digest, src->img, pages_change(src), err) ||
+	    open_xbzrle(src, err) || source_postcopy_open(src, err) || read_shared(src, err) ||
+	    count_memory(src, err))
 		return -1;
 	ss->page_size = src->img->target_page;
 	return link_source_identity(ss, src->img, err);

@@ -12,6 +12,7 @@
 #include "link.h"
 #include "log.h"
 #include "multifd-send.h"
+#include "postcopy-send.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -28,7 +29,8 @@
 
 static bool wants_return_path(const struct session *ss)
 {
-	return ss->main->two_way && (ss->dialect.migtool || ss->caps.on[CAP_RETURN_PATH]);
+	return ss->main->two_way && (ss->dialect.migtool || ss->caps.on[CAP_RETURN_PATH] ||
+				     ss->caps.on[CAP_POSTCOPY_RAM]);
 }
 
 static int put_head(struct source *src, struct error *err)
@@ -46,14 +48,11 @@ static int put_head(struct source *src, struct error *err)
 		c.page_bits = c.page_bits ? c.page_bits + 1 : 13;
 	if (wire_put_header(&ss->stream, err) || wire_put_config(&ss->stream, &c, err))
 		return -1;
-	if (wants_return_path(ss) && !ss->dialect.migtool) {
-		uint8_t one[4] = { 0, 0, 0, 1 };
-
-		if (wire_put_command(&ss->stream, MIG_CMD_OPEN_RETURN_PATH, NULL, 0, err) ||
-		    wire_put_command(&ss->stream, MIG_CMD_PING, one, sizeof(one), err))
-			return -1;
-	}
-	return stream_flush(&ss->stream, err);
+	if (wants_return_path(ss) && !ss->dialect.migtool &&
+	    (wire_put_command(&ss->stream, MIG_CMD_OPEN_RETURN_PATH, NULL, 0, err) ||
+	     wire_put_ping(&ss->stream, WIRE_PING_START, err)))
+		return -1;
+	return source_postcopy_advise(src, err) ? -1 : stream_flush(&ss->stream, err);
 }
 
 int source_channels(struct session *ss, struct error *err)
@@ -70,7 +69,7 @@ int source_channels(struct session *ss, struct error *err)
 			     err))
 		return -1;
 	/* a QEMU of 8.0 and later looks at the header to tell the main channel from the others */
-	if (put_head(src, err))
+	if (put_head(src, err) || source_postcopy_dial(src, err))
 		return -1;
 	if (ss->caps.on[CAP_MULTIFD]) {
 		unsigned n = params_multifd_channels(&ss->cfg->params);
@@ -175,10 +174,12 @@ static int send_extent(struct source *src, struct block *b, struct extent e,
 {
 	uint32_t page = src->img->target_page;
 
-	for (; e.len > 0; e.offset += page, e.len -= page) {
+	for (; e.len > 0 && !source_postcopy_due(src); e.offset += page, e.len -= page) {
 		if (want_room(src, b, batch, err))
 			return -1;
 		(*batch)->offset[(*batch)->n++] = e.offset;
+		source_postcopy_sent(src, b, e.offset, page);
+		src->precopied += page;
 	}
 	return 0;
 }
@@ -207,10 +208,11 @@ static int send_block(struct source *src, struct block *b, struct error *err)
 			e.offset = b->size;
 		if (e.offset > at && pagesend_zero(src, b, at, e.offset - at, err))
 			return -1;
-		if (!e.len)
-			return send_rest(src, batch, err);
-		if (send_extent(src, b, e, &batch, err))
+		source_postcopy_sent(src, b, at, e.offset - at);
+		if (e.len && send_extent(src, b, e, &batch, err))
 			return -1;
+		if (!e.len || source_postcopy_due(src))
+			return send_rest(src, batch, err);
 		at = e.offset + e.len;
 	}
 }
@@ -223,9 +225,12 @@ static int send_marked(struct source *src, struct block *b, const struct bitmap 
 
 	for (size_t i = bitmap_next_set(map, 0, map->bits); i < map->bits;
 	     i = bitmap_next_set(map, i + 1, map->bits)) {
+		if (source_postcopy_due(src))
+			break;
 		if (want_room(src, b, &batch, err))
 			return -1;
-		batch->offset[batch->n++] = (uint64_t)i * src->img->target_page;
+		batch->offset[batch->n] = (uint64_t)i * src->img->target_page;
+		source_postcopy_sent(src, b, batch->offset[batch->n++], src->img->target_page);
 	}
 	return send_rest(src, batch, err);
 }
@@ -253,6 +258,8 @@ static int send_round(struct source *src, struct error *err)
 
 		if (source_ignores(src, b))
 			continue;
+		if (source_postcopy_due(src))
+			break;
 		if (send_in_round(src, b, err))
 			return -1;
 		/* QEMU changes blocks only after all compression workers are done */
@@ -268,17 +275,19 @@ int source_precopy(struct session *ss, struct error *err)
 {
 	struct source *src = ss->source;
 
-	if (send_round(src, err))
+	if (!source_postcopy_due(src) && send_round(src, err))
 		return -1;
-	while (src->dirty && dirty_pending(src->dirty)) {
+	while (!source_postcopy_due(src) && src->dirty && dirty_pending(src->dirty)) {
 		int64_t pages = dirty_sync(src->dirty, err);
 
 		if (pages < 0)
 			return -1;
+		source_postcopy_changed(src);
 		stat_add(&ss->stats.to_travel, (uint64_t)pages * src->img->target_page);
 		if (send_round(src, err))
 			return -1;
 	}
+	ss->postcopy = source_postcopy_due(src);
 	return 0;
 }
 
@@ -379,6 +388,8 @@ int source_switchover(struct session *ss, struct error *err)
 	struct source *src = ss->source;
 	struct wire_digest d;
 
+	if (ss->postcopy)
+		return 0; /* the next stage's */
 	stat_set(&ss->stats.t_switchover, stats_now());
 	stat_set(&ss->stats.precopy_bytes, ss->stream.bytes_out);
 	events_status(&ss->events, MIG_DEVICE);
@@ -466,6 +477,8 @@ static int finish_qemu(struct source *src, struct error *err)
 	struct session *ss = src->ss;
 	struct error ignored_err;
 
+	if (ss->postcopy)
+		return source_postcopy_finish(src, err);
 	if (!src->rp.started)
 		return finish_unconfirmed(ss, err);
 	/* QEMU runs the guest before it says SHUT, so until then nobody knows */
@@ -554,10 +567,14 @@ void source_end(struct session *ss, const struct error *why)
 	if (why)
 		tell(src, why);
 	multifd_send_close(src->multifd);
+	if (why)
+		postcopy_send_close(src->postcopy); /* its thread has seen the cancel */
 	compressor_close(src->compressor);
 	if (src->rp.started && !why)
 		part(src);
 	returnpath_stop(&src->rp);
+	if (!why)
+		postcopy_send_close(src->postcopy);
 	delta_compare_free(src->compare);
 	batch_pool_destroy(&src->pool);
 	page_cache_free(src->cache);

@@ -16,6 +16,7 @@
 struct multifd_send;
 struct compressor;
 struct delta_compare;
+struct postcopy_send;
 
 struct source {
 	struct session *ss;
@@ -34,6 +35,11 @@ struct source {
 	struct page_cache *cache;      /* xbzrle */
 	uint8_t *delta;		       /* xbzrle's output, a page */
 
+	struct postcopy_send *postcopy; /* NULL: the guest does not run before all is there */
+	uint64_t device_sections;   /* bytes of the device state that go into postcopy's package */
+	uint64_t precopied;	    /* bytes of data that were sent before the switch */
+	atomic_bool postcopy_asked; /* SIGUSR2 */
+
 	unsigned round;			/* counts from 1 */
 	const struct block *last_block; /* main channel's "same block" state */
 	bool in_section;		/* a RAM section is open on the main channel */
@@ -49,6 +55,22 @@ void source_say_heard(struct session *ss);
 
 /* Tells people what a transfer would be: blocks, capabilities, channels. source-plan.c */
 int source_plan(const struct source *src, struct error *err);
+
+/* ---- source-postcopy.c: all of these do nothing when postcopy-ram is off ---- */
+
+int source_postcopy_open(struct source *src, struct error *err);
+/* ADVISE, behind the stream's head. */
+int source_postcopy_advise(struct source *src, struct error *err);
+/* postcopy-preempt's connection, where it is opened before the stream is read (up to 7.2). */
+int source_postcopy_dial(struct source *src, struct error *err);
+/* Is it time to switch? Cheap: asked for every page. */
+bool source_postcopy_due(const struct source *src);
+/* Behind dirty_sync: what changed was not sent. */
+void source_postcopy_changed(struct source *src);
+/* Waits for a QEMU's SHUT. */
+int source_postcopy_finish(struct source *src, struct error *err);
+/* What was sent before the switch. */
+void source_postcopy_sent(struct source *src, const struct block *b, uint64_t offset, uint64_t len);
 
 /* ---- pagesend.c: which record or batch a page becomes ---- */
 

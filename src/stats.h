@@ -36,10 +36,15 @@ typedef _Atomic uint64_t counter;
 	X(compress_size) /* bytes */                                              \
 	X(precopy_bytes)                                                          \
 	X(downtime_bytes)                                                         \
+	X(postcopy_requests) /* of pages, by the destination */                   \
+	X(postcopy_pages)    /* sent or received after the switch */              \
+	X(postcopy_bytes)    /* on the wire, the same */                          \
+	X(urgent_bytes)	     /* of these on postcopy-preempt's connection */      \
 	/* milliseconds of CLOCK_MONOTONIC, 0: not yet */                         \
 	X(t_start)                                                                \
 	X(t_setup_done)                                                           \
 	X(t_switchover)                                                           \
+	X(t_resumed) /* postcopy: the guest has all that it needs to run */       \
 	X(t_end)
 
 #define STATS_COUNTER_(name) counter name;

@@ -241,7 +241,9 @@ int target_channels(struct session *ss, struct error *err)
 	struct target *t = ss->target;
 
 	if (!ss->caps.on[CAP_MULTIFD]) {
-		t->strays = ss->listener && !ss->dialect.migtool;
+		/* postcopy-preempt's connection may be silent for as long as it likes */
+		t->strays = ss->listener && !ss->dialect.migtool &&
+			    !ss->caps.on[CAP_POSTCOPY_PREEMPT];
 		return 0;
 	}
 	t->multifd = multifd_recv_open(t, ss->channels, err);
@@ -300,7 +302,12 @@ int target_setup(struct session *ss, struct error *err)
 
 int target_precopy(struct session *ss, struct error *err)
 {
-	return load_stream(ss->target, err);
+	if (!load_stream(ss->target, err))
+		return 0;
+	if (ss->target->postcopy != POSTCOPY_RUNNING)
+		return -1;
+	return session_lost(ss, err, "the source gave the guest up, and its memory is not all here",
+			    "the source has all of it, in postcopy-paused");
 }
 
 /* ---- switchover: is it all here, and is it right? ---- */
@@ -383,7 +390,11 @@ int target_switchover(struct session *ss, struct error *err)
 	if (!ss->dialect.migtool && t->config.ignore_shared)
 		mark_shared(t);
 	ss->stream_over = true;
-	stat_set(&ss->stats.t_switchover, stats_now());
+	if (ss->postcopy)
+		stat_set(&ss->stats.postcopy_bytes,
+			 ss->stream.bytes_in - stat_get(&ss->stats.precopy_bytes));
+	if (!ss->postcopy)
+		stat_set(&ss->stats.t_switchover, stats_now());
 	if (t->multifd)
 		multifd_recv_seal(t->multifd);
 	/* we work and the source waits: --timeout is about peers, and fsync may take its time */

@@ -18,6 +18,9 @@ enum old_copy {
 	OLD_OFFER, /* its digests are offered */
 };
 
+/* How far a QEMU's postcopy is. */
+enum postcopy_state { POSTCOPY_NONE, POSTCOPY_ADVISED, POSTCOPY_DISCARDED, POSTCOPY_RUNNING };
+
 struct target {
 	struct session *ss;
 	struct image *img;	  /* NULL until the blocks are known */
@@ -41,6 +44,7 @@ struct target {
 	/* parser */
 	bool have_ram, ram_ended, footers, start_done;
 	bool listed; /* the list of blocks came */
+	enum postcopy_state postcopy;
 	uint32_t ram_id;
 	bool flush_word;	 /* the barrier is RAM_MULTIFD_FLUSH */
 	struct block *block;	 /* main channel's "same block" state */
@@ -102,6 +106,11 @@ int load_commit(struct target *t, struct error *err);
 
 /* The block list of START. */
 int load_blocks(struct target *t, const struct ram_block_info *list, unsigned n, struct error *err);
+
+/* ---- load-postcopy.c: a QEMU's commands for postcopy ---- */
+
+bool load_postcopy_takes(uint16_t cmd);
+int load_postcopy_command(struct target *t, const struct wire_command *c, struct error *err);
 
 /* ---- pageload.c: one RAM section ---- */
 

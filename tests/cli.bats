@@ -74,7 +74,7 @@ judge() {
 @test "what is not built yet is in no help and no listing" {
 	"$MIGTOOL" --help >help
 	"$MIGTOOL" --list-options >>help
-	for option in --guest --far --uffd-socket --postcopy-after; do
+	for option in --guest --far --uffd-socket --on-loss; do
 		run -1 grep -- "$option" help
 	done
 	run -4 "$MIGTOOL" send --guest 1 image tcp:h:1
@@ -111,7 +111,7 @@ judge() {
 	grep -qE '^multifd +on +act ' <<<"$output"
 	grep -qE '^events +off +act ' <<<"$output"
 	grep -qE '^auto-converge +off +inert ' <<<"$output"
-	grep -qE '^postcopy-ram +off +refused +not built yet' <<<"$output"
+	grep -qE '^release-ram +off +refused +not built yet' <<<"$output"
 	grep -qE '^ +needs: multifd$' <<<"$output"
 	grep -qE '^ +conflicts: auto-converge$' <<<"$output"
 }

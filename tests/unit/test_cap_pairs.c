@@ -23,6 +23,7 @@ static void judge(enum cap a, enum cap b, char *line, size_t len)
 				  .params = &params,
 				  .host = &able,
 				  .role = ROLE_SOURCE,
+				  .peer_qemu = true,
 				  .multi_channel = true };
 	struct error err = { 0 };
 	const struct check_rule *rule;

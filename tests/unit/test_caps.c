@@ -53,6 +53,8 @@ static void effects_are_as_promised(void)
 		[CAP_VALIDATE_UUID] = "act",
 		[CAP_X_IGNORE_SHARED] = "act",
 		[CAP_EVENTS] = "act",
+		[CAP_POSTCOPY_RAM] = "act",
+		[CAP_POSTCOPY_PREEMPT] = "act",
 		[CAP_AUTO_CONVERGE] = "inert",
 		[CAP_DIRTY_LIMIT] = "inert",
 		[CAP_LATE_BLOCK_ACTIVATE] = "inert",

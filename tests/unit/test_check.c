@@ -68,8 +68,11 @@ static void acting_and_inert_ones_are_accepted_alone(void)
 	for (int i = 0; i < CAP__MAX; i++) {
 		fresh();
 		new_set.on[i] = true;
+		in.peer_qemu = i == CAP_POSTCOPY_RAM || i == CAP_POSTCOPY_PREEMPT;
 		if (i == CAP_ZERO_COPY_SEND)
 			new_set.on[CAP_MULTIFD] = true;
+		if (i == CAP_POSTCOPY_PREEMPT)
+			new_set.on[CAP_POSTCOPY_RAM] = true;
 		CHECK((check_caps(&in, &err) == 0) == (cap_table[i].effect != EFFECT_REFUSED));
 	}
 }
@@ -160,15 +163,42 @@ static void the_hosts_postcopy_check_is_for_a_destination_that_turns_it_on(void)
 	host.postcopy_host = false;
 	snprintf(host.postcopy_reason, sizeof(host.postcopy_reason), "no userfaultfd");
 	new_set.on[CAP_POSTCOPY_RAM] = true;
-	CHECK(first() == 0); /* a source: not built yet */
+	in.peer_qemu = true;
+	CHECK(first() == -1); /* a source */
 	in.role = ROLE_DESTINATION;
+	in.stores = true;
+	CHECK(first() == -1); /* nothing faults there */
+	in.stores = false;
 	CHECK(first() == 3);
 	SAYS("capability postcopy-ram: no userfaultfd", "--cap postcopy-ram=off");
 	in.old = NULL;
 	CHECK(first() == 3);
 	in.old = &old_set;
 	old_set.on[CAP_POSTCOPY_RAM] = true;
-	CHECK(first() == 0);
+	CHECK(first() == -1);
+}
+
+static void postcopy_is_between_a_source_and_a_qemu(void)
+{
+	fresh();
+	new_set.on[CAP_POSTCOPY_RAM] = true;
+	SAYS("capability postcopy-ram: not built yet between two migtools, only with a QEMU "
+	     "(--peer qemu)",
+	     "--cap postcopy-ram=off");
+	in.peer_qemu = true;
+	CHECK(check_caps(&in, &err) == 0);
+	in.one_way = true;
+	SAYS("capability postcopy-ram: this transport carries nothing back",
+	     "use a transport with two ways");
+	in.one_way = false;
+	in.role = ROLE_DESTINATION;
+	in.peer_qemu = false;
+	new_set.on[CAP_POSTCOPY_PREEMPT] = true;
+	CHECK(check_caps(&in, &err) == 0);
+	params.str[PARAM_TLS_CREDS] = strdup("tls0");
+	SAYS("capability postcopy-preempt: not built yet: a second connection with TLS at the "
+	     "destination",
+	     "leave it off on both ends");
 }
 
 static void write_tracking_has_three_states(void)
@@ -384,6 +414,7 @@ static const struct test_case cases[] = {
 	{ "rules are in QEMU's order", rules_are_in_qemus_order },
 	{ "the host's postcopy check is for a destination that turns it on",
 	  the_hosts_postcopy_check_is_for_a_destination_that_turns_it_on },
+	{ "postcopy is between a source and a QEMU", postcopy_is_between_a_source_and_a_qemu },
 	{ "write tracking has three states", write_tracking_has_three_states },
 	{ "a snapshot excludes fifteen others", a_snapshot_excludes_fifteen_others },
 	{ "zero copy wants plain multifd", zero_copy_wants_plain_multifd },

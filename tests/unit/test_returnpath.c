@@ -205,6 +205,33 @@ static void hostile(void)
 	BAD(false, "\0\1\0\4\0\0\0\0", "SHUT 0 before all was sent");
 }
 
+static unsigned asked;
+
+static int take_request(void *arg, const struct rp_message *m, struct error *e)
+{
+	(void)arg;
+	(void)e;
+	asked += m->type == RP_REQ_PAGES ? 1 : 100;
+	return 0;
+}
+
+static void requests_are_for_postcopy(void)
+{
+	static const uint8_t request[12] = { 0 };
+
+	REQUIRE(begin(false));
+	returnpath_serve(&rp, take_request, NULL);
+	say_message(RP_REQ_PAGES, request, sizeof(request));
+	say_message(RP_PONG, "\0\0\0\3", 4);
+	CHECK(!returnpath_wait(&rp, RP_WAIT_PONG, &err));
+	CHECK(asked == 1 && rp.package && stat_get(&ss.stats.t_resumed));
+	end();
+	REQUIRE(begin(false));
+	say_message(RP_REQ_PAGES, request, sizeof(request));
+	CHECK_STR(reason().msg, "return path: REQ_PAGES is not expected now");
+	end();
+}
+
 static void *fire(void *arg)
 {
 	struct timespec briefly = { 0, 50000000 };
@@ -236,6 +263,7 @@ static const struct test_case cases[] = {
 	{ "so is one that closes inside a message", closed_inside_a_message },
 	{ "an end that is expected is none", expected_end },
 	{ "what is unknown, has the wrong length or the wrong sender is refused", hostile },
+	{ "requests for pages are for postcopy alone", requests_are_for_postcopy },
 	{ "a fired token ends the wait", cancelled },
 };
 

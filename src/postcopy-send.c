@@ -1,0 +1,340 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The source in postcopy: the guest runs at the destination, and every page it lacks is sent once.
+ *
+ * Threads. The return path's reader puts what the destination asks for into the pagesource. Who
+ * takes from there gives a page out once, so any number may. Without postcopy-preempt that is the
+ * migration thread alone: before each piece of the background it sends what was asked for; a piece
+ * is small, and the kernel is told to hold little, for what it holds goes before. With
+ * postcopy-preempt a second thread sends what is asked for on its own connection, and the
+ * background can fill the first one.
+ *
+ * max-postcopy-bandwidth slows the background down, never what was asked for: a guest waits.
+ *
+ * A record is a page or a zero page; whole units stand together on one connection, in ascending
+ * order, so that a destination with huge pages can place each at once.
+ */
+#include "postcopy-send.h"
+
+#include "byteorder.h"
+#include "link.h"
+#include "log.h"
+#include "wire-postcopy.h"
+
+#include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+
+/* What goes before a request that comes just now; large enough that calls cost little. */
+#define PIECE	   (128u << 10)
+#define URGENT_BUF (64u << 10)
+#define HEAD	   9 /* be64 offset and flags, a zero page's fill byte */
+
+/* A connection that carries records, with a block of its own that CONTINUE means. */
+struct lane {
+	struct stream *s;
+	const struct block *last;
+	struct batch_pool pool; /* one batch */
+};
+
+struct postcopy_send {
+	struct source *src;
+	struct pagesource *pages;
+	struct page_request request; /* the return path's thread's */
+	struct pacer pacer;
+	struct lane main, urgent;
+	struct transport *second; /* NULL: none */
+	struct stream stream;	  /* over it */
+	pthread_t thread;	  /* sends on it */
+	bool running;
+	atomic_bool done; /* nothing is left that could be asked for */
+	int rc;		  /* the thread's result */
+	struct error why;
+};
+
+struct postcopy_send *postcopy_send_open(struct source *src, struct error *err)
+{
+	struct postcopy_send *ps = calloc(1, sizeof(*ps));
+
+	if (!ps) {
+		err_set(err, ST_NOMEM, "no memory for postcopy");
+		return NULL;
+	}
+	ps->src = src;
+	pacer_init(&ps->pacer, params_max_postcopy_bandwidth(&src->ss->cfg->params));
+	ps->main.s = &src->ss->stream;
+	ps->urgent.s = &ps->stream;
+	ps->pages = pagesource_new(src->img, err);
+	if (ps->pages && !batch_pool_init(&ps->main.pool, 1, src->img->target_page, err))
+		return ps;
+	postcopy_send_close(ps);
+	return NULL;
+}
+
+int postcopy_send_dial(struct postcopy_send *ps, struct error *err)
+{
+	ps->second = link_dial_extra(ps->src->ss, err);
+	if (!ps->second)
+		return err_prefix(err, "postcopy-preempt's connection");
+	if (stream_open(&ps->stream, ps->second, 0, URGENT_BUF, err))
+		return -1;
+	ps->stream.activity = &ps->src->ss->stats.activity;
+	return batch_pool_init(&ps->urgent.pool, 1, ps->src->img->target_page, err);
+}
+
+bool postcopy_send_dialled(const struct postcopy_send *ps)
+{
+	return ps->second;
+}
+
+struct pagesource *postcopy_send_pages(struct postcopy_send *ps)
+{
+	return ps->pages;
+}
+
+static void join(struct postcopy_send *ps)
+{
+	ps->done = true;
+	if (ps->running)
+		pthread_join(ps->thread, NULL);
+	ps->running = false;
+}
+
+void postcopy_send_close(struct postcopy_send *ps)
+{
+	struct error ignored;
+
+	if (!ps)
+		return;
+	join(ps);
+	if (ps->second) {
+		stream_close(&ps->stream);
+		transport_close(ps->second, &ignored);
+	}
+	batch_pool_destroy(&ps->main.pool);
+	batch_pool_destroy(&ps->urgent.pool);
+	pagesource_free(ps->pages);
+	pacer_destroy(&ps->pacer);
+	free(ps);
+}
+
+/* ---- what the destination has to drop ---- */
+
+static int discard_block(struct postcopy_send *ps, const struct block *b, unsigned *total,
+			 struct error *err)
+{
+	struct extent ranges[POSTCOPY_RANGES_MAX];
+	struct extent e = { 0, 0 };
+	unsigned n = 0;
+
+	for (;;) {
+		e = pagesource_missing(ps->pages, b, e.offset + e.len);
+		if (n == POSTCOPY_RANGES_MAX || (!e.len && n)) {
+			if (postcopy_put_discard(ps->main.s, b->name, ranges, n, err))
+				return -1;
+			*total += n;
+			n = 0;
+		}
+		if (!e.len)
+			return 0;
+		ranges[n++] = e;
+	}
+}
+
+int postcopy_send_discards(struct postcopy_send *ps, struct error *err)
+{
+	struct image *img = ps->src->img;
+	unsigned total = 0;
+
+	for (unsigned i = 0; i < img->nblocks; i++)
+		if (discard_block(ps, &img->blocks[i], &total, err))
+			return -1;
+	if (total)
+		return 0;
+	/* a QEMU that was told to discard nothing is not ready to listen: one page goes again */
+	pagesource_unsent(ps->pages, &img->blocks[0], 0);
+	return discard_block(ps, &img->blocks[0], &total, err);
+}
+
+/* ---- records ---- */
+
+/* What batch_load has read, as one writev: heads lie beside the pages. */
+static int put_batch(struct lane *l, struct page_batch *b, struct error *err)
+{
+	struct iovec iov[2 * MULTIFD_PAGES_MAX];
+	uint8_t heads[MULTIFD_PAGES_MAX][HEAD];
+	int n = 0;
+
+	for (uint32_t i = 0; i < b->n; i++) {
+		uint32_t type = b->zero[i] ? RAM_ZERO : RAM_PAGE;
+
+		put_be64(heads[i], b->offset[i] | type | RAM_CONTINUE);
+		heads[i][8] = 0;
+		if (l->last != b->block) {
+			/* the first one names the block: into the buffer */
+			if (ram_put_record(l->s, b->offset[i], type, b->block->name, err) ||
+			    (b->zero[i] && stream_put_u8(l->s, 0, err)))
+				return -1;
+			l->last = b->block;
+		} else {
+			iov[n++] = (struct iovec){ heads[i], b->zero[i] ? HEAD : HEAD - 1 };
+		}
+		if (!b->zero[i])
+			iov[n++] = (struct iovec){ batch_page(b, i), b->page };
+	}
+	return stream_writev(l->s, iov, n, err);
+}
+
+static int send_run(struct postcopy_send *ps, struct lane *l, const struct page_run *run,
+		    struct error *err)
+{
+	struct source *src = ps->src;
+	struct stats *st = &src->ss->stats;
+	struct page_batch *b = l->pool.all;
+	uint32_t page = src->img->target_page, room = batch_room(page);
+
+	for (uint64_t at = 0; at < run->len;) {
+		batch_reset(b, run->block);
+		for (; at < run->len && b->n < room; at += page)
+			b->offset[b->n++] = run->offset + at;
+		if (batch_load(b, src->img, &src->digest, err) || put_batch(l, b, err))
+			return -1;
+		stat_add(&st->duplicate, b->nzero);
+		stat_add(&st->normal, b->n - b->nzero);
+		stat_add(&st->travelled, (uint64_t)(b->n - b->nzero) * page);
+	}
+	stat_add(&st->postcopy_pages, run->len / page);
+	if (stream_flush(l->s, err))
+		return -1;
+	if (l == &ps->urgent)
+		stat_set(&st->urgent_bytes, l->s->bytes_out);
+	return 0;
+}
+
+/* ---- requests ---- */
+
+/* In the return path's thread. */
+static int take_request(void *arg, const struct rp_message *m, struct error *err)
+{
+	struct postcopy_send *ps = arg;
+	struct page_request *r = &ps->request;
+	struct block *b;
+	uint64_t unit;
+
+	if (page_request_unpack(m, r, err))
+		return -1;
+	b = image_find(ps->src->img, r->block, strlen(r->block));
+	if (!b)
+		return err_set(err, ST_DATA, "a request for pages of the unknown block '%s'",
+			       r->block);
+	unit = pagesource_unit(ps->pages, b);
+	if (!r->len || r->len % unit || r->offset % unit || r->len > b->size ||
+	    r->offset > b->size - r->len)
+		return err_set(err, ST_DATA,
+			       "a request for %u bytes at 0x%llx of block %s, which has 0x%llx "
+			       "bytes in pages of %llu",
+			       r->len, (unsigned long long)r->offset, b->name,
+			       (unsigned long long)b->size, (unsigned long long)unit);
+	stat_add(&ps->src->ss->stats.postcopy_requests, 1);
+	return pagesource_ask(ps->pages, b, r->offset, r->len, &ps->src->ss->cancel, err);
+}
+
+static int send_asked(struct postcopy_send *ps, struct lane *l, struct error *err)
+{
+	struct page_run run;
+
+	while (pagesource_asked(ps->pages, PIECE, &run))
+		if (send_run(ps, l, &run, err))
+			return -1;
+	return 0;
+}
+
+/* The second connection's thread. */
+static void *serve(void *arg)
+{
+	struct postcopy_send *ps = arg;
+	struct session *ss = ps->src->ss;
+
+	while (ps->rc >= 0 && !ps->done) {
+		ps->rc = pagesource_wait(ps->pages, 100, &ss->cancel, &ps->why);
+		if (ps->rc > 0)
+			ps->rc = send_asked(ps, &ps->urgent, &ps->why);
+	}
+	if (ps->rc < 0)
+		session_fail(ss, &ps->why);
+	return NULL;
+}
+
+/* What the kernel holds of the background goes before what is asked for next. */
+static void hold_little(const struct transport *t)
+{
+	int bytes = PIECE;
+
+	setsockopt(t->wfd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
+}
+
+int postcopy_send_listen(struct postcopy_send *ps, struct error *err)
+{
+	int e;
+
+	returnpath_serve(&ps->src->rp, take_request, ps);
+	if (!ps->second) {
+		hold_little(ps->src->ss->main);
+		return 0;
+	}
+	e = pthread_create(&ps->thread, NULL, serve, ps);
+	if (e)
+		return err_sys(err, ST_NOMEM, e, "cannot start the thread for requested pages");
+	ps->running = true;
+	return 0;
+}
+
+/* ---- the background ---- */
+
+/* Until the budget allows more, or somebody asks for pages that this thread has to send. */
+static int wait_budget(struct postcopy_send *ps, int ms, struct error *err)
+{
+	struct cancel *c = &ps->src->ss->cancel;
+
+	if (ps->second)
+		return cancel_wait(c, -1, 0, ms, err);
+	return pagesource_wait(ps->pages, ms, c, err);
+}
+
+int postcopy_send_run(struct postcopy_send *ps, struct error *err)
+{
+	struct page_run run;
+
+	for (;;) {
+		int ms = pacer_owed_ms(&ps->pacer);
+
+		if (!ps->second && send_asked(ps, &ps->main, err))
+			return -1;
+		if (cancel_fired(&ps->src->ss->cancel))
+			return cancel_reason(&ps->src->ss->cancel, err);
+		if (ms) {
+			if (wait_budget(ps, ms, err) < 0)
+				return -1;
+			continue;
+		}
+		if (!pagesource_next(ps->pages, PIECE, &run))
+			break;
+		if (send_run(ps, &ps->main, &run, err))
+			return -1;
+		pacer_charge(&ps->pacer, run.len);
+	}
+	/* what the other thread has taken has to be on its way before the end is said */
+	join(ps);
+	return ps->rc < 0 ? cancel_reason(&ps->src->ss->cancel, err) : 0;
+}
+
+int postcopy_send_finish(struct postcopy_send *ps, struct error *err)
+{
+	if (!ps->second)
+		return 0;
+	if (!ps->src->ss->dialect.preempt_late && stream_put_be64(&ps->stream, RAM_EOS, err))
+		return -1;
+	return stream_flush(&ps->stream, err) || transport_shutdown_write(ps->second, err) ? -1 : 0;
+}

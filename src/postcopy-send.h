@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* The source in postcopy: see postcopy-send.c's head. Its stage is source-postcopy.c's. */
+#ifndef MIGTOOL_POSTCOPY_SEND_H
+#define MIGTOOL_POSTCOPY_SEND_H
+
+#include "pagesource.h"
+#include "source.h"
+
+/* Which pages were sent is recorded from now on. NULL: ST_NOMEM. */
+struct postcopy_send *postcopy_send_open(struct source *src, struct error *err);
+/* postcopy-preempt: the connection for pages that are asked for. Before its thread starts. */
+int postcopy_send_dial(struct postcopy_send *ps, struct error *err);
+bool postcopy_send_dialled(const struct postcopy_send *ps);
+/* Ends its thread, if one runs, and frees. NULL is accepted. */
+void postcopy_send_close(struct postcopy_send *ps);
+
+struct pagesource *postcopy_send_pages(struct postcopy_send *ps);
+
+/* Sends a DISCARD for all that the destination has not. At least one, even for nothing. */
+int postcopy_send_discards(struct postcopy_send *ps, struct error *err);
+
+/* From here on the destination's requests are taken (they come by the return path's thread). */
+int postcopy_send_listen(struct postcopy_send *ps, struct error *err);
+
+/* Everything that is missing, asked-for pages first. The RAM section is open and stays so. */
+int postcopy_send_run(struct postcopy_send *ps, struct error *err);
+
+/* Behind the stream's end: ends the second connection. */
+int postcopy_send_finish(struct postcopy_send *ps, struct error *err);
+
+#endif

@@ -1,0 +1,213 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-or-later
+# Postcopy with a real QEMU: the guest goes on where it stopped before its memory is there, asks for
+# what it needs, and in the end has all of it, as it was.
+
+bats_require_minimum_version 1.5.0
+load qemu
+load tls
+
+setup_file() {
+	qemu_build_guest
+	# shellcheck disable=SC2034
+	PEER_DIR=$BATS_FILE_TMPDIR
+	cd "$BATS_FILE_TMPDIR" || return
+	tls_make
+	qemu_start src
+	qemu_wait_tick src 5
+	recv_start recv unix:socket image
+	qemu_migrate src unix:socket
+	qemu_wait_status src completed
+	recv_wait recv
+	qemu_stop src
+	cp image/ram/pc.ram image.ram
+}
+
+setup() {
+	cd "$BATS_TEST_TMPDIR" || return
+	IMAGE=$BATS_FILE_TMPDIR/image
+}
+
+teardown() {
+	peer_teardown
+}
+
+# wait_for_guest [-S|ARG]... -- [SETTING]...: a QEMU that waits for postcopy; QEMU_URI is where.
+wait_for_guest() {
+	local args=()
+	while [ $# -gt 0 ] && [ "$1" != -- ]; do
+		args+=("$1")
+		shift
+	done
+	shift || true
+	qemu_start_incoming dst defer "${args[@]}"
+	qemu_qmp dst incoming "${LISTEN:-unix:socket}" postcopy-ram "$@"
+	QEMU_URI=$(qemu_qmp dst address)
+}
+
+send() { # [OPTION]... IMAGE URI
+	timeout 60 "$MIGTOOL" send --json --progress=none --timeout 20 --peer qemu \
+		--cap postcopy-ram=on "$@" >send.json 2>send.err 3>&- 4>&-
+}
+
+# It goes on with the next line, and neither it nor anybody else misses a page.
+assert_guest_runs() {
+	qemu_wait_status dst completed
+	qemu_wait_tick dst $(($(PEER_DIR=$BATS_FILE_TMPDIR qemu_serial_last_tick src) + 10))
+	assert_guest_went_on "$BATS_FILE_TMPDIR/src.serial" dst.serial
+	assert_json send '.status == "completed"' '.owner == "destination"' .complete \
+		'.ram."postcopy-bytes" > 100000' '.ram.remaining == 0'
+}
+
+# A paused guest's memory is still what was sent.
+assert_memory_whole() {
+	qemu_wait_status dst completed
+	qemu_qmp dst wait-run paused >/dev/null
+	qemu_save_ram dst ram
+	cmp ram "${1:-$IMAGE/ram/pc.ram}"
+	qemu_qmp dst cont
+	assert_guest_runs
+}
+
+@test "a guest goes on at once in QEMU and pulls its memory over tcp" {
+	LISTEN=tcp:127.0.0.1:0 wait_for_guest
+	send --cap events "$IMAGE" "$QEMU_URI"
+	assert_guest_runs
+	assert_json send '.ram."postcopy-requests" > 0' '.ram."precopy-bytes" < 100000'
+	[ "$(jq -rs 'map(select(.event == "MIGRATION").data.status) | join(" ")' send.json)" = \
+		"setup active postcopy-active completed" ]
+}
+
+@test "the memory of a paused guest is whole" {
+	wait_for_guest -S --
+	send "$IMAGE" "$QEMU_URI"
+	assert_memory_whole
+}
+
+@test "postcopy-preempt: what the guest asks for has its own connection" {
+	wait_for_guest -- postcopy-preempt
+	send --cap postcopy-preempt --param max-postcopy-bandwidth=2M "$IMAGE" "$QEMU_URI"
+	assert_guest_runs
+	assert_json send '.ram."postcopy-requests" > 0'
+}
+
+@test "a part of the memory before the switch, the rest behind it" {
+	wait_for_guest -S --
+	send --postcopy-after=60 "$IMAGE" "$QEMU_URI"
+	assert_memory_whole
+	assert_json send '.ram."precopy-bytes" > 1000000' '.ram."dirty-sync-count" == 1'
+}
+
+@test "what was written before the switch is not what the guest had before" {
+	"$TOOLS/dirty_rounds.py" --seed "${SEED:-1}" "$IMAGE/ram/pc.ram" pc.ram 0x600000 0xa00000 dirty
+	wait_for_guest -S --
+	send --postcopy-after=90 --x-replay-dirty dirty.rounds "$IMAGE" "$QEMU_URI"
+	assert_memory_whole dirty.ram
+}
+
+@test "all of it before: precopy, with nothing to ask for" {
+	wait_for_guest --
+	send --postcopy-after=100 "$IMAGE" "$QEMU_URI"
+	qemu_wait_status dst completed
+	assert_json send '.ram."postcopy-bytes" == 0' '.status == "completed"'
+}
+
+@test "SIGUSR2 starts postcopy" {
+	wait_for_guest --
+	"$MIGTOOL" send --json --progress=none --peer qemu --cap postcopy-ram --postcopy-after=100 \
+		--bwlimit 1M -v "$IMAGE" "$QEMU_URI" >send.json 2>send.err 3>&- 4>&- &
+	peer_started send
+	qemu_qmp dst wait active >/dev/null
+	kill -USR2 "${PEER_PIDS[send]}"
+	wait_for_end send
+	assert_guest_runs
+	grep -q "the guest goes on at the destination" send.err
+}
+
+@test "TLS, with both connections" {
+	qemu_start_incoming dst defer \
+		-object "tls-creds-x509,id=tls0,dir=$TLS/server,endpoint=server,verify-peer=on"
+	qemu_qmp dst incoming tcp:127.0.0.1:0 tls-creds=tls0 postcopy-ram postcopy-preempt
+	send --cap postcopy-preempt --param "tls-creds=$TLS/client" \
+		--param max-postcopy-bandwidth=4M "$IMAGE" "$(qemu_qmp dst address)"
+	assert_guest_runs
+	assert_json send '.ram."postcopy-requests" > 0'
+}
+
+@test "a QEMU that is not ready for postcopy fails before the guest is given up" {
+	qemu_start_incoming dst unix:socket
+	qemu_qmp dst status
+	run -10 send "$IMAGE" unix:socket
+	assert_json send '.owner == "source"' '.complete == false'
+}
+
+@test "a destination that dies behind the switch: lost, and it says so" {
+	wait_for_guest --
+	"$MIGTOOL" send --json --progress=none --peer qemu --cap postcopy-ram \
+		--param max-postcopy-bandwidth=100K -v "$IMAGE" "$QEMU_URI" >send.json 2>send.err 3>&- 4>&- &
+	peer_started send
+	qemu_qmp dst wait postcopy-active >/dev/null
+	kill -INT "${PEER_PIDS[send]}" # too late
+	kill -KILL "${PEER_PIDS[dst]}"
+	migtool_wait send 50
+	assert_json send '.owner == "destination"' '.complete == false' '.status == "failed"'
+	grep -q "keep the image" send.err
+	cmp "$IMAGE/ram/pc.ram" "$BATS_FILE_TMPDIR/image.ram"
+}
+
+# ---- from a QEMU ----
+
+# park [SETTING]...: a guest that is sent slowly, and switched before it has been sent.
+park() {
+	rm -rf copy
+	qemu_start src
+	qemu_wait_tick src 3
+	qemu_migrate src "$RECV_URI" postcopy-ram max-bandwidth=500000 "$@"
+	qemu_qmp src wait active >/dev/null
+	qemu_qmp src '{"execute": "migrate-start-postcopy"}' >/dev/null
+	qemu_wait_status src completed
+	recv_wait recv
+	qemu_save_ram src ram
+	cmp ram copy/ram/pc.ram
+	assert_json recv '.status == "completed"' '.owner == "destination"' \
+		'.ram."postcopy-bytes" > 100000'
+	[ "$(jq -r '."run-state"' copy/manifest.json)" = running ]
+}
+
+@test "a guest that leaves QEMU in postcopy is parked whole, and goes on elsewhere" {
+	recv_start recv tcp:127.0.0.1:0 copy --cap postcopy-ram
+	park
+	qemu_stop src
+	IMAGE=copy
+	wait_for_guest --
+	send "$IMAGE" "$QEMU_URI"
+	qemu_wait_status dst completed
+	qemu_wait_tick dst $(($(qemu_serial_last_tick src) + 10))
+	assert_guest_went_on src.serial dst.serial
+}
+
+@test "a guest that leaves QEMU in postcopy with postcopy-preempt" {
+	recv_start recv tcp:127.0.0.1:0 copy --cap postcopy-ram --cap postcopy-preempt
+	park postcopy-preempt
+}
+
+@test "a QEMU with postcopy-ram on may stay in precopy" {
+	qemu_start src
+	qemu_wait_tick src 3
+	recv_start recv unix:other copy --cap postcopy-ram
+	qemu_migrate src unix:other postcopy-ram
+	qemu_wait_status src completed
+	recv_wait recv
+	qemu_save_ram src ram
+	cmp ram copy/ram/pc.ram
+}
+
+@test "a QEMU with postcopy-ram on, which recv was not told" {
+	qemu_start src
+	qemu_wait_tick src 3
+	recv_start recv unix:other copy
+	qemu_migrate src unix:other postcopy-ram
+	qemu_wait_status src failed
+	recv_wait recv 4
+	grep -q "recv --cap postcopy-ram=on" recv.err
+}
