@@ -10,12 +10,9 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/vfs.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 static int sock = -1;
-static pid_t catcher;
-static bool stays; /* it watches a guest: it ends with that, not with us */
 
 int catch_start(const struct catch_plan *plan, struct error *err)
 {
@@ -34,8 +31,6 @@ int catch_start(const struct catch_plan *plan, struct error *err)
 		return err_sys(err, ST_NOMEM, errno, "cannot fork the process that starts COMMAND");
 	}
 	sock = pair[0];
-	catcher = pid;
-	stays = false;
 	return 0;
 }
 
@@ -165,17 +160,12 @@ int catch_next(struct cancel *cancel, int ms, struct catch_event *out, struct er
 		return gone(err);
 	}
 	take(out, &r, nfds ? fd : -1);
-	stays = (stays || out->kind == CATCH_REGION) && out->kind != CATCH_ENDED &&
-		out->kind != CATCH_LEFT;
 	return 1;
 }
 
 void catch_stop(void)
 {
-	if (sock < 0)
-		return;
-	close(sock);
+	if (sock >= 0)
+		close(sock);
 	sock = -1;
-	while (waitpid(catcher, NULL, stays ? WNOHANG : 0) < 0 && errno == EINTR)
-		;
 }

@@ -99,7 +99,7 @@ int catch_ack(uint32_t token, struct error *err);
  */
 int catch_complete(struct error *err);
 
-/* Closes our end. Waits for the catcher's, unless it has a guest to watch. */
+/* Closes our end. */
 void catch_stop(void);
 
 #endif

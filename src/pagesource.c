@@ -85,6 +85,13 @@ void pagesource_changed(struct pagesource *ps, const struct block *b, const stru
 		bitmap_clear(&ps->sent[b->index], i, 1);
 }
 
+void pagesource_came(struct pagesource *ps, const struct block *b, const struct bitmap *map)
+{
+	for (size_t i = bitmap_next_set(map, 0, map->bits); i < map->bits;
+	     i = bitmap_next_set(map, i + 1, map->bits))
+		bitmap_set(&ps->sent[b->index], i, 1);
+}
+
 /* How many target pages of the unit there are at page i: the block may end in the middle. */
 static size_t unit_pages(const struct pagesource *ps, const struct block *b, size_t i)
 {

@@ -32,6 +32,8 @@ uint64_t pagesource_unit(const struct pagesource *ps, const struct block *b);
 void pagesource_sent(struct pagesource *ps, const struct block *b, uint64_t offset, uint64_t len);
 /* Its pages of which a bit is set were changed: what was sent of them is worth nothing. */
 void pagesource_changed(struct pagesource *ps, const struct block *b, const struct bitmap *map);
+/* The destination says that it has these. */
+void pagesource_came(struct pagesource *ps, const struct block *b, const struct bitmap *map);
 /* One unit is to be sent again. */
 void pagesource_unsent(struct pagesource *ps, const struct block *b, uint64_t offset);
 /* Nothing changes any more. A unit that was sent in part counts as not sent. */

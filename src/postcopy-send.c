@@ -19,6 +19,7 @@
 #include "byteorder.h"
 #include "link.h"
 #include "log.h"
+#include "queue.h"
 #include "wire-postcopy.h"
 
 #include <netinet/in.h>
@@ -43,6 +44,12 @@ struct postcopy_send {
 	struct source *src;
 	struct pagesource *pages;
 	struct page_request request; /* the return path's thread's */
+	bool recovers;		     /* RECV_BITMAP and RESUME_ACK are expected */
+	pthread_mutex_t lock;	     /* of what follows until the next blank line */
+	pthread_cond_t answered;
+	unsigned bitmaps; /* of so many blocks have come */
+	bool acked;
+
 	struct pacer pacer;
 	struct lane main, urgent;
 	struct transport *second; /* NULL: none */
@@ -63,6 +70,8 @@ struct postcopy_send *postcopy_send_open(struct source *src, struct error *err)
 		return NULL;
 	}
 	ps->src = src;
+	pthread_mutex_init(&ps->lock, NULL);
+	pthread_cond_init(&ps->answered, NULL);
 	pacer_init(&ps->pacer, params_max_postcopy_bandwidth(&src->ss->cfg->params));
 	ps->main.s = &src->ss->stream;
 	ps->urgent.s = &ps->stream;
@@ -117,6 +126,8 @@ void postcopy_send_close(struct postcopy_send *ps)
 	batch_pool_destroy(&ps->urgent.pool);
 	pagesource_free(ps->pages);
 	pacer_destroy(&ps->pacer);
+	pthread_cond_destroy(&ps->answered);
+	pthread_mutex_destroy(&ps->lock);
 	free(ps);
 }
 
@@ -215,10 +226,8 @@ static int send_run(struct postcopy_send *ps, struct lane *l, const struct page_
 
 /* ---- requests ---- */
 
-/* In the return path's thread. */
-static int take_request(void *arg, const struct rp_message *m, struct error *err)
+static int take_request(struct postcopy_send *ps, const struct rp_message *m, struct error *err)
 {
-	struct postcopy_send *ps = arg;
 	struct page_request *r = &ps->request;
 	struct block *b;
 	uint64_t unit;
@@ -239,6 +248,59 @@ static int take_request(void *arg, const struct rp_message *m, struct error *err
 			       (unsigned long long)b->size, (unsigned long long)unit);
 	stat_add(&ps->src->ss->stats.postcopy_requests, 1);
 	return pagesource_ask(ps->pages, b, r->offset, r->len, &ps->src->ss->cancel, err);
+}
+
+/* What the destination has, behind RECV_BITMAP's name: blocks come in the order of our questions.
+ */
+static int take_bitmap(struct postcopy_send *ps, const struct rp_message *m, struct error *err)
+{
+	struct source *src = ps->src;
+	struct block *b = ps->bitmaps < src->img->nblocks ? &src->img->blocks[ps->bitmaps] : NULL;
+	size_t n = m->payload[0];
+	struct bitmap map;
+	int rc;
+
+	if (!b || m->len != n + 1 || n != strlen(b->name) || memcmp(m->payload + 1, b->name, n))
+		return err_set(err, ST_DATA, "a RECV_BITMAP for another block than %s",
+			       b ? b->name : "any");
+	if (bitmap_init(&map, b->size / src->img->target_page))
+		return err_set(err, ST_NOMEM, "no memory for the destination's bitmap");
+	rc = postcopy_get_bitmap(&src->ss->stream, &map, err);
+	if (!rc)
+		pagesource_came(ps->pages, b, &map);
+	bitmap_free(&map);
+	if (rc)
+		return -1;
+	pthread_mutex_lock(&ps->lock);
+	ps->bitmaps++;
+	pthread_cond_broadcast(&ps->answered);
+	pthread_mutex_unlock(&ps->lock);
+	return 0;
+}
+
+static int take_ack(struct postcopy_send *ps, const struct rp_message *m, struct error *err)
+{
+	if (ps->bitmaps < ps->src->img->nblocks || ps->acked || get_be32(m->payload) != 1)
+		return err_set(err, ST_DATA, "RESUME_ACK %u is not expected now",
+			       get_be32(m->payload));
+	pthread_mutex_lock(&ps->lock);
+	ps->acked = true;
+	pthread_cond_broadcast(&ps->answered);
+	pthread_mutex_unlock(&ps->lock);
+	return 0;
+}
+
+/* In the return path's thread. */
+static int take_message(void *arg, const struct rp_message *m, struct error *err)
+{
+	struct postcopy_send *ps = arg;
+
+	if (m->type == RP_REQ_PAGES || m->type == RP_REQ_PAGES_ID)
+		return take_request(ps, m, err);
+	if (!ps->recovers)
+		return err_set(err, ST_DATA, "return path: %s is not expected now",
+			       rp_name(m->type));
+	return m->type == RP_RECV_BITMAP ? take_bitmap(ps, m, err) : take_ack(ps, m, err);
 }
 
 static int send_asked(struct postcopy_send *ps, struct lane *l, struct error *err)
@@ -279,7 +341,7 @@ int postcopy_send_listen(struct postcopy_send *ps, struct error *err)
 {
 	int e;
 
-	returnpath_serve(&ps->src->rp, take_request, ps);
+	returnpath_serve(&ps->src->rp, take_message, ps);
 	if (!ps->second) {
 		hold_little(ps->src->ss->main);
 		return 0;
@@ -289,6 +351,39 @@ int postcopy_send_listen(struct postcopy_send *ps, struct error *err)
 		return err_sys(err, ST_NOMEM, e, "cannot start the thread for requested pages");
 	ps->running = true;
 	return 0;
+}
+
+/* ---- recovery ---- */
+
+static int await_answer(struct postcopy_send *ps, unsigned bitmaps, bool ack, struct error *err)
+{
+	struct cancel *c = &ps->src->ss->cancel;
+	bool there;
+
+	pthread_mutex_lock(&ps->lock);
+	while (!(there = ps->bitmaps >= bitmaps && (ps->acked || !ack)) && !cancel_fired(c))
+		cond_wait_briefly(&ps->answered, &ps->lock);
+	pthread_mutex_unlock(&ps->lock);
+	return there ? 0 : cancel_reason(c, err);
+}
+
+int postcopy_send_recover(struct postcopy_send *ps, struct error *err)
+{
+	const struct image *img = ps->src->img;
+	struct stream *s = ps->main.s;
+
+	ps->recovers = true;
+	if (postcopy_send_listen(ps, err))
+		return -1;
+	for (unsigned i = 0; i < img->nblocks; i++)
+		if (postcopy_put_recv_bitmap(s, img->blocks[i].name, err))
+			return -1;
+	if (stream_flush(s, err) || await_answer(ps, img->nblocks, false, err))
+		return -1;
+	pagesource_settle(ps->pages);
+	if (wire_put_command(s, MIG_CMD_POSTCOPY_RESUME, NULL, 0, err) || stream_flush(s, err))
+		return -1;
+	return await_answer(ps, img->nblocks, true, err);
 }
 
 /* ---- the background ---- */

@@ -22,6 +22,12 @@ int postcopy_send_discards(struct postcopy_send *ps, struct error *err);
 /* From here on the destination's requests are taken (they come by the return path's thread). */
 int postcopy_send_listen(struct postcopy_send *ps, struct error *err);
 
+/*
+ * Instead of the discards and listening, on a new connection to a destination that has lost the
+ * last one: asks what it has and goes on. What was sent before is not known here.
+ */
+int postcopy_send_recover(struct postcopy_send *ps, struct error *err);
+
 /* Everything that is missing, asked-for pages first. The RAM section is open and stays so. */
 int postcopy_send_run(struct postcopy_send *ps, struct error *err);
 

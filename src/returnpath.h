@@ -35,7 +35,10 @@ typedef int(returnpath_digests)(void *arg, const struct rp_message *m, struct er
 int returnpath_start(struct returnpath *rp, struct session *ss, returnpath_digests *digests,
 		     void *arg, struct error *err);
 
-/* Postcopy: from now on REQ_PAGES and REQ_PAGES_ID may come, and go to `pages` in that thread. */
+/*
+ * Postcopy: from now on REQ_PAGES, REQ_PAGES_ID, RECV_BITMAP and RESUME_ACK may come, and go to
+ * `pages` in that thread, which also reads what stands behind them.
+ */
 void returnpath_serve(struct returnpath *rp, returnpath_digests *pages, void *arg);
 
 /* Waits for what the destination has to say; -1: it failed, ended, or the session was cancelled. */

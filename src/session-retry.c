@@ -42,9 +42,11 @@ int session_check_retry(const struct session *ss, struct error *err)
 		return err_set(err, ST_USAGE,
 			       "--%s needs a transport with two ways, and %s has one",
 			       cfg->resume ? "resume" : "retry", ss->uri.text);
-	if (cfg->peer == PEER_QEMU)
-		return err_set(err, ST_USAGE, "--%s: a QEMU cannot go on with what it has",
-			       cfg->resume ? "resume" : "retry");
+	if (cfg->peer == PEER_QEMU && (cfg->retry || !cfg->caps.on[CAP_POSTCOPY_RAM])) {
+		err_set(err, ST_USAGE, "--%s: a QEMU cannot go on with what it has",
+			cfg->retry ? "retry" : "resume");
+		return err_hint(err, "it can in postcopy: --resume --cap postcopy-ram");
+	}
 	if (cfg->retry && once) {
 		err_set(err, ST_USAGE, "--retry: %s cannot be connected to again", ss->uri.text);
 		return err_hint(err, "start both ends again, with --resume");

@@ -147,10 +147,8 @@ static int run_stage(struct session *ss, const struct stage *st, struct error *e
 	log_debug("stage %s", st->name);
 	/* to people, postcopy is one thing from the switch on */
 	atomic_store(&ss->phase, ss->postcopy ? "postcopy" : st->name);
-	/* for a QEMU too, postcopy takes the place of all that follows */
-	if (ss->postcopy)
-		events_status(&ss->events, MIG_POSTCOPY_ACTIVE);
-	else if (st->status != MIG_NONE)
+	/* postcopy takes the place of all that follows, and says itself how far it is */
+	if (!ss->postcopy && st->status != MIG_NONE)
 		events_status(&ss->events, st->status);
 	if (st->status == MIG_ACTIVE && !stat_get(&ss->stats.t_setup_done))
 		stat_set(&ss->stats.t_setup_done, stats_now());

@@ -67,7 +67,9 @@ int source_postcopy_open(struct source *src, struct error *err)
 
 	if (!ss->caps.on[CAP_POSTCOPY_RAM] || ss->cfg->dry_run)
 		return 0;
-	if (measure_devices(src, err))
+	/* towards a QEMU there is nothing else to go on with */
+	src->recovers = ss->postcopy = ss->cfg->resume;
+	if (!src->recovers && measure_devices(src, err))
 		return -1;
 	src->postcopy = postcopy_send_open(src, err);
 	return src->postcopy ? 0 : -1;
@@ -98,7 +100,7 @@ static bool preempts(const struct source *src)
 
 int source_postcopy_dial(struct source *src, struct error *err)
 {
-	if (!preempts(src) || src->ss->dialect.preempt_late)
+	if (!preempts(src) || (src->ss->dialect.preempt_late && !src->recovers))
 		return 0;
 	return postcopy_send_dial(src->postcopy, err);
 }
@@ -221,12 +223,28 @@ static int put_end(struct source *src, struct error *err)
 	return postcopy_send_finish(src->postcopy, err);
 }
 
+/* A QEMU that is in postcopy-paused, and was told migrate-recover. */
+static int recover(struct source *src, struct error *err)
+{
+	struct session *ss = src->ss;
+
+	if (!ss->main->two_way)
+		return err_set(err, ST_UNSUPPORTED, "%s is one-way", ss->main->name);
+	if (session_commit(ss, err) || postcopy_send_recover(src->postcopy, err))
+		return err_hint(err, "is it in postcopy-paused, and was told migrate-recover?");
+	events_status(&ss->events, MIG_POSTCOPY_ACTIVE);
+	ss->owner = OWNER_DESTINATION;
+	return 0;
+}
+
 static int run(struct source *src, struct error *err)
 {
 	struct session *ss = src->ss;
 
-	if (put_package(src, err) || wire_put_ping(&ss->stream, WIRE_PING_PUSH, err) ||
-	    pagesend_section_open(src, WIRE_SECTION_PART, err) || stream_flush(&ss->stream, err))
+	if (!src->recovers &&
+	    (put_package(src, err) || wire_put_ping(&ss->stream, WIRE_PING_PUSH, err)))
+		return -1;
+	if (pagesend_section_open(src, WIRE_SECTION_PART, err) || stream_flush(&ss->stream, err))
 		return -1;
 	log_verbose("the guest goes on at the destination, %llu bytes of memory follow",
 		    (unsigned long long)pagesource_left(postcopy_send_pages(src->postcopy)));
@@ -246,7 +264,7 @@ static int lose(struct source *src, struct error *err)
 	if (src->rp.package)
 		ss->owner = OWNER_DESTINATION;
 	return session_lost(ss, err, "the guest runs at the destination, and waits for memory",
-			    "its memory is here: keep the image");
+			    "keep the image: `migrate-recover` there, then `send --resume` here");
 }
 
 int source_postcopy(struct session *ss, struct error *err)
@@ -255,11 +273,12 @@ int source_postcopy(struct session *ss, struct error *err)
 
 	if (!ss->postcopy)
 		return 0;
+	events_status(&ss->events, src->recovers ? MIG_POSTCOPY_RECOVER : MIG_POSTCOPY_ACTIVE);
 	/* the old limit is for a guest that runs here */
 	ss->stream.pacer = NULL;
 	stat_set(&ss->stats.t_switchover, stats_now());
 	stat_set(&ss->stats.precopy_bytes, ss->stream.bytes_out);
-	if (start(src, err))
+	if (src->recovers ? recover(src, err) : start(src, err))
 		return -1;
 	if (run(src, err))
 		return lose(src, err);
@@ -267,7 +286,7 @@ int source_postcopy(struct session *ss, struct error *err)
 						    stat_get(&ss->stats.precopy_bytes) +
 						    stat_get(&ss->stats.urgent_bytes));
 	ss->digest = src->digest.sum;
-	ss->digest_known = true;
+	ss->digest_known = !src->recovers; /* else most was sent by another process */
 	return 0;
 }
 

@@ -69,7 +69,8 @@ int source_channels(struct session *ss, struct error *err)
 			     err))
 		return -1;
 	/* a QEMU of 8.0 and later looks at the header to tell the main channel from the others */
-	if (put_head(src, err) || source_postcopy_dial(src, err))
+	/* a connection that recovers postcopy begins with a command */
+	if ((!src->recovers && put_head(src, err)) || source_postcopy_dial(src, err))
 		return -1;
 	if (ss->caps.on[CAP_MULTIFD]) {
 		unsigned n = params_multifd_channels(&ss->cfg->params);
@@ -118,9 +119,12 @@ int source_compare(struct session *ss, struct error *err)
 int source_setup(struct session *ss, struct error *err)
 {
 	struct source *src = ss->source;
-	struct ram_block_info *list = calloc(src->img->nblocks, sizeof(*list));
+	struct ram_block_info *list;
 	int rc;
 
+	if (src->recovers)
+		return 0;
+	list = calloc(src->img->nblocks, sizeof(*list));
 	if (!list)
 		return err_set(err, ST_NOMEM, "no memory for the block list");
 	for (unsigned i = 0; i < src->img->nblocks; i++) {
@@ -275,6 +279,8 @@ int source_precopy(struct session *ss, struct error *err)
 {
 	struct source *src = ss->source;
 
+	if (src->recovers)
+		return 0;
 	if (!source_postcopy_due(src) && send_round(src, err))
 		return -1;
 	while (!source_postcopy_due(src) && src->dirty && dirty_pending(src->dirty)) {

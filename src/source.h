@@ -38,6 +38,7 @@ struct source {
 	struct postcopy_send *postcopy; /* NULL: the guest does not run before all is there */
 	uint64_t device_sections;   /* bytes of the device state that go into postcopy's package */
 	uint64_t precopied;	    /* bytes of data that were sent before the switch */
+	bool recovers;		    /* --resume: the guest runs there, and waits */
 	atomic_bool postcopy_asked; /* SIGUSR2 */
 
 	unsigned round;			/* counts from 1 */

@@ -8,6 +8,7 @@
 
 #define PAIR	     16
 #define REQUEST_HEAD 12
+#define BITMAP_END   UINT64_C(0x0123456789abcdef)
 
 static bool is_page_size(uint64_t size)
 {
@@ -94,6 +95,43 @@ struct extent postcopy_discard_range(const struct postcopy_discard *d, unsigned 
 	const uint8_t *p = d->pairs + (size_t)i * PAIR;
 
 	return (struct extent){ get_be64(p), get_be64(p + 8) };
+}
+
+/* ---- RECV_BITMAP ---- */
+
+int postcopy_put_recv_bitmap(struct stream *s, const char *block, struct error *err)
+{
+	uint8_t bytes[256];
+	size_t n = strlen(block);
+
+	bytes[0] = (uint8_t)n;
+	memcpy(bytes + 1, block, n);
+	return wire_put_command(s, MIG_CMD_RECV_BITMAP, bytes, (uint32_t)n + 1, err);
+}
+
+int postcopy_get_bitmap(struct stream *s, struct bitmap *map, struct error *err)
+{
+	uint64_t size, mark, want = (map->bits + 63) / 64 * 8;
+	uint8_t byte;
+
+	if (stream_get_be64(s, &size, err))
+		return -1;
+	if (size != want)
+		return err_set(err, ST_DATA, "a bitmap of %llu bytes, expected %llu",
+			       (unsigned long long)size, (unsigned long long)want);
+	for (uint64_t i = 0; i < size; i++) {
+		if (stream_get_u8(s, &byte, err))
+			return -1;
+		for (unsigned bit = 0; bit < 8; bit++)
+			if (byte >> bit & 1 && i * 8 + bit < map->bits)
+				bitmap_set(map, i * 8 + bit, 1);
+	}
+	if (stream_get_be64(s, &mark, err))
+		return -1;
+	if (mark == BITMAP_END)
+		return 0;
+	return err_set(err, ST_DATA, "a bitmap ends with 0x%llx, expected 0x%llx",
+		       (unsigned long long)mark, (unsigned long long)BITMAP_END);
 }
 
 /* ---- PACKAGED ---- */

@@ -8,6 +8,7 @@
 #ifndef MIGTOOL_WIRE_POSTCOPY_H
 #define MIGTOOL_WIRE_POSTCOPY_H
 
+#include "bitmap.h"
 #include "image.h"
 #include "wire-return.h"
 
@@ -40,6 +41,15 @@ struct postcopy_discard {
 int postcopy_discard_unpack(const uint8_t *in, size_t len, struct postcopy_discard *d,
 			    struct error *err);
 struct extent postcopy_discard_range(const struct postcopy_discard *d, unsigned i);
+
+/* Recovery: asks which pages of the block have come. */
+int postcopy_put_recv_bitmap(struct stream *s, const char *block, struct error *err);
+
+/*
+ * The answer's bitmap, behind its message: be64 bytes, little-endian bits, an end mark; for `pages`
+ * pages. Into map, which is empty and has as many bits. ST_DATA: it has another size.
+ */
+int postcopy_get_bitmap(struct stream *s, struct bitmap *map, struct error *err);
 
 /* PACKAGED's head; `len` bytes of elements have to follow. */
 int postcopy_put_packaged(struct stream *s, uint32_t len, struct error *err);

@@ -151,7 +151,7 @@ assert_memory_whole() {
 	kill -KILL "${PEER_PIDS[dst]}"
 	migtool_wait send 50
 	assert_json send '.owner == "destination"' '.complete == false' '.status == "failed"'
-	grep -q "keep the image" send.err
+	grep -q "keep the image: .migrate-recover. there, then .send --resume. here" send.err
 	cmp "$IMAGE/ram/pc.ram" "$BATS_FILE_TMPDIR/image.ram"
 }
 
@@ -178,9 +178,8 @@ park() {
 	recv_start recv tcp:127.0.0.1:0 copy --cap postcopy-ram
 	park
 	qemu_stop src
-	IMAGE=copy
 	wait_for_guest --
-	send "$IMAGE" "$QEMU_URI"
+	send copy "$QEMU_URI"
 	qemu_wait_status dst completed
 	qemu_wait_tick dst $(($(qemu_serial_last_tick src) + 10))
 	assert_guest_went_on src.serial dst.serial
@@ -210,4 +209,59 @@ park() {
 	qemu_wait_status src failed
 	recv_wait recv 4
 	grep -q "recv --cap postcopy-ram=on" recv.err
+}
+
+# ---- recovery ----
+
+# break_postcopy [SEND-OPTION]...: a guest that runs, waits for its memory and has lost its source.
+break_postcopy() {
+	"$MIGTOOL" send --json --progress=none --peer qemu --cap postcopy-ram \
+		--param max-postcopy-bandwidth=1M "$@" "$IMAGE" "$QEMU_URI" >first.json 2>first.err \
+		3>&- 4>&- &
+	peer_started first
+	qemu_wait_status dst postcopy-active
+	kill -KILL "${PEER_PIDS[first]}"
+	wait_for_end first || true
+	qemu_wait_status dst postcopy-paused
+}
+
+recover_guest() { # URI
+	qemu_qmp dst '{"execute": "migrate-recover", "arguments": {"uri": "'"$1"'"}}' >/dev/null
+}
+
+@test "a source that was killed: another one goes on with the guest that waits" {
+	wait_for_guest --
+	break_postcopy
+	recover_guest unix:again
+	send --resume --cap events "$IMAGE" unix:again
+	assert_guest_runs
+	[ "$(jq -rs 'map(select(.event == "MIGRATION").data.status) | join(" ")' send.json)" = \
+		"postcopy-recover postcopy-active completed" ]
+}
+
+@test "recovery with postcopy-preempt" {
+	wait_for_guest -- postcopy-preempt
+	break_postcopy --cap postcopy-preempt
+	recover_guest unix:again
+	send --resume --cap postcopy-preempt "$IMAGE" unix:again
+	assert_guest_runs
+}
+
+@test "the memory of a guest whose source was killed is whole in the end, lost twice" {
+	wait_for_guest -S --
+	break_postcopy --postcopy-after=50
+	recover_guest unix:again
+	QEMU_URI=unix:again break_postcopy --resume
+	recover_guest unix:third
+	send --resume "$IMAGE" unix:third
+	assert_memory_whole
+}
+
+@test "--resume towards a QEMU that has nothing to recover says so" {
+	run -1 send --cap postcopy-ram=off --resume "$IMAGE" unix:nobody
+	grep -q "it can in postcopy: --resume --cap postcopy-ram" send.err
+	wait_for_guest --
+	run send --resume "$IMAGE" "$QEMU_URI"
+	[ "$status" -ne 0 ]
+	assert_json send '.owner == "unknown"' '.complete == false'
 }

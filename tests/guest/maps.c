@@ -224,9 +224,6 @@ static void do_word(const char *word)
 	} else if (!strcmp(word, "spin")) {
 		while (!signalled)
 			;
-	} else if (!strcmp(word, "fill")) {
-		for (size_t i = 0; i < len[0] / 8; i++)
-			((uint64_t *)mem[0])[i] = value(i * 8 / PAGE);
 	} else if (!strcmp(word, "touch")) {
 		for (size_t i = 0; i < len[0]; i += PAGE)
 			*(volatile char *)(mem[0] + i) = 1;

@@ -539,6 +539,40 @@ static void bad_commands_of_postcopy_are_refused(void)
 	CHECK(postcopy_advise_unpack(p, 16, &a, &err) == -1);
 }
 
+static void put_bitmap(uint64_t size, const uint8_t *bits, size_t n, uint64_t mark)
+{
+	struct error err;
+
+	CHECK(!stream_put_be64(&io.w, size, &err) && !stream_write(&io.w, bits, n, &err) &&
+	      !stream_put_be64(&io.w, mark, &err) && !stream_flush(&io.w, &err));
+}
+
+static void a_bitmap_of_what_came(void)
+{
+	static const uint8_t bits[16] = { 0x05, 0x80, [8] = 0x21 };
+	const uint64_t mark = UINT64_C(0x0123456789abcdef);
+	struct wire_command c;
+	struct bitmap map;
+	struct error err;
+	uint8_t p[256];
+
+	REQUIRE(open_pipe() && !bitmap_init(&map, 69));
+	CHECK(!postcopy_put_recv_bitmap(&io.w, "pc.ram", &err));
+	CHECK(read_command(&c, p, sizeof(p)) == 7 && c.cmd == MIG_CMD_RECV_BITMAP);
+	CHECK(!memcmp(p, "\6pc.ram", 7));
+	put_bitmap(16, bits, 16, mark);
+	CHECK(!postcopy_get_bitmap(&io.r, &map, &err));
+	/* bit 69 is none */
+	CHECK(bitmap_count(&map) == 4 && bitmap_test(&map, 0) && bitmap_test(&map, 2) &&
+	      bitmap_test(&map, 15) && bitmap_test(&map, 64));
+	put_bitmap(16, bits, 16, mark + 1);
+	CHECK(postcopy_get_bitmap(&io.r, &map, &err) == -1 && err.status == ST_DATA);
+	put_bitmap(8, bits, 8, mark);
+	CHECK(postcopy_get_bitmap(&io.r, &map, &err) == -1 && err.status == ST_DATA);
+	bitmap_free(&map);
+	close_pipe();
+}
+
 static void requests_for_pages_come_back(void)
 {
 	struct rp_message m = { .type = RP_REQ_PAGES };
@@ -576,6 +610,7 @@ static const struct test_case cases[] = {
 	{ "bad return messages are refused", bad_return_messages_are_refused },
 	{ "postcopy's commands come back", postcopys_commands_come_back },
 	{ "bad commands of postcopy are refused", bad_commands_of_postcopy_are_refused },
+	{ "a bitmap of what came, in its order of bytes", a_bitmap_of_what_came },
 	{ "requests for pages come back", requests_for_pages_come_back },
 	{ "a reason travels with its hint", a_reason_travels_with_its_hint },
 	{ "a greeting comes back", a_greeting_comes_back },
