@@ -53,15 +53,18 @@ void congestion_prepare(int fd)
 		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, "reno", 4);
 }
 
-/* TCP_INFO's time comes from the handshake. */
-void congestion_settle(int fd)
+unsigned congestion_rtt_us(int fd)
 {
 	struct tcp_info info = { 0 };
 	socklen_t len = sizeof(info);
 
-	if (!paces() || getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len))
-		return;
-	if (info.tcpi_rtt >= SHORT_RTT_US)
+	return getsockopt(fd, IPPROTO_TCP, TCP_INFO, &info, &len) ? 0 : info.tcpi_rtt;
+}
+
+/* Nothing has been sent yet: the time comes from the handshake. */
+void congestion_settle(int fd)
+{
+	if (paces() && congestion_rtt_us(fd) >= SHORT_RTT_US)
 		setsockopt(fd, IPPROTO_TCP, TCP_CONGESTION, system_choice,
 			   (socklen_t)strlen(system_choice));
 }

@@ -17,4 +17,8 @@ void congestion_prepare(int fd);
 /* For the connection that came of a prepared socket, as soon as it stands. */
 void congestion_settle(int fd);
 
+/* A TCP connection's round trip in microseconds: its handshake's, if nothing was sent yet. 0: not
+ * known. */
+unsigned congestion_rtt_us(int fd);
+
 #endif

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "ssh-link.h"
 
+#include "congestion.h"
 #include "ssh-known.h"
 #include "transport-io.h"
 
@@ -310,8 +311,10 @@ struct ssh_link *ssh_link_open(const char *host, unsigned port, const char *text
 	l->deadline = deadline;
 	known_name(l->name, sizeof(l->name), host, port);
 	l->tcp = dial(host, port, text, timeout_ms, cancel, err);
-	if (l->tcp)
+	if (l->tcp) {
+		l->rtt_us = congestion_rtt_us(l->tcp->rfd);
 		return l;
+	}
 	ssh_link_close(l);
 	return NULL;
 }

@@ -20,6 +20,7 @@ struct ssh_link {
 	LIBSSH2_SESSION *s;
 	struct transport *tcp;
 	unsigned port;
+	unsigned rtt_us;  /* the path's round trip, as connecting to it took; 0: not known */
 	char name[128];	  /* for messages: "host", "[host]:2222" */
 	int64_t deadline; /* of connecting and logging in, on io_now_ms's clock; -1: none */
 	void *user;	  /* whoever's turn it is (libssh2's callbacks have no argument of ours) */

@@ -10,10 +10,12 @@
  *	pair -> up -> libssh2 -> l->out -> socket           stdin
  *
  * A buffer that is full is the back-pressure: a reader that is slow lets `down` stand, so the
- * channel is not read, so its window is not opened again, so the far side stops. The window is many
- * MiB, for on a long path a channel moves one window a round trip; it is opened again by libssh2
- * when a quarter is used up. The window in the other direction is the far sshd's (2 MiB in
- * OpenSSH): several connections are the way around it.
+ * channel is not read, so its window is not opened again, so the far side stops. On a long path a
+ * channel moves one window a round trip, so the window grows with the round trip; it is opened
+ *again by libssh2 when a quarter is used up. It is not larger than it has to be: OpenSSH's sshd
+ *reads a whole window ahead of what it sends, into a buffer that it copies for every 16 KiB that it
+ *grows; with 16 MiB that costs it more than all else. The window in the other direction is the far
+ * sshd's (2 MiB in OpenSSH): several connections are the way around it.
  *
  * While bytes are waiting to be written, the socket is read even if `down` is full: among what
  * comes is the far side's leave to go on.
@@ -38,7 +40,9 @@
 #include <sys/eventfd.h>
 #include <unistd.h>
 
-#define WINDOW	    (16u << 20)
+#define WINDOW_MIN  (2u << 20) /* OpenSSH's own */
+#define WINDOW_MAX  (8u << 20)
+#define WINDOW_RATE 160	  /* bytes in a microsecond of round trip */
 #define PACKET	    32768 /* the most that OpenSSH sends; libssh2 takes none above 40000 */
 #define BUFFER	    (256u << 10)
 #define DOWN_BUFFER (1u << 20) /* so that this thread decrypts while its reader catches up */
@@ -315,12 +319,20 @@ static void finish(struct pump *p, int end)
 
 /* ---- the beginning ---- */
 
+static unsigned window_for(unsigned rtt_us)
+{
+	if (rtt_us >= WINDOW_MAX / WINDOW_RATE)
+		return WINDOW_MAX;
+	return rtt_us < WINDOW_MIN / WINDOW_RATE ? WINDOW_MIN : rtt_us * WINDOW_RATE;
+}
+
 static int open_channel(struct pump *p, struct error *err)
 {
+	unsigned window = window_for(p->l->rtt_us);
 	int rc;
 
 	do {
-		p->ch = libssh2_channel_open_ex(p->l->s, "session", 7, WINDOW, PACKET, NULL, 0);
+		p->ch = libssh2_channel_open_ex(p->l->s, "session", 7, window, PACKET, NULL, 0);
 		rc = p->ch ? 0 : libssh2_session_last_errno(p->l->s);
 	} while (rc == LIBSSH2_ERROR_EAGAIN && ssh_link_turn(p->l, err) == 0);
 	if (rc)
