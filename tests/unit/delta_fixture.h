@@ -119,9 +119,9 @@ static inline bool delta_end_next(struct delta_end *e, uint16_t *type, uint8_t *
 	bool there;
 
 	pthread_mutex_lock(&e->lock);
-	p = e->said + e->taken;
 	there = e->len - e->taken >= head;
 	if (there) {
+		p = e->said + e->taken;
 		*type = get_be16(p + head - 6);
 		*len = get_be32(p + head - 4);
 		if (*len > DELTA_LIST_LEN || *len > e->len - e->taken - head)
