@@ -6,6 +6,7 @@
 #include "remote.h"
 #include "units.h"
 #include "wire-multifd.h"
+#include "wire.h"
 #include "zero.h"
 
 #include <errno.h>
@@ -413,6 +414,52 @@ int link_listen_joins(struct session *ss, struct error *err)
 	return ss->pending ? 0 : -1;
 }
 
+/* ---- listening ---- */
+
+static ssize_t no_more(struct transport *t, void *buf, size_t len, struct error *err)
+{
+	(void)t;
+	(void)buf;
+	(void)len;
+	(void)err;
+	return 0;
+}
+
+/* A QEMU's header and configuration, by whose end it is known: as the reader finds it. */
+static bool head_is_whole(const uint8_t *said, size_t len)
+{
+	static const struct transport_ops ops = { .scheme = "memory", .read = no_more };
+	struct transport t = { .ops = &ops, .end_status = ST_SOCKET };
+	struct wire_config config;
+	struct stream s;
+	struct error err;
+	uint8_t type;
+	int rc;
+
+	transport_unread(&t, (uint8_t *)said, len);
+	if (stream_open(&s, &t, 4096, 0, &err))
+		return true; /* who reads it has no more memory, and says so */
+	rc = wire_get_header(&s, &err) || stream_get_u8(&s, &type, &err) ||
+	     (type == WIRE_CONFIGURATION && wire_get_config(&s, &config, &err));
+	stream_close(&s);
+	return !rc || err.status != ST_SOCKET;
+}
+
+/* Has a source said who it is? Nobody who stops in the middle of that keeps others waiting. */
+static bool is_introduced(const uint8_t *said, size_t len)
+{
+	uint32_t n;
+
+	if (get_be32(said) == WIRE_MAGIC)
+		return head_is_whole(said, len);
+	if (memcmp(said, GREET_MAGIC, GREET_MAGIC_LEN))
+		return true;
+	if (len < GREET_MAGIC_LEN + 4)
+		return false;
+	n = get_be32(said + GREET_MAGIC_LEN);
+	return n > GREET_MAX || len - GREET_MAGIC_LEN - 4 >= n;
+}
+
 int link_listen(struct session *ss, struct error *err)
 {
 	const char *uri;
@@ -424,6 +471,8 @@ int link_listen(struct session *ss, struct error *err)
 	if (!ss->pending)
 		return -1;
 	link_secure_pending(ss);
+	if (ss->role == ROLE_DESTINATION)
+		ss->pending->whole = is_introduced;
 	uri = listener_uri(ss->listener);
 	snprintf(ss->socket_address, sizeof(ss->socket_address), "%s", uri);
 	log_info("listening on %s", uri);

@@ -54,6 +54,7 @@ static void drop(struct pending *p, int i)
 {
 	struct error ignored; /* a socket's close reports nothing that matters now */
 
+	free(p->one[i].said);
 	transport_close(take(p, i), &ignored);
 }
 
@@ -209,6 +210,68 @@ static int look(struct pending *p, int i, short revents,
 	return -1;
 }
 
+/* ---- more than the first bytes ---- */
+
+static bool keep(struct pending_one *c, const uint8_t *bytes, size_t len)
+{
+	if (c->len + len > c->cap) {
+		size_t cap = 2 * (c->len + len);
+		uint8_t *more = realloc(c->said, cap);
+
+		if (!more)
+			return false;
+		c->said = more;
+		c->cap = cap;
+	}
+	memcpy(c->said + c->len, bytes, len);
+	c->len += len;
+	return true;
+}
+
+/* It has said all: it is read again by who takes it. */
+static int give_back(struct pending_one *c, uint8_t first[8])
+{
+	memset(first, 0, 8);
+	memcpy(first, c->said, c->len < 8 ? c->len : 8);
+	transport_unread(c->t, c->said, c->len);
+	c->said = NULL;
+	return 1;
+}
+
+/* 1: all is here, 0: not yet, -1: it was dropped. */
+static int gather(struct pending *p, int i, uint8_t first[8])
+{
+	struct pending_one *c = &p->one[i];
+	uint8_t bytes[4096];
+	struct error why;
+	ssize_t n;
+
+	/* what can be seen can be read without a wait */
+	while ((n = transport_peek(c->t, bytes, sizeof(bytes), &why)) > 0) {
+		n = transport_read(c->t, bytes, (size_t)n, &why);
+		if (n <= 0)
+			break;
+		if (!keep(c, bytes, (size_t)n)) {
+			n = err_set(&why, ST_NOMEM, "no memory for its greeting");
+			break;
+		}
+		if (p->whole(c->said, c->len))
+			return give_back(c, first);
+	}
+	if (n < 0 && (why.status == ST_REFUSED || why.status == ST_NOMEM))
+		log_warn("dropped the connection from %s: %s", c->t->name, why.msg);
+	else if (n < 0)
+		log_warn("dropped the connection from %s: it ended after %zu byte%s", c->t->name,
+			 c->len, c->len == 1 ? "" : "s");
+	else if (!io_left_ms(c->deadline))
+		log_warn("dropped the connection from %s: it has not said who it is within %g s",
+			 c->t->name, p->silence_ms / 1000.0);
+	else
+		return 0;
+	drop(p, i);
+	return -1;
+}
+
 /* A TLS client's first byte is enough to know it by. */
 static bool enough_or_tls(const uint8_t *first, ssize_t n)
 {
@@ -298,10 +361,17 @@ static int examine(struct pending *p, int i, short revents, uint8_t first[8])
 	}
 	if (p->one[i].state == PENDING_PARTING)
 		return go_on_parting(p, i);
+	if (p->one[i].state == PENDING_GATHERING)
+		return gather(p, i, first);
 	r = look(p, i, revents, p->tls ? enough : enough_or_tls, said);
 	if (r > 0 && !p->tls && said[0] == TLS_FIRST_BYTE) {
 		refuse_tls(&p->one[i]);
 		return 0;
+	}
+	if (r > 0 && p->whole && get_be32(said) != MAGIC_MULTIFD) {
+		p->one[i].state = PENDING_GATHERING;
+		p->one[i].partial = false;
+		return gather(p, i, first);
 	}
 	memcpy(first, said, 8);
 	return r;

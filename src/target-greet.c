@@ -362,7 +362,6 @@ int target_greet_migtool(struct target *t, struct error *err)
 			answer(t, &why, &ignored);
 		goto refused;
 	}
-	target_no_deadline(t);
 	taken = !judge(t, &why);
 	if (ss->main->two_way && !t->greeting.one_way)
 		answered = !answer(t, taken ? NULL : &why, taken ? &why : &ignored);

@@ -138,37 +138,13 @@ int target_accept(struct session *ss, struct error *err)
 	if (!ss->listener && ss->cfg->connect &&
 	    link_put_hello(ss, &ss->stream, LINK_MAIN_CHANNEL, err))
 		return -1;
-	if (!ss->listener) {
-		/* nobody else will come, and who was dialled may have to get ready */
+	/* nobody else will come, and who was dialled may have to get ready */
+	if (!ss->listener)
 		ss->watched = ss->cfg->timeout >= 0;
-		return 0;
-	}
-	pthread_mutex_lock(&ss->lock);
-	ss->target->greet_overdue = false;
-	ss->target->greet_deadline = stats_now() + LINK_SILENCE_MS;
-	pthread_mutex_unlock(&ss->lock);
 	return 0;
 }
 
 /* ---- greet ---- */
-
-void target_no_deadline(struct target *t)
-{
-	pthread_mutex_lock(&t->ss->lock);
-	t->greet_deadline = 0;
-	pthread_mutex_unlock(&t->ss->lock);
-}
-
-/* Our own giving up looks like a broken connection to who reads. */
-static void explain_overdue(struct target *t, struct error *err)
-{
-	pthread_mutex_lock(&t->ss->lock);
-	if (t->greet_overdue)
-		err_set(err, ST_TIMEOUT, "it has not said who it is within %d s",
-			LINK_SILENCE_MS / 1000);
-	t->greet_overdue = false;
-	pthread_mutex_unlock(&t->ss->lock);
-}
 
 /* 0: known, 1: another one please, -1 */
 static int recognise(struct target *t, struct error *err)
@@ -180,7 +156,7 @@ static int recognise(struct target *t, struct error *err)
 	know_nothing(ss);
 	if (stream_peek(&ss->stream, 1, &first, err))
 		return -1;
-	/* a listener's peer has greet_deadline instead: whoever is late only drops out */
+	/* what a listener hands over has said who it is: none of this waits */
 	if (!ss->listener)
 		ss->watched = true;
 	if (stream_peek(&ss->stream, 4, &first, err))
@@ -211,13 +187,11 @@ int target_greet(struct session *ss, struct error *err)
 	for (;;) {
 		int rc = recognise(t, err);
 
-		target_no_deadline(t);
 		if (!rc)
 			break;
 		if (!ss->listener || cancel_fired(&ss->cancel))
 			return -1;
 		if (rc < 0) {
-			explain_overdue(t, err);
 			log_warn("%s: %s; listening on", ss->main->name, err->msg);
 			if (err->hint[0])
 				log_warn("hint: %s", err->hint);
@@ -568,13 +542,6 @@ void target_tick(struct session *ss)
 {
 	struct target *t = ss->target;
 
-	pthread_mutex_lock(&ss->lock);
-	if (t->greet_deadline && stats_now() > t->greet_deadline && ss->main) {
-		t->greet_deadline = 0;
-		t->greet_overdue = true;
-		transport_abort(ss->main);
-	}
-	pthread_mutex_unlock(&ss->lock);
 	if ((t->talking || t->adopting) && stats_now() > t->next_keepalive) {
 		t->next_keepalive = stats_now() + KEEPALIVE_MS;
 		say_alive(t);

@@ -65,8 +65,6 @@ struct target {
 
 	uint64_t first_by;	 /* --timeout: when the source has to be here (link_deadline) */
 	uint64_t next_keepalive; /* ms; the main thread's */
-	uint64_t greet_deadline; /* ms; where a listener goes on; 0: none; guarded by ss->lock */
-	bool greet_overdue;	 /* it passed; guarded likewise */
 };
 
 /* Placing threads and channels; once the image exists, which for a QEMU is inside START. */
@@ -76,8 +74,6 @@ int target_start_workers(struct target *t, struct error *err);
 
 /* Reads and judges a migtool's greeting, answers. 0: taken, 1: wait for another peer, -1. */
 int target_greet_migtool(struct target *t, struct error *err);
-/* The source has said who it is. */
-void target_no_deadline(struct target *t);
 /* Did the user say that IMAGE may hold something already? What exactly is seen with the blocks. */
 bool target_may_exist(const struct target *t);
 /* Is this to go on with what an earlier try left? */

@@ -73,6 +73,7 @@ void io_free(struct transport *t)
 	if (t->wfd >= 0 && t->wfd != t->rfd)
 		close(t->wfd);
 	close(t->abort_fd);
+	free(t->unread);
 	free(t);
 }
 

@@ -3,6 +3,7 @@
 
 #include <errno.h>
 #include <poll.h>
+#include <string.h>
 #include <unistd.h>
 
 #define LAST_WORDS_MS 1000
@@ -45,10 +46,37 @@ int transport_raw_wfd(const struct transport *t)
 	return t->wkind == IO_SOCKET && !t->inherited ? t->wfd : -1;
 }
 
+void transport_unread(struct transport *t, uint8_t *bytes, size_t len)
+{
+	t->unread = bytes;
+	t->unread_at = 0;
+	t->unread_end = len;
+}
+
+static size_t copy_unread(const struct transport *t, void *buf, size_t len)
+{
+	size_t n = t->unread_end - t->unread_at;
+
+	if (n > len)
+		n = len;
+	memcpy(buf, t->unread + t->unread_at, n);
+	return n;
+}
+
+ssize_t transport_read_unread(struct transport *t, void *buf, size_t len)
+{
+	size_t n = copy_unread(t, buf, len);
+
+	t->unread_at += n;
+	return (ssize_t)n;
+}
+
 ssize_t transport_peek(struct transport *t, void *buf, size_t len, struct error *err)
 {
 	ssize_t n;
 
+	if (t->unread_at < t->unread_end)
+		return (ssize_t)copy_unread(t, buf, len);
 	if (t->ops->peek)
 		return t->ops->peek(t, buf, len, err);
 	if (t->rkind != IO_SOCKET)
@@ -69,6 +97,8 @@ ssize_t transport_peek(struct transport *t, void *buf, size_t len, struct error 
 
 int transport_poll_in(struct transport *t, int timeout_ms, struct error *err)
 {
+	if (t->unread_at < t->unread_end)
+		return 1;
 	if (t->ops->poll_in)
 		return t->ops->poll_in(t, timeout_ms, err);
 	return io_poll_in(t, timeout_ms, err);

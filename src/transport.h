@@ -71,12 +71,19 @@ struct transport {
 	enum io_kind rkind, wkind; /* the reader's, the writer's to change */
 	bool inherited; /* others may hold the descriptors too: their flags stay as they are */
 	atomic_bool aborted;
-	int abort_fd; /* eventfd: readable once aborted */
+	int abort_fd;	 /* eventfd: readable once aborted */
+	uint8_t *unread; /* transport_unread: comes first, from unread_at to unread_end; owned */
+	size_t unread_at, unread_end;
 	void *priv;
 };
 
+/* As ops->read, of what was unread. */
+ssize_t transport_read_unread(struct transport *t, void *buf, size_t len);
+
 static inline ssize_t transport_read(struct transport *t, void *buf, size_t len, struct error *err)
 {
+	if (t->unread_at < t->unread_end)
+		return transport_read_unread(t, buf, len);
 	return t->ops->read(t, buf, len, err);
 }
 
@@ -120,6 +127,12 @@ int transport_wait(struct transport *t, int fd, short events, struct error *err)
  * call may see more), 0: none yet, -1: the peer closed, an error, or no socket (ST_UNSUPPORTED).
  */
 ssize_t transport_peek(struct transport *t, void *buf, size_t len, struct error *err);
+
+/*
+ * Bytes that were read come again, before all others: read, peek and poll_in see them first. They
+ * were allocated, and are the transport's from now on. Once, by the thread that reads.
+ */
+void transport_unread(struct transport *t, uint8_t *bytes, size_t len);
 
 /*
  * Waits until there is something to read, or the end. 1, 0: `timeout_ms` (-1: no limit) are over,

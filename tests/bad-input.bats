@@ -243,6 +243,20 @@ try_packets() {
 	[ ! -s peer.err ]
 }
 
+@test "the real source is taken at once while others stop in the middle of their greetings" {
+	recv_start recv unix:socket copy
+	peer_start source socket halves
+	until [ -s peer.out ]; do sleep 0.02; done
+	migtool_start send send "$IMAGES/mixed" unix:socket --timeout 8
+	migtool_wait send
+	# nobody's time was over
+	run ! grep -E "within 10 s|in 10 s" recv.err
+	migtool_wait recv
+	cmp "$IMAGES/mixed" copy
+	wait_for_end peer
+	[ ! -s peer.err ]
+}
+
 @test "the real source is taken although hundreds say nothing" {
 	recv_start recv unix:socket copy
 	peer_start peer source socket flood

@@ -201,7 +201,7 @@ ends() {
 	(printf 'migtool\n' && sleep 12) | socat -u - UNIX:at 3>&- 4>&- &
 	(sleep 11 && cat stream) | "$MIGTOOL" recv -q stdio: copy 3>&- 4>&-
 	cmp "$IMAGES/mixed" copy
-	grep -q 'it has not said who it is within 10 s; listening on' listening.err
+	grep -q 'it has not said who it is within 10 s' listening.err
 	"$MIGTOOL" send -q "$IMAGES/mixed" unix:at
 	recv_wait listening
 	wait

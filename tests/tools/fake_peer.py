@@ -120,6 +120,19 @@ def source_crowd(address):
         link.hold()
 
 
+def source_halves(address):
+    """Greetings, long ones and a QEMU's head, that stop in the middle, and one that is wrong."""
+    frame = m.frame(m.greeting(x="y" * 500000))
+    texts = [m.frame(m.greeting())[:50], frame[:10], frame[:300000], b"QEVM",
+             b"QEVM\0\0\0\3\7\0\0\0\2p"]
+    links = [connect(address).say(texts[i % len(texts)]) for i in range(20)]
+    wrong = connect(address).say(m.frame({"version": 77}))
+    assert not wrong.frame().get("take"), "a wrong greeting was taken"
+    print("connected", flush=True)
+    for link in links:
+        link.hold()
+
+
 def source_flood(address):
     """Many more than there are places."""
     links = []

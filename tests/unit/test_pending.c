@@ -287,6 +287,66 @@ static void *fire_soon(void *arg)
 	return NULL;
 }
 
+/* Nine bytes and more, or a 'Q' behind the eighth. */
+static bool is_whole(const uint8_t *said, size_t len)
+{
+	return len >= 9000 || (len > 8 && said[8] == 'Q');
+}
+
+static void many_that_stop_half_way_keep_nobody_out(void)
+{
+	static char long_one[9000];
+	struct transport *half[20], *other, *t;
+	struct iovec rest = { long_one + 5000, 4000 };
+	uint8_t first[8], got[sizeof(long_one)];
+	size_t n = 0;
+
+	for (size_t i = 0; i < sizeof(long_one); i++)
+		long_one[i] = (char)('a' + i % 13);
+	p->whole = is_whole;
+	for (int i = 0; i < 20; i++)
+		half[i] = connect_and_say(long_one, i ? 12 : 5000);
+	CHECK(next(200, first, &t) == 0);
+	other = connect_and_say("01234567Q and", 13);
+	REQUIRE(half[0] && half[19] && other);
+	REQUIRE(next(5000, first, &t) == 1);
+	CHECK(!memcmp(first, "01234567", 8));
+	CHECK(transport_peek(t, got, 20, &e) == 13 && transport_poll_in(t, 0, &e) == 1);
+	CHECK(transport_read(t, got, 3, &e) == 3 && transport_read(t, got + 3, 20, &e) == 10);
+	CHECK(!memcmp(got, "01234567Q and", 13) && transport_peek(t, got, 20, &e) == 0);
+	transport_close(t, &e);
+	/* one of them goes on, and is there as a whole */
+	CHECK(transport_writev(half[0], &rest, 1, &e) == 4000);
+	REQUIRE(next(5000, first, &t) == 1);
+	CHECK(!memcmp(first, long_one, 8));
+	while (n < sizeof(got)) {
+		ssize_t r = transport_read(t, got + n, sizeof(got) - n, &e);
+
+		REQUIRE(r > 0);
+		n += (size_t)r;
+	}
+	CHECK(!memcmp(got, long_one, sizeof(got)));
+	transport_close(t, &e);
+	transport_close(other, &e);
+	/* the others go, or are late */
+	logged();
+	transport_close(half[1], &e);
+	p->silence_ms = 100;
+	CHECK(next(200, first, &t) == 0);
+	CHECK(strstr(logged(), "it ended after 12 bytes"));
+	other = connect_and_say(long_one, 12);
+	CHECK(next(500, first, &t) == 0);
+	CHECK(strstr(logged(), "it has not said who it is within 0.1 s"));
+	transport_close(other, &e);
+	for (int i = 0; i < 20; i++)
+		if (i != 1)
+			transport_close(half[i], &e);
+	CHECK(next(100, first, &t) == 0 && p->n == 0);
+	logged();
+	p->silence_ms = 10000;
+	p->whole = NULL;
+}
+
 static void a_cancel_ends_the_wait(void)
 {
 	struct transport *silent = connect_and_say("", 0), *t;
@@ -339,6 +399,7 @@ static const struct test_case cases[] = {
 	{ "one that closes is dropped with one warning",
 	  one_that_closes_is_dropped_with_one_warning },
 	{ "a silent one is dropped in time", a_silent_one_is_dropped_in_time },
+	{ "many that stop half-way keep nobody out", many_that_stop_half_way_keep_nobody_out },
 	{ "a shortage of descriptors passes", a_shortage_of_descriptors_passes },
 	{ "many that speak late are all taken", many_that_speak_late_are_all_taken },
 	{ "of too many the oldest is dropped", of_too_many_the_oldest_is_dropped },
