@@ -68,7 +68,8 @@ int source_postcopy_open(struct source *src, struct error *err)
 	if (!ss->caps.on[CAP_POSTCOPY_RAM] || ss->cfg->dry_run)
 		return 0;
 	/* towards a QEMU there is nothing else to go on with */
-	src->recovers = ss->postcopy = ss->cfg->resume;
+	src->recovers = ss->cfg->resume;
+	ss->postcopy = src->recovers;
 	if (!src->recovers && measure_devices(src, err))
 		return -1;
 	src->postcopy = postcopy_send_open(src, err);
