@@ -180,30 +180,63 @@ try_source() {
 	grep -q "dropped .*its first packet names another session" recv.err
 }
 
-# try_packets KIND STATUS NAME...
+# try_packets KIND: stdin has a packet a line, its name and words that the message has.
 try_packets() {
-	local kind=$1 name
-	shift
-	for name; do
-		try_source "$kind:$name" 12 "multifd channel 1:"
+	local name words
+	while read -r name words; do
+		try_source "$1:$name" 12 "multifd channel 1: $words"
 		assert_nothing copy
 	done
 }
 
 @test "a bad multifd packet" {
-	try_packets packet magic version flags method block block-far no-pages runs payload-huge payload-short
-	try_packets packet raw-too-much raw-huge unaligned beyond beyond-end far zero-beyond zero-far
+	try_packets packet <<-'END'
+		magic multifd packet: magic 0x11223345 version 2, expected 0x11223344 version 2
+		version multifd packet: magic 0x11223344 version 1, expected 0x11223344 version 2
+		flags multifd packet: unknown flags 0x80
+		method a packet is compressed with method 0x2, expected 0x0 (none)
+		block a packet for block 1, there are 1
+		block-far a packet for block 4294967295, there are 1
+		no-pages multifd packet: run of 0 pages at offset 0x0, expected at least one page
+		runs multifd packet: 257 runs, at most 256
+		payload-huge multifd packet: 2147483647 bytes for 4096 bytes of pages, at most
+		payload-short 4095 bytes for pages of 4096 bytes
+		raw-too-much multifd packet: runs of 4096 bytes, header says 8192
+		raw-huge multifd packet: 4096 bytes for 4294963200 bytes of pages, at most
+		unaligned multifd packet: run of 1 pages at offset 0x1, expected at least one page at a multiple of 4096
+		beyond block pc.ram: 0x1000 bytes at 0x8000 reach beyond its 0x8000 bytes
+		beyond-end block pc.ram: 0x2000 bytes at 0x7000 reach beyond its 0x8000 bytes
+		far block pc.ram: 0x1000 bytes at 0xfffffffffffff000 reach beyond its 0x8000 bytes
+		zero-beyond block pc.ram: 0x9000 bytes at 0x0 reach beyond its 0x8000 bytes
+		zero-far block pc.ram: 0x7fffffff000 bytes at 0xfffffffffffff000 reach beyond its 0x8000 bytes
+	END
 	# what is short is waited for
 	try_source packet:payload-cut 30 "nothing moved" --timeout 1
 	assert_nothing copy
 }
 
 @test "zlib and zstd data that is not what it should be" {
-	local method
-	for method in zlib zstd; do
-		try_packets $method garbage empty cut left-over more less one-more one-less
-	done
-	try_packets zlib flipped
+	try_packets zlib <<-'END'
+		garbage zlib: broken data
+		empty multifd packet: no payload for 8192 bytes of pages
+		cut zlib: a packet's stream has no end
+		left-over zlib: 1 bytes left over after a packet's pages
+		more zlib: a packet's payload decodes to more than the 8192 bytes of its pages
+		one-more zlib: a packet's payload decodes to more than the 8192 bytes of its pages
+		less zlib: a packet's payload of
+		one-less zlib: a packet's payload of
+		flipped zlib: broken data
+	END
+	try_packets zstd <<-'END'
+		garbage zstd: a packet's payload does not begin with a zstd frame
+		empty multifd packet: no payload for 8192 bytes of pages
+		cut zstd: a packet's payload is no whole frame
+		left-over zstd: 1 bytes left over after a packet's pages
+		more zstd: a packet's pages have 8192 bytes, its frame 12288
+		less zstd: a packet's pages have 8192 bytes, its frame 4096
+		one-more zstd: a packet's pages have 8192 bytes, its frame 8193
+		one-less zstd: a packet's pages have 8192 bytes, its frame 8191
+	END
 }
 
 @test "who says nothing, too little or something else is dropped, and the next one is taken" {

@@ -155,6 +155,22 @@ try_cases() {
 	try_cases "xbzrle-*"
 }
 
+@test "a machine that recv was not told of is refused, and blocks that do not fit what is there" {
+	local stream=file:$CASES/good-small.stream
+	run -4 "$MIGTOOL" recv --machine pc-q35-7.2 "$stream" image
+	[[ $output == *"the source's machine is 'pc-i440fx-7.2', expected 'pc-q35-7.2'"* ]]
+	assert_nothing image
+	mkdir -p image/ram
+	truncate -s 4096 image/ram/pc.ram
+	run -4 "$MIGTOOL" recv --in-place --force "$stream" image
+	[[ $output == *"image/ram/pc.ram has 4096 bytes, but block pc.ram has 16384"* ]]
+	[ "$(stat -c %s image/ram/pc.ram)" = 4096 ]
+	mv image/ram/pc.ram image/ram/foreign
+	run -4 "$MIGTOOL" recv --in-place --force "$stream" image
+	[[ $output == *"image/ram holds block foreign, which the source does not have"* ]]
+	[ "$(ls image/ram)" = foreign ]
+}
+
 @test "streams that end in the middle of anything are refused, and nothing is left" {
 	try_cases "cut-*"
 }
