@@ -151,15 +151,19 @@ run_refused() {
 
 # assert_json NAME FILTER...: what it printed makes all these jq filters true.
 assert_json() {
-	local name=$1 filter
+	local name=$1 filter all=true
 	shift
+	# in one go: jq takes longer to start than to judge
 	for filter; do
-		tail -n 1 "$PEER_DIR/$name.json" | jq -e "$filter" >/dev/null || {
-			echo "$name: not true: $filter"
-			tail -n 1 "$PEER_DIR/$name.json" | jq -c .
-			return 1
-		}
+		all+=" and ($filter)"
 	done
+	tail -n 1 "$PEER_DIR/$name.json" | jq -es "length == 1 and (.[0] | $all)" >/dev/null && return 0
+	for filter; do
+		tail -n 1 "$PEER_DIR/$name.json" | jq -e "$filter" >/dev/null ||
+			echo "$name: not true: $filter"
+	done
+	tail -n 1 "$PEER_DIR/$name.json" | jq -c .
+	return 1
 }
 
 # assert_error NAME WORDS: it has ended with an error that has these in it.
@@ -184,16 +188,14 @@ assert_nothing() {
 
 # Both ends say the same of one transfer between them, and that it is verified.
 assert_agreed() {
-	local what one other
-	for what in .digest '."digest-verified"' .ram.normal .ram.duplicate .owner .complete .status; do
-		one=$(tail -n 1 "$PEER_DIR/send.json" | jq -r "$what")
-		other=$(tail -n 1 "$PEER_DIR/recv.json" | jq -r "$what")
-		[ "$one" = "$other" ] || {
-			echo "send says $what is $one, recv $other"
-			return 1
-		}
-	done
-	assert_json recv '."digest-verified"' .complete '.owner == "destination"'
+	local said='[.digest, ."digest-verified", .ram.normal, .ram.duplicate, .owner, .complete, .status]'
+	{ tail -n 1 "$PEER_DIR/send.json" && tail -n 1 "$PEER_DIR/recv.json"; } >"$PEER_DIR/both.json"
+	jq -es "length == 2 and (.[0] | $said) == (.[1] | $said) and (.[1] |
+		.\"digest-verified\" and .complete and .owner == \"destination\")" \
+		"$PEER_DIR/both.json" >/dev/null && return 0
+	echo "what send and recv say is not the same, or not that it is done and verified:"
+	jq -c "$said" "$PEER_DIR/both.json"
+	return 1
 }
 
 # How many bytes of a file are no hole. (du counts the file system's own blocks too.)
