@@ -100,7 +100,7 @@ static struct extent piece_of(const struct block *b, struct extent e)
 }
 
 int image_adopt_block(struct image *img, struct block *b, const struct image *old,
-		      const struct block *from, struct error *err)
+		      const struct block *from, struct cancel *cancel, struct error *err)
 {
 	struct digest chunks[IMAGE_ADOPT_BUF / DELTA_CHUNK];
 	struct digest none = { 0, 0 };
@@ -114,6 +114,10 @@ int image_adopt_block(struct image *img, struct block *b, const struct image *ol
 		r = image_adopt_next(img, b, old, from, e.offset + e.len, &e, err);
 		if (r || !e.len)
 			break;
+		if (cancel && cancel_fired(cancel)) {
+			r = cancel_reason(cancel, err);
+			break;
+		}
 		e = piece_of(b, e);
 		r = image_adopt(img, b, old, from, e, buf, chunks, err);
 	}

@@ -96,7 +96,7 @@ bool image_block_here(const struct block *b)
 	return block_priv(b)->shared;
 }
 
-int image_read_shared(struct image *img, struct block *b, struct error *err)
+int image_read_shared(struct image *img, struct block *b, struct cancel *cancel, struct error *err)
 {
-	return image_adopt_block(img, b, NULL, NULL, err);
+	return image_adopt_block(img, b, NULL, NULL, cancel, err);
 }

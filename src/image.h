@@ -13,6 +13,7 @@
 #ifndef MIGTOOL_IMAGE_H
 #define MIGTOOL_IMAGE_H
 
+#include "cancel.h"
 #include "digest.h"
 #include "error.h"
 #include "manifest.h"
@@ -134,8 +135,8 @@ struct image *image_create(const char *path, const struct image_layout *layout, 
 
 /* Is it a shared block that is used where it is? */
 bool image_block_here(const struct block *b);
-/* Reads such a block and takes it into the digest. */
-int image_read_shared(struct image *img, struct block *b, struct error *err);
+/* Reads such a block and takes it into the digest, until it is cancelled. */
+int image_read_shared(struct image *img, struct block *b, struct cancel *cancel, struct error *err);
 
 /*
  * The name that a destination is renamed to: IMAGE without final slashes, a symbolic link resolved.
@@ -189,7 +190,8 @@ int image_place_zero(struct image *img, struct block *b, uint64_t offset, uint64
  * next: as image_next_data, for what there is to adopt.
  * adopt: takes [offset, offset + len), both multiples of 64 KiB but at the block's end, into digest
  * and account; chunks[i] is then the digest of the i-th 64 KiB. buf: IMAGE_ADOPT_BUF bytes.
- * adopt_block: all of it. ST_FILE, ST_UNSUPPORTED (the old one changed), ST_NOMEM.
+ * adopt_block: all of it, until it is cancelled (NULL: never). ST_FILE, ST_UNSUPPORTED (the old one
+ * changed), ST_NOMEM.
  */
 #define IMAGE_ADOPT_BUF (256u << 10)
 
@@ -200,7 +202,7 @@ int image_adopt(struct image *img, struct block *b, const struct image *old,
 		const struct block *from, struct extent what, uint8_t *buf, struct digest *chunks,
 		struct error *err);
 int image_adopt_block(struct image *img, struct block *b, const struct image *old,
-		      const struct block *from, struct error *err);
+		      const struct block *from, struct cancel *cancel, struct error *err);
 
 /* What a destination holds now; alignment and bounds as for image_place. Any thread. */
 int image_get_page(const struct image *img, const struct block *b, uint64_t offset, void *buf,

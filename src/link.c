@@ -347,11 +347,13 @@ int link_source_identity(struct session *ss, const struct image *img, struct err
 /* ---- digest of an image at rest ---- */
 
 static int add_extent(const struct image *img, const struct block *b, struct extent e, uint8_t *buf,
-		      size_t cap, struct digest *sum, struct error *err)
+		      size_t cap, struct cancel *cancel, struct digest *sum, struct error *err)
 {
 	while (e.len > 0) {
 		size_t n = e.len < cap ? (size_t)e.len : cap;
 
+		if (cancel && cancel_fired(cancel))
+			return cancel_reason(cancel, err);
 		if (image_read(img, b, e.offset, buf, n, err))
 			return -1;
 		for (size_t o = 0; o < n; o += DIGEST_PAGE)
@@ -364,8 +366,8 @@ static int add_extent(const struct image *img, const struct block *b, struct ext
 	return 0;
 }
 
-int link_block_digest(const struct image *img, const struct block *b, struct digest *out,
-		      struct error *err)
+int link_block_digest(const struct image *img, const struct block *b, struct cancel *cancel,
+		      struct digest *out, struct error *err)
 {
 	size_t cap = 512 << 10;
 	uint8_t *buf = malloc(cap);
@@ -378,19 +380,20 @@ int link_block_digest(const struct image *img, const struct block *b, struct dig
 	do {
 		rc = image_next_data(img, b, e.offset + e.len, &e, err);
 		if (!rc && e.len)
-			rc = add_extent(img, b, e, buf, cap, out, err);
+			rc = add_extent(img, b, e, buf, cap, cancel, out, err);
 	} while (!rc && e.len);
 	free(buf);
 	return rc;
 }
 
-int link_image_digest(const struct image *img, struct digest *out, struct error *err)
+int link_image_digest(const struct image *img, struct cancel *cancel, struct digest *out,
+		      struct error *err)
 {
 	memset(out, 0, sizeof(*out));
 	for (unsigned i = 0; i < img->nblocks; i++) {
 		struct digest sum;
 
-		if (link_block_digest(img, &img->blocks[i], &sum, err))
+		if (link_block_digest(img, &img->blocks[i], cancel, &sum, err))
 			return -1;
 		digest_add(out, sum);
 	}

@@ -88,10 +88,12 @@ void link_uuid(const struct session *ss, uint8_t out[16]);
 /* Machine and uuid from the options, else from the image's manifest. */
 int link_source_identity(struct session *ss, const struct image *img, struct error *err);
 
-/* Reads a source image's data, or a block's, and gives its digest. */
-int link_block_digest(const struct image *img, const struct block *b, struct digest *out,
+/* Reads a source image's data, or a block's, and gives its digest; until cancelled (NULL: never).
+ */
+int link_block_digest(const struct image *img, const struct block *b, struct cancel *cancel,
+		      struct digest *out, struct error *err);
+int link_image_digest(const struct image *img, struct cancel *cancel, struct digest *out,
 		      struct error *err);
-int link_image_digest(const struct image *img, struct digest *out, struct error *err);
 
 /*
  * Says last words over the main connection although the token was fired: sends the bytes,

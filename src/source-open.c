@@ -36,7 +36,7 @@ static int open_base(struct source *src, struct error *err)
 	}
 	/* now, because a destination that was connected to does not wait long for the greeting */
 	log_info("reading the base %s", src->base->path);
-	return link_image_digest(src->base, &src->base_digest, err);
+	return link_image_digest(src->base, &src->ss->cancel, &src->base_digest, err);
 }
 
 static int open_xbzrle(struct source *src, struct error *err)
@@ -87,7 +87,7 @@ static int read_shared(struct source *src, struct error *err)
 		if (!source_ignores(src, b))
 			continue;
 		log_info("block %s is shared: it is compared and not sent", b->name);
-		if (link_block_digest(src->img, b, &src->shared[i], err))
+		if (link_block_digest(src->img, b, &src->ss->cancel, &src->shared[i], err))
 			return -1;
 		digest_add(&src->digest.sum, src->shared[i]);
 		n++;

@@ -436,8 +436,8 @@ static void explain_mismatch(struct source *src, struct error *err)
 	/* a base that differs is found before anything was sent */
 	if (src->dirty || !src->ss->digest_known)
 		return;
-	if (!image_check_at_rest(src->img, &why) && !link_image_digest(src->img, &now, &why) &&
-	    digest_equal(now, src->digest.sum))
+	if (!image_check_at_rest(src->img, &why) &&
+	    !link_image_digest(src->img, NULL, &now, &why) && digest_equal(now, src->digest.sum))
 		return;
 	err_set(err, ST_UNSUPPORTED, "%s changed while it was read", src->img->path);
 	err_hint(err, "stop the guest (or copy the image) before you send it");

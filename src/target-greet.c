@@ -200,7 +200,7 @@ static int compare_shared(struct target *t, struct error *err)
 			return err_set(err, ST_DATA,
 				       "greeting: block %s is shared and has no digest", g->name);
 		log_info("comparing the shared block %s", g->name);
-		if (image_read_shared(t->img, &t->img->blocks[i], err))
+		if (image_read_shared(t->img, &t->img->blocks[i], &t->ss->cancel, err))
 			return -1;
 		image_block_digest(&t->img->blocks[i], &have);
 		if (!digest_equal(have, g->digest))

@@ -135,7 +135,7 @@ static void ready_payload(unsigned mode, uint8_t out[WIRE_DIGEST_LEN])
 	struct error err;
 	struct image *img = image_open(image, &opts, &err);
 
-	FUZZ_CHECK(img && s && !link_image_digest(img, &d.memory, &err));
+	FUZZ_CHECK(img && s && !link_image_digest(img, NULL, &d.memory, &err));
 	if (mode & SEND_STATE) {
 		digest_stream_update(s, "state", 5);
 		d.device = digest_stream_get(s);

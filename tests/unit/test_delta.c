@@ -138,7 +138,8 @@ static void part(void)
 	struct image_start start;
 	struct image *img;
 	struct digest d;
-	struct error e;
+	struct error e, ignored;
+	struct cancel cancel;
 
 	REQUIRE(model);
 	CHECK(!image_find_start(at("img"), false, &start, &e) && start.kind == START_NOTHING);
@@ -155,7 +156,7 @@ static void part(void)
 	l.resume = true;
 	img = image_create(at("img"), &l, &e);
 	REQUIRE(img && !image_frozen(img));
-	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, &e));
+	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, NULL, &e));
 	image_digest(img, &d);
 	CHECK(digest_equal(d, model_digest("pc.ram", model, b.size)));
 	image_close(img, false);
@@ -163,7 +164,13 @@ static void part(void)
 
 	img = image_create(at("img"), &l, &e);
 	REQUIRE(img);
-	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, &e));
+	err_set(&e, ST_CANCELLED, "enough");
+	REQUIRE(!cancel_init(&cancel, &ignored));
+	cancel_fire(&cancel, &e);
+	CHECK(image_adopt_block(img, &img->blocks[0], NULL, NULL, &cancel, &ignored) &&
+	      ignored.status == ST_CANCELLED);
+	cancel_destroy(&cancel);
+	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, NULL, &e));
 	place_randomly(img, &img->blocks[0], model, PG, 9);
 	CHECK(!image_sync(img, &e));
 	image_close(img, true);

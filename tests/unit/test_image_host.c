@@ -287,7 +287,7 @@ static void huge_in_place(void)
 	l.keep = true;
 	img = image_create(at("img"), &l, &e);
 	REQUIRE(img);
-	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, &e));
+	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, NULL, &e));
 	place_randomly(img, &img->blocks[0], model, PG, 5);
 	image_digest(img, &d);
 	CHECK(digest_equal(d, model_digest("pc.ram", model, b.size)));
@@ -471,7 +471,7 @@ static void shared_extents(void)
 	old = image_open(at("img"), &o, &e);
 	img = create_one(at("img"), size, true, &e);
 	REQUIRE(img && old);
-	CHECK(!image_adopt_block(img, &img->blocks[0], old, &old->blocks[0], &e));
+	CHECK(!image_adopt_block(img, &img->blocks[0], old, &old->blocks[0], NULL, &e));
 	image_digest(img, &d);
 	CHECK(digest_equal(d, model_digest("pc.ram", mem, size)));
 	CHECK(image_placed_bytes(img) == size / 2);
@@ -586,7 +586,7 @@ static void on_device(void)
 	l.keep = true;
 	img = image_create(device, &l, &e);
 	REQUIRE(img);
-	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, &e));
+	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, NULL, &e));
 	image_digest(img, &d);
 	CHECK(digest_equal(d, model_digest("pc.ram", model, b.size)));
 	place_randomly(img, &img->blocks[0], model, PG, 3);

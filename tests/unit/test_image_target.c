@@ -697,7 +697,7 @@ static void old_copy(void)
 	l.force = true;
 	img = image_create(at("old"), &l, &e);
 	REQUIRE(img && old);
-	CHECK(!image_adopt_block(img, &img->blocks[0], old, &old->blocks[0], &e));
+	CHECK(!image_adopt_block(img, &img->blocks[0], old, &old->blocks[0], NULL, &e));
 	image_digest(img, &d);
 	CHECK(digest_equal(d, model_digest("pc.ram", model, PAGES * PG)));
 	CHECK(image_placed_bytes(img) == model_data(model, PAGES * PG));
@@ -714,7 +714,7 @@ static void old_copy(void)
 	l.in_place = l.keep = true;
 	img = image_create(at("old"), &l, &e);
 	REQUIRE(img);
-	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, &e));
+	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, NULL, &e));
 	image_digest(img, &d);
 	CHECK(digest_equal(d, model_digest("pc.ram", model, PAGES * PG)));
 	place_randomly(img, &img->blocks[0], model, 4 * PG, 10);
