@@ -34,18 +34,6 @@ start_slow() {
 	migtool_start send send --bwlimit $((bytes * 10 / tenths)) "${BEFORE[@]}" "$image" "$RECV_URI"
 }
 
-# Until memory arrives.
-wait_for_data() { # IMAGE
-	local i size
-	for ((i = 0; i < 500; i++)); do
-		size=$(du -sk "$1.part" 2>/dev/null | cut -f 1)
-		[ "${size:-0}" -lt 64 ] || return 0
-		sleep 0.02
-	done
-	echo "nothing comes" >&2
-	return 1
-}
-
 # ---- disks ----
 
 @test "a full disk ends it with the same reason at both ends, and nothing is left there" {
@@ -141,7 +129,7 @@ wait_for_data() { # IMAGE
 			cp "$IMAGES/random" image
 			# shellcheck disable=SC2086
 			start_slow 6 unix:socket image copy $options
-			wait_for_data copy
+			wait_for_data copy.part
 			case $how in
 			shrink) truncate -s 1M image ;;
 			grow) truncate -s 5M image ;;
@@ -163,7 +151,7 @@ wait_for_data() { # IMAGE
 
 @test "somebody makes IMAGE meanwhile: it stays, and what is complete is kept beside it" {
 	start_slow 6 unix:socket "$IMAGES/random" copy
-	wait_for_data copy
+	wait_for_data copy.part
 	echo precious >copy
 	migtool_wait recv 50
 	migtool_wait send 50
@@ -177,7 +165,7 @@ wait_for_data() { # IMAGE
 
 @test "two recvs cannot write the same IMAGE, a leftover of a dead one is in nobody's way" {
 	start_slow 20 unix:socket "$IMAGES/random" copy
-	wait_for_data copy
+	wait_for_data copy.part
 	migtool_start other recv unix:other copy
 	migtool_wait other 11
 	assert_error other "copy.part is being written by another migtool"
@@ -283,7 +271,7 @@ interrupt_often() {
 
 @test "a cancelled end tells the other one why" {
 	start_slow 20 unix:socket "$IMAGES/random" copy
-	wait_for_data copy
+	wait_for_data copy.part
 	kill -INT "${PEER_PIDS[recv]}"
 	migtool_wait recv 20
 	migtool_wait send 20
@@ -292,7 +280,7 @@ interrupt_often() {
 	assert_nothing copy
 	assert_json recv '.status == "cancelled"'
 	start_slow 20 unix:socket "$IMAGES/random" copy
-	wait_for_data copy
+	wait_for_data copy.part
 	kill -INT "${PEER_PIDS[send]}"
 	migtool_wait send 20
 	wait_for_end recv && return 1
@@ -302,7 +290,7 @@ interrupt_often() {
 
 @test "a peer that is stopped is given up after --timeout, by either side" {
 	start_slow 20 unix:socket "$IMAGES/random" copy -- --timeout 1
-	wait_for_data copy
+	wait_for_data copy.part
 	kill -STOP "${PEER_PIDS[send]}"
 	migtool_wait recv 30
 	assert_error recv "nothing moved either way for 1 s"
@@ -310,7 +298,7 @@ interrupt_often() {
 	kill -KILL "${PEER_PIDS[send]}"
 	wait_for_end send || true
 	start_slow 20 unix:socket "$IMAGES/random" copy --timeout 1
-	wait_for_data copy
+	wait_for_data copy.part
 	kill -STOP "${PEER_PIDS[recv]}"
 	migtool_wait send 30
 	assert_error send "nothing moved either way for 1 s"
@@ -348,7 +336,7 @@ interrupt_often() {
 @test "COMMAND is not started when the transfer fails, and one that cannot start is said" {
 	listener_start recv recv unix:socket copy -- touch ran
 	migtool_start send send --bwlimit 4M "$IMAGES/random" unix:socket
-	wait_for_data copy
+	wait_for_data copy.part
 	kill -INT "${PEER_PIDS[send]}"
 	wait_for_end send || true
 	wait_for_end recv && return 1

@@ -203,6 +203,19 @@ data_bytes() { # FILE
 	"$TOOLS/sparse.py" --data "$1"
 }
 
+# wait_for_data PATH [BYTES]: until there is so much (64 KiB) in the file or the directory. By du: a transfer
+# of a few seconds may be over before python has started.
+wait_for_data() {
+	local i size
+	for ((i = 0; i < 500; i++)); do
+		size=$(du -s --block-size=1 "$1" 2>/dev/null | cut -f 1)
+		[ "${size:-0}" -lt "${2:-65536}" ] || return 0
+		sleep 0.02
+	done
+	echo "$1 does not grow" >&2
+	return 1
+}
+
 # mount_private DIR MOUNT-ARG...: mounts on DIR in a name space of its own, which ends with the test.
 # INSIDE is what runs a command in there.
 mount_private() {

@@ -55,24 +55,13 @@ cut_pair() {
 	link_stop
 }
 
-# wait_for_part FILE BYTES: until so much of it has come.
-wait_for_part() {
-	local i
-	for ((i = 0; i < 500; i++)); do
-		[ -e "$1" ] && [ "$(data_bytes "$1")" -ge "$2" ] && return 0
-		sleep 0.02
-	done
-	echo "$1 does not grow" >&2
-	return 1
-}
-
 # broken SEND-OPTIONS RECV-OPTIONS [IMAGE]: leaves copy.part of a transfer whose source was killed.
 broken() {
 	# shellcheck disable=SC2086
 	listener_start recv recv --resume $2 unix:socket copy
 	# shellcheck disable=SC2086
 	migtool_start send send --bwlimit 8M $1 "${3:-$IMAGES/random}" unix:socket
-	wait_for_part copy.part $((3 << 20))
+	wait_for_data copy.part $((3 << 20))
 	kill -KILL "${PEER_PIDS[send]}"
 	wait_for_end send || true
 	migtool_wait recv 10
@@ -85,7 +74,7 @@ killed() {
 	listener_start recv recv $3 unix:socket copy
 	# shellcheck disable=SC2086
 	migtool_start send send --bwlimit 8M $2 "$IMAGES/random" unix:socket
-	wait_for_part copy.part $((3 << 20))
+	wait_for_data copy.part $((3 << 20))
 	kill -KILL "${PEER_PIDS[$1]}"
 	wait_for_end send && return 1
 	wait_for_end recv && return 1
@@ -240,7 +229,7 @@ refused() {
 @test "nobody else is let in between two tries" {
 	listener_start recv recv --retry 3 unix:socket copy
 	migtool_start send send --bwlimit 8M "$IMAGES/random" unix:socket
-	wait_for_part copy.part $((3 << 20))
+	wait_for_data copy.part $((3 << 20))
 	kill -KILL "${PEER_PIDS[send]}"
 	wait_for_end send || true
 	migtool_start other send "$IMAGES/mixed" unix:socket
@@ -294,7 +283,7 @@ refused() {
 @test "--resume after the destination was killed, whatever was told of it" {
 	listener_start recv recv unix:socket copy
 	migtool_start send send --bwlimit 8M "$IMAGES/random" unix:socket
-	wait_for_part copy.part $((3 << 20))
+	wait_for_data copy.part $((3 << 20))
 	kill -KILL "${PEER_PIDS[recv]}"
 	wait_for_end recv || true
 	migtool_wait send 10
@@ -334,14 +323,14 @@ refused() {
 @test "SIGINT and --timeout keep it, too" {
 	listener_start recv recv --resume unix:socket copy
 	migtool_start send send --bwlimit 8M "$IMAGES/random" unix:socket
-	wait_for_part copy.part $((2 << 20))
+	wait_for_data copy.part $((2 << 20))
 	kill -INT "${PEER_PIDS[recv]}"
 	migtool_wait recv 20
 	wait_for_end send && return 1
 	grep -q "copy.part is kept" recv.err
 	listener_start recv recv --resume --timeout 1 unix:socket copy
 	migtool_start send send --bwlimit 8M --resume "$IMAGES/random" unix:socket
-	wait_for_part copy.part $((6 << 20))
+	wait_for_data copy.part $((6 << 20))
 	kill -STOP "${PEER_PIDS[send]}"
 	migtool_wait recv 30
 	kill -KILL "${PEER_PIDS[send]}"

@@ -59,17 +59,6 @@ says_once() { # NAME WORDS
 	}
 }
 
-# Until there is more than nothing in a file.
-wait_for_data() { # FILE
-	local i
-	for ((i = 0; i < 500; i++)); do
-		[ ! -e "$1" ] || [ "$(data_bytes "$1")" -eq 0 ] || return 0
-		sleep 0.02
-	done
-	echo "nothing came into $1"
-	return 1
-}
-
 # The far migtool's process.
 far_pid() {
 	local pid
