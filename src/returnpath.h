@@ -20,7 +20,7 @@ struct returnpath {
 	pthread_mutex_t lock; /* of the rest */
 	pthread_cond_t changed;
 	bool pong, ready, done, shut, ended;
-	bool package; /* PONG 3: the destination has all of postcopy's package */
+	atomic_bool package; /* PONG 3: the destination has all of postcopy's package */
 	uint32_t pong_value, shut_status;
 	struct wire_digest digest; /* READY's */
 	uint64_t sent, sent_at;	   /* what it has taken from us, and when that grew last (ms) */

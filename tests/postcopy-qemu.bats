@@ -265,3 +265,19 @@ recover_guest() { # URI
 	[ "$status" -ne 0 ]
 	assert_json send '.owner == "unknown"' '.complete == false'
 }
+
+@test "a stream that is wrong is refused, before the guest is ours and behind" {
+	local name status words rc
+	while read -r name status words; do
+		recv_start recv unix:socket copy --cap postcopy-ram
+		"$TOOLS/replay.py" socket "$name.stream" >/dev/null 3>&- || true
+		rc=0
+		wait_for_end recv || rc=$?
+		[ "$rc" -eq "$status" ] && grep -F "error: " recv.err | grep -qF -- "$words" || {
+			echo "$name: $rc"
+			return 1
+		}
+		[ ! -e copy ]
+		rm -rf socket copy.part
+	done < <("$TOOLS/bad_postcopy.py" .)
+}
