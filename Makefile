@@ -147,13 +147,13 @@ $(B)/fuzz/%: tests/fuzz/%.c tests/fuzz/replay.c $(B)/libmigtool.a
 	@mkdir -p $(@D)
 	$(say) FUZZ $@
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/fuzz -MMD -MP -MF $@.d $(LINK_HARDEN) $(LDFLAGS) -o $@ \
-		$(filter %.c %.a,$^) $(LIBS)
+		$< tests/fuzz/replay.c $(B)/libmigtool.a $(LIBS)
 
 $(B)/target/%: tests/fuzz/%.c $(B)/libmigtool.a
 	@mkdir -p $(@D)
 	$(say) FUZZ $@
 	$(Q)$(CC) $(ALL_CFLAGS) -Itests/fuzz -MMD -MP -MF $@.d $(LINK_HARDEN) -fsanitize=fuzzer \
-		$(LDFLAGS) -o $@ $(filter %.c %.a,$^) $(LIBS)
+		$(LDFLAGS) -o $@ $< $(B)/libmigtool.a $(LIBS)
 
 FUZZ_DEPS := clang libclang-rt-dev
 FUZZ_TIME ?= 60
