@@ -47,6 +47,13 @@ struct pager_options {
 	struct pager_source source;
 	const uint64_t *sizes; /* of the image's blocks; copied */
 	unsigned nblocks;
+	/*
+	 * A shared file's page that no region covers (any more) goes into the file itself, like
+	 * image_place. NULL: nowhere; for memory that is not shared it is not called.
+	 */
+	int (*store)(void *arg, unsigned block, uint64_t offset, const void *buf, size_t len,
+		     struct error *err);
+	void *store_arg;
 	/* Called by the fault thread for each page when it is first needed; NULL: nobody listens */
 	void (*first_need)(void *arg, unsigned block, uint64_t offset);
 	void *need_arg;
@@ -72,7 +79,7 @@ int pager_arrived_zero(struct pager *p, unsigned block, uint64_t offset, uint64_
 		       struct error *err);
 
 /* The next page at or after `from` that has not come; the block's size: there is none. */
-uint64_t pager_next_missing(const struct pager *p, unsigned block, uint64_t from);
+uint64_t pager_next_missing(struct pager *p, unsigned block, uint64_t from);
 
 /*
  * The source cannot be asked for now: faults are kept. Found again: what is still waited for is
@@ -95,10 +102,10 @@ int pager_wait(struct pager *p, int timeout_ms, struct error *err);
 bool pager_guest_ended(const struct pager *p);
 
 struct pager_stats {
-	uint64_t faults;	/* messages of the kernel */
+	uint64_t faults;	/* the kernel told of */
 	uint64_t placed;	/* bytes that were put into the guest */
-	uint64_t blocked_us;	/* from the first fault to the last answer, summed over faults */
-	struct latency latency; /* from the kernel's message to the page, microseconds */
+	uint64_t blocked_ns;	/* for how long at least one of the guest's threads waited */
+	struct latency latency; /* from the kernel's message to the page */
 };
 void pager_get_stats(struct pager *p, struct pager_stats *out);
 

@@ -85,8 +85,9 @@ enum uffd_result uffd_copy(int fd, uint64_t to, const void *from, uint64_t len, 
 		struct uffdio_copy c = { .dst = to + at,
 					 .src = (uintptr_t)from + at,
 					 .len = len - at };
+		int rc = ioctl(fd, UFFDIO_COPY, &c);
 
-		r = result(ioctl(fd, UFFDIO_COPY, &c), c.copy, &n);
+		r = result(rc, c.copy, &n);
 		at += n;
 	} while (r == UFFD_BUSY && n);
 	*done = at;
@@ -100,8 +101,9 @@ enum uffd_result uffd_zero(int fd, uint64_t to, uint64_t len, uint64_t *done)
 
 	do {
 		struct uffdio_zeropage z = { .range = { .start = to + at, .len = len - at } };
+		int rc = ioctl(fd, UFFDIO_ZEROPAGE, &z);
 
-		r = result(ioctl(fd, UFFDIO_ZEROPAGE, &z), z.zeropage, &n);
+		r = result(rc, z.zeropage, &n);
 		at += n;
 	} while (r == UFFD_BUSY && n);
 	*done = at;

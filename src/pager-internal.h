@@ -1,0 +1,132 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/* What pager*.c share. */
+#ifndef MIGTOOL_PAGER_INTERNAL_H
+#define MIGTOOL_PAGER_INTERNAL_H
+
+#include "bitmap.h"
+#include "pager.h"
+#include "uffd.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+/* What is known of a run of pages. Bits are set by atomic acts and never cleared, but `asked`. */
+struct pages {
+	struct bitmap done;    /* it was placed, or is known to be zero */
+	struct bitmap dropped; /* the guest threw it away before: it is zero there */
+	struct bitmap asked;   /* the source was asked for it; under the gate */
+};
+
+/* A region, and which pages its own are. */
+struct view {
+	struct guest_region r;
+	struct pages *pages;
+	size_t first;
+};
+
+struct space {
+	int uffd;
+	atomic_bool gone; /* the process has ended */
+	struct view *views;
+	unsigned n;
+};
+
+/* A fault that is not answered yet. */
+struct fault {
+	struct space *space;
+	uint64_t address; /* of the page */
+	uint64_t since;	  /* nanoseconds */
+	unsigned block;	  /* where its content is, once it waits for pager_arrived() */
+	uint64_t offset;
+};
+
+struct fault_list {
+	struct fault *v;
+	size_t n, room;
+};
+
+struct pager {
+	struct pager_options o;
+	uint64_t *sizes;
+	bool shared;
+	uint32_t page; /* the largest */
+	struct space spaces[GUEST_SPACES_MAX];
+	unsigned nspaces;     /* under the gate, but for the fault thread, which alone adds some */
+	struct pages **pages; /* all of them, to be freed */
+	unsigned npages;
+	int pidfd, peer;
+
+	pthread_mutex_t gate; /* see pager.c */
+	pthread_cond_t open;
+	atomic_uint urgent; /* how many want the gate first */
+
+	pthread_t thread;
+	bool running;
+	int stop_fd;
+	atomic_bool lost, complete, ended;
+
+	/* the fault thread's own */
+	struct fault_list work;
+	uint8_t *buf; /* one page */
+
+	pthread_mutex_t lock; /* of what follows */
+	pthread_cond_t changed;
+	bool failed, full_said;
+	struct error why;
+	struct fault_list waiting; /* for pager_arrived() */
+	size_t open_faults;
+	uint64_t blocked_since; /* nanoseconds; with open_faults */
+	struct pager_stats stats;
+};
+
+/* ---- pager-space.c: what lies where ---- */
+
+/* Takes the guest's spaces over. -1: ST_NOMEM, ST_UNSUPPORTED. */
+int pager_take_spaces(struct pager *p, struct guest_memory *g, struct error *err);
+void pager_free_spaces(struct pager *p);
+struct view *space_find(const struct space *s, uint64_t address);
+/* The page's bits of an address in the view. */
+size_t view_index(const struct view *v, uint64_t address);
+/*
+ * What an event of the address space changes; by the fault thread, with the gate. -1: ST_NOMEM, and
+ * the space cannot be served any more.
+ */
+int pager_event(struct pager *p, struct space *s, const struct uffd_event *e, struct error *err);
+
+/* ---- pager-place.c: into the guest ---- */
+
+/* The gate. urgent: before whoever fills the background. */
+void gate_enter(struct pager *p, bool urgent);
+void gate_leave(struct pager *p, bool urgent);
+
+/*
+ * Gives n pages of the view from index `first` on (which is address `to`) to the guest; buf NULL:
+ * they are zero. Pages that are done or dropped are left alone. UFFD_DONE: none is left to do, or
+ * not by this view (*unmapped, if it is not NULL).
+ */
+enum uffd_result place_in_view(struct pager *p, struct space *s, const struct view *v, size_t first,
+			       size_t n, const uint8_t *buf, bool *unmapped);
+/* A missing page of which nothing is to be fetched: it was dropped, or came and was dropped. */
+enum uffd_result place_zero(struct pager *p, struct space *s, const struct view *v, uint64_t to);
+
+/* There is no memory on the guest's side: it is told to people, once. */
+void say_full(struct pager *p);
+
+/* The process behind a space is gone; the last one ends the guest. */
+void space_gone(struct pager *p, struct space *s);
+
+/* ---- pager-fault.c: the fault thread ---- */
+
+void *pager_fault_thread(void *arg);
+/* Threads that waited for these pages go on: it is counted. */
+void pager_answered(struct pager *p, unsigned block, uint64_t offset, uint64_t len);
+int fault_add(struct fault_list *l, const struct fault *f);
+
+/* ---- pager.c ---- */
+
+uint64_t pager_clock(void); /* nanoseconds */
+/* Serving is over, for this reason: everybody is told, the guest waits. */
+void pager_fail(struct pager *p, const struct error *why);
+void pager_set_ended(struct pager *p);
+
+#endif

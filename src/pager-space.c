@@ -1,0 +1,300 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * What lies where in the guest's processes, and how that changes while they run.
+ *
+ * What is known of pages stands apart from where they lie: a region that moves (mremap) takes its
+ * pages along, a fork's child gets a copy of what is known, and where the memory is a shared file
+ * all spaces have the same.
+ */
+#include "pager-internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+static int no_memory(struct error *err)
+{
+	return err_set(err, ST_NOMEM, "no memory for what is known of the guest's pages");
+}
+
+static struct pages *new_pages(struct pager *p, size_t n, struct error *err)
+{
+	struct pages **grown = realloc(p->pages, (p->npages + 1) * sizeof(*grown));
+	struct pages *pages = calloc(1, sizeof(*pages));
+
+	if (grown)
+		p->pages = grown;
+	if (!grown || !pages || bitmap_init(&pages->done, n) || bitmap_init(&pages->dropped, n) ||
+	    bitmap_init(&pages->asked, n)) {
+		if (pages) {
+			bitmap_free(&pages->done);
+			bitmap_free(&pages->dropped);
+			bitmap_free(&pages->asked);
+		}
+		free(pages);
+		no_memory(err);
+		return NULL;
+	}
+	p->pages[p->npages++] = pages;
+	return pages;
+}
+
+/* ---- at the start ---- */
+
+/* In a shared file the pages are the file's: one grain for all who map it. */
+static int shared_pages(struct pager *p, const struct guest_memory *g, struct pages **of_block,
+			struct error *err)
+{
+	for (unsigned i = 0; i < g->nspaces; i++) {
+		for (unsigned j = 0; j < g->spaces[i].nregions; j++) {
+			const struct guest_region *r = &g->spaces[i].regions[j];
+
+			if (r->page != p->page)
+				return err_set(err, ST_UNSUPPORTED,
+					       "the guest maps its memory with pages of %u and of "
+					       "%u bytes",
+					       r->page, p->page);
+			if (of_block[r->block])
+				continue;
+			of_block[r->block] =
+				new_pages(p, (p->sizes[r->block] + p->page - 1) / p->page, err);
+			if (!of_block[r->block])
+				return -1;
+		}
+	}
+	return 0;
+}
+
+static int take_space(struct pager *p, const struct guest_space *from, struct pages **of_block,
+		      struct error *err)
+{
+	struct space *s = &p->spaces[p->nspaces];
+
+	s->uffd = from->uffd;
+	s->views = calloc(from->nregions, sizeof(*s->views));
+	if (!s->views)
+		return no_memory(err);
+	p->nspaces++;
+	for (unsigned i = 0; i < from->nregions; i++) {
+		struct view *v = &s->views[s->n];
+
+		v->r = from->regions[i];
+		v->pages = p->shared ? of_block[v->r.block]
+				     : new_pages(p, v->r.len / v->r.page, err);
+		v->first = p->shared ? v->r.offset / v->r.page : 0;
+		if (!v->pages)
+			return -1;
+		s->n++;
+	}
+	return 0;
+}
+
+int pager_take_spaces(struct pager *p, struct guest_memory *g, struct error *err)
+{
+	struct pages **of_block = calloc(p->o.nblocks, sizeof(struct pages *));
+	int rc = of_block ? 0 : no_memory(err);
+
+	p->shared = g->shared;
+	p->page = guestmem_page(g);
+	if (!rc && p->shared)
+		rc = shared_pages(p, g, of_block, err);
+	for (unsigned i = 0; !rc && i < g->nspaces; i++) {
+		rc = take_space(p, &g->spaces[i], of_block, err);
+		if (!rc)
+			g->spaces[i].uffd = -1;
+		else if (p->nspaces > i)
+			p->spaces[i].uffd = -1;
+	}
+	free(of_block);
+	if (rc)
+		return -1;
+	p->pidfd = g->pidfd;
+	p->peer = g->peer;
+	g->pidfd = g->peer = -1;
+	return 0;
+}
+
+void pager_free_spaces(struct pager *p)
+{
+	for (unsigned i = 0; i < p->nspaces; i++) {
+		if (p->spaces[i].uffd >= 0)
+			close(p->spaces[i].uffd);
+		free(p->spaces[i].views);
+	}
+	for (unsigned i = 0; i < p->npages; i++) {
+		bitmap_free(&p->pages[i]->done);
+		bitmap_free(&p->pages[i]->dropped);
+		bitmap_free(&p->pages[i]->asked);
+		free(p->pages[i]);
+	}
+	free(p->pages);
+	if (p->pidfd >= 0)
+		close(p->pidfd);
+	if (p->peer >= 0)
+		close(p->peer);
+}
+
+/* ---- looking ---- */
+
+struct view *space_find(const struct space *s, uint64_t address)
+{
+	unsigned low = 0, high = s->n;
+
+	while (low < high) {
+		unsigned mid = low + (high - low) / 2;
+		struct view *v = &s->views[mid];
+
+		if (address < v->r.address)
+			high = mid;
+		else if (address - v->r.address >= v->r.len)
+			low = mid + 1;
+		else
+			return v;
+	}
+	return NULL;
+}
+
+size_t view_index(const struct view *v, uint64_t address)
+{
+	return v->first + (address - v->r.address) / v->r.page;
+}
+
+/* ---- changes ---- */
+
+/* The part of a view in [start, end), which overlap. */
+static struct view part_of(const struct view *v, uint64_t start, uint64_t end)
+{
+	struct view part = *v;
+
+	if (start < v->r.address)
+		start = v->r.address;
+	if (end > v->r.address + v->r.len)
+		end = v->r.address + v->r.len;
+	part.r.address = start;
+	part.r.len = end - start;
+	part.r.offset += start - v->r.address;
+	part.first += (start - v->r.address) / v->r.page;
+	return part;
+}
+
+static int by_address(const void *a, const void *b)
+{
+	const struct view *x = a, *y = b;
+
+	return x->r.address < y->r.address ? -1 : x->r.address > y->r.address;
+}
+
+/* What lies in [start, start + len) moves to `to`, or (0) goes. */
+static int cut(struct space *s, uint64_t start, uint64_t len, uint64_t to, struct error *err)
+{
+	struct view *out = calloc((size_t)s->n * 3 + 1, sizeof(*out));
+	uint64_t end = start + len;
+	unsigned n = 0;
+
+	if (!out)
+		return no_memory(err);
+	for (unsigned i = 0; i < s->n; i++) {
+		const struct view *v = &s->views[i];
+		uint64_t v_end = v->r.address + v->r.len;
+
+		if (v_end <= start || v->r.address >= end) {
+			out[n++] = *v;
+			continue;
+		}
+		if (v->r.address < start)
+			out[n++] = part_of(v, v->r.address, start);
+		if (v_end > end)
+			out[n++] = part_of(v, end, v_end);
+		if (!to)
+			continue;
+		out[n] = part_of(v, start, end);
+		out[n].r.address += to - start;
+		n++;
+	}
+	qsort(out, n, sizeof(*out), by_address);
+	free(s->views);
+	s->views = out;
+	s->n = n;
+	return 0;
+}
+
+/*
+ * In memory of its own the guest has thrown the pages away: they are zero from now on. In a shared
+ * file the event says so too when only its page tables forget the pages (MADV_DONTNEED), and what
+ * has not come yet must still come. A page that had come and is missing is zero there anyway.
+ */
+static void drop(struct pager *p, struct space *s, uint64_t start, uint64_t len)
+{
+	uint64_t end = start + len;
+
+	if (p->shared)
+		return;
+	for (unsigned i = 0; i < s->n; i++) {
+		struct view *v = &s->views[i];
+		struct view part;
+
+		if (v->r.address + v->r.len <= start || v->r.address >= end)
+			continue;
+		part = part_of(v, start, end);
+		bitmap_set_atomic(&part.pages->dropped, part.first,
+				  (size_t)((part.r.len + part.r.page - 1) / part.r.page));
+	}
+}
+
+static void copy_bits(struct bitmap *to, const struct bitmap *from)
+{
+	memcpy(to->words, from->words, (from->bits + 63) / 64 * sizeof(*from->words));
+}
+
+/* The child has its own copy of what had come, and waits for the rest as its parent does. */
+static int add_child(struct pager *p, const struct space *parent, int uffd, struct error *err)
+{
+	unsigned n = p->nspaces;
+	struct space *s = &p->spaces[n];
+
+	/* its descriptor stays open: closed, the child would go on with zeros */
+	if (n == GUEST_SPACES_MAX)
+		return err_set(err, ST_UNSUPPORTED, "the guest has more than %d processes",
+			       GUEST_SPACES_MAX);
+	s->uffd = uffd;
+	s->n = parent->n;
+	s->views = calloc(parent->n + 1, sizeof(*s->views));
+	p->nspaces = n + 1;
+	if (!s->views) {
+		s->n = 0;
+		return no_memory(err);
+	}
+	for (unsigned i = 0; i < parent->n; i++) {
+		const struct view *from = &parent->views[i];
+		struct view *v = &s->views[i];
+
+		*v = *from;
+		if (p->shared)
+			continue;
+		v->pages = new_pages(p, from->pages->done.bits, err);
+		if (!v->pages) {
+			s->n = i;
+			return -1;
+		}
+		copy_bits(&v->pages->done, &from->pages->done);
+		copy_bits(&v->pages->dropped, &from->pages->dropped);
+	}
+	return 0;
+}
+
+int pager_event(struct pager *p, struct space *s, const struct uffd_event *e, struct error *err)
+{
+	switch (e->kind) {
+	case UFFD_REMOVE:
+		drop(p, s, e->start, e->len);
+		return 0;
+	case UFFD_UNMAP:
+		return cut(s, e->start, e->len, 0, err);
+	case UFFD_REMAP:
+		return cut(s, e->start, e->len, e->to, err);
+	case UFFD_FORK:
+		return add_child(p, s, e->child, err);
+	default:
+		return 0;
+	}
+}
