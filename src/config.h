@@ -54,6 +54,9 @@ struct config {
 	struct config_list identities, ssh_options; /* -i, -o */
 	bool far; /* --far: started by the other end through a remote shell */
 	bool no_sandbox;
+	const char *uffd_socket;   /* where a VMM hands its userfaultfd over */
+	bool push_off, push_given; /* --push: whether the rest of the memory follows by itself */
+	const char *record, *prefetch; /* the order of first needs */
 	const char *replay_dirty; /* --x-replay-dirty FILE: the recorded dirty rounds of a test */
 };
 

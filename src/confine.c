@@ -75,11 +75,25 @@ static int allow_source(const struct config *cfg, struct error *err)
 	return 0;
 }
 
+/* The socket on which a VMM hands its userfaultfd over, and what is written of its needs. */
+static int allow_guest(const struct config *cfg, struct error *err)
+{
+	struct uri sock = { .scheme = SCHEME_UNIX, .path = (char *)cfg->uffd_socket };
+
+	if (transport_policy(&policy, &sock, true, false, err) || allow_read(cfg->prefetch, 0, err))
+		return -1;
+	return cfg->record ? allow_target(cfg->record, POLICY_PART, cfg->force, err) : 0;
+}
+
 static int allow_destination(const struct config *cfg, struct error *err)
 {
 	struct policy_command how = { .max = 1, .session = true };
 	bool force = cfg->force || cfg->delta || cfg->resume || cfg->caps.on[CAP_X_IGNORE_SHARED];
 
+	if (cfg->uffd_socket && allow_guest(cfg, err))
+		return -1;
+	if (!cfg->image)
+		return 0;
 	if (allow_target(cfg->image,
 			 POLICY_MEMBERS | (cfg->in_place ? POLICY_IN_PLACE : POLICY_PART), force,
 			 err))
@@ -99,6 +113,8 @@ static int allow_peer(const struct config *cfg, const struct uri *uri, struct er
 	policy.joins = cfg->far;
 	if (params_tls(&cfg->params) && tls_policy(&policy, params_tls_creds(&cfg->params), err))
 		return -1;
+	if (uri->scheme == SCHEME_IMAGE)
+		return allow_read(uri->path, POLICY_MEMBERS, err);
 	if (uri->scheme == SCHEME_SSH)
 		return remote_policy(&policy, cfg, uri, sends, err);
 	return transport_policy(&policy, uri, listens, sends, err);

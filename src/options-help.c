@@ -10,9 +10,13 @@
 #define INDENT 26
 
 static const char *const group_titles[GROUP__MAX] = {
-	[GROUP_TRAVEL] = "What travels", [GROUP_NAMES] = "What QEMU calls it",
-	[GROUP_PEER] = "The other end",	 [GROUP_IMAGE] = "The image at the destination",
-	[GROUP_SSH] = "Over SSH",	 [GROUP_OUTPUT] = "Output",
+	[GROUP_TRAVEL] = "What travels",
+	[GROUP_NAMES] = "What QEMU calls it",
+	[GROUP_PEER] = "The other end",
+	[GROUP_IMAGE] = "The image at the destination",
+	[GROUP_GUEST] = "A guest that runs before its memory is there",
+	[GROUP_SSH] = "Over SSH",
+	[GROUP_OUTPUT] = "Output",
 	[GROUP_HELP] = "Help",
 };
 
@@ -211,7 +215,7 @@ void answer_list_schemes(const struct option_row *row, int command)
 {
 	(void)row;
 	(void)command;
-	for (int i = 0; i < SCHEME_IMAGE; i++)
+	for (int i = 0; i <= SCHEME_IMAGE; i++)
 		printf("%s:\n", uri_scheme_name((enum scheme)i));
 }
 

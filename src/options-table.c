@@ -19,7 +19,7 @@
 const struct command_info command_table[CMD__MAX] = {
 	[CMD_SEND] = { "send", "IMAGE URI", 2, 2, true, "send the memory image IMAGE to URI",
 		       false },
-	[CMD_RECV] = { "recv", "URI IMAGE [-- COMMAND [ARG]...]", 2, 2, true,
+	[CMD_RECV] = { "recv", "URI [IMAGE] [-- COMMAND [ARG]...]", 1, 2, true,
 		       "receive a memory image from URI into IMAGE; then start COMMAND", false },
 	[CMD_CHECK] = { "check", "[URI]", 0, 1, true,
 			"probe this host and check what is asked for; move nothing", false },
@@ -208,6 +208,18 @@ static int set_progress(struct config *cfg, const struct option_row *row, const 
 	return bad_value(row, value, "auto, tty, json or none, as --progress=WORD", err);
 }
 
+static int set_push(struct config *cfg, const struct option_row *row, const char *value,
+		    struct error *err)
+{
+	bool on;
+
+	if (switch_parse(value, &on))
+		return bad_value(row, value, "on or off", err);
+	cfg->push_off = !on;
+	cfg->push_given = true;
+	return 0;
+}
+
 static int set_verbose(struct config *cfg, const struct option_row *row, const char *value,
 		       struct error *err)
 {
@@ -320,6 +332,19 @@ const struct option_row option_table[] = {
 	  "write into IMAGE itself, not IMAGE.part (block devices need it)", .set = set_flag,
 	  FIELD(in_place) },
 
+	/* a guest that runs before its memory is there */
+	{ "--uffd-socket", NULL, ARG_REQUIRED, "PATH", RECV, 0, GROUP_GUEST,
+	  "serve the page faults of a VMM that hands its userfaultfd over on PATH", .set = set_text,
+	  FIELD(uffd_socket) },
+	{ "--push", NULL, ARG_REQUIRED, "on|off", RECV, 0, GROUP_GUEST,
+	  "whether the rest of its memory follows by itself (on)", .set = set_push },
+	{ "--record", NULL, ARG_REQUIRED, "FILE", RECV, 0, GROUP_GUEST,
+	  "write the order in which it first needed its pages to FILE", .set = set_text,
+	  FIELD(record) },
+	{ "--prefetch", NULL, ARG_REQUIRED, "FILE", RECV, 0, GROUP_GUEST,
+	  "bring the pages that --record wrote to FILE first, in that order", .set = set_text,
+	  FIELD(prefetch) },
+
 	/* over ssh */
 	{ "--port", "-p", ARG_REQUIRED, "PORT", MOVE | CHECK, 0, GROUP_SSH,
 	  "where sshd listens, if the URI does not say it (22)", .set = set_port },
@@ -390,11 +415,7 @@ const struct option_row option_table[] = {
 		.group = GROUP_HIDDEN                                         \
 	}
 	LATER("--guest", NULL, ARG_REQUIRED),
-	LATER("--uffd-socket", NULL, ARG_REQUIRED),
-	LATER("--push", NULL, ARG_REQUIRED),
 	LATER("--on-loss", NULL, ARG_REQUIRED),
 	LATER("--continue-fd", NULL, ARG_REQUIRED),
-	LATER("--record", NULL, ARG_REQUIRED),
-	LATER("--prefetch", NULL, ARG_REQUIRED),
 	{ .flag = NULL },
 };

@@ -310,7 +310,7 @@ static int take_operands(struct config *cfg, const struct words *w, struct error
 		break;
 	case CMD_RECV:
 		cfg->uri = o[0];
-		cfg->image = o[1];
+		cfg->image = n > 1 ? o[1] : NULL;
 		break;
 	case CMD_CHECK:
 		cfg->uri = n ? o[0] : NULL;
@@ -322,6 +322,74 @@ static int take_operands(struct config *cfg, const struct words *w, struct error
 	default:
 		break;
 	}
+	return 0;
+}
+
+static bool is_image(const struct config *cfg)
+{
+	return cfg->uri && !strncmp(cfg->uri, "image:", 6);
+}
+
+/* The first option given that wants a peer or an IMAGE to write, or NULL. */
+static const char *transfer_option(const struct config *cfg)
+{
+	const struct {
+		bool given;
+		const char *name;
+	} all[] = {
+		{ cfg->connect, "--connect" },
+		{ cfg->one_way, "--one-way" },
+		{ cfg->peer != PEER_UNSET, "--peer" },
+		{ cfg->delta, "--delta" },
+		{ cfg->resume, "--resume" },
+		{ cfg->retry != 0, "--retry" },
+		{ cfg->in_place, "--in-place" },
+		{ cfg->device_state != NULL, "--device-state" },
+		{ cfg->argv != NULL, "a COMMAND" },
+		{ cfg->image != NULL, "an IMAGE to write" },
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (all[i].given)
+			return all[i].name;
+	return NULL;
+}
+
+/* What serves a guest's faults, and what does not go with it. */
+static int check_lazy(const struct config *cfg, struct error *err)
+{
+	const char *other = transfer_option(cfg);
+	const char *guests = cfg->push_given ? "--push"
+			     : cfg->record   ? "--record"
+			     : cfg->prefetch ? "--prefetch"
+					     : NULL;
+
+	if (is_image(cfg) && cfg->command != CMD_RECV) {
+		err_set(err, ST_USAGE,
+			"image: is for recv: an image on this host has no other end");
+		return err_hint(err, "migtool recv --uffd-socket PATH image:IMAGE");
+	}
+	if (cfg->uffd_socket && !is_image(cfg)) {
+		err_set(err, ST_UNSUPPORTED,
+			"--uffd-socket with a source on another host is not "
+			"built yet");
+		return err_hint(err, "bring the image here first, then --uffd-socket PATH "
+				     "image:IMAGE");
+	}
+	if (is_image(cfg) && !cfg->uffd_socket) {
+		err_set(err, ST_USAGE, "image: needs a guest to serve");
+		return err_hint(err, "--uffd-socket PATH, for a VMM that hands its userfaultfd "
+				     "over");
+	}
+	if (guests && !cfg->uffd_socket) {
+		err_set(err, ST_USAGE, "%s needs a guest to serve", guests);
+		return err_hint(err, "migtool recv --uffd-socket PATH image:IMAGE");
+	}
+	if (cfg->uffd_socket && other)
+		return err_set(err, ST_USAGE,
+			       "%s does not go with image:, which is served where "
+			       "it is",
+			       other);
 	return 0;
 }
 
@@ -383,8 +451,12 @@ static int check_config(const struct config *cfg, struct error *err)
 	}
 	if (cfg->argv && (!cfg->argv[0] || !cfg->argv[0][0]))
 		return err_set(err, ST_USAGE, "no COMMAND behind --");
-	if (check_ssh(cfg, err))
+	if (check_ssh(cfg, err) || check_lazy(cfg, err))
 		return -1;
+	if (cfg->command == CMD_RECV && !cfg->image && !cfg->uffd_socket) {
+		err_set(err, ST_USAGE, "recv: an operand is missing");
+		return err_hint(err, "migtool recv [OPTION]... URI IMAGE [-- COMMAND [ARG]...]");
+	}
 	return params_check(&cfg->params, cfg->page_size ? cfg->page_size : 4096, err);
 }
 

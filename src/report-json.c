@@ -186,7 +186,7 @@ static int put_times(json_t *o, const struct report *r)
 		{ "downtime", has_downtime ? resumed - s->t_switchover : 0 },
 		{ "expected-downtime", 0 },
 		{ "cpu-throttle-percentage", 0 },
-		{ "postcopy-blocktime", 0 },
+		{ "postcopy-blocktime", r->blocked_ms },
 		{ "holes", s->holes },
 	};
 
@@ -207,7 +207,22 @@ static enum migration_status final_status(const struct report *r)
 {
 	bool bad = r->err && r->err->status != ST_OK;
 
-	return bad && !migration_status_final(r->status) ? MIG_FAILED : r->status;
+	return bad && !migration_status_final(r->status) && r->status != MIG_POSTCOPY_PAUSED
+		       ? MIG_FAILED
+		       : r->status;
+}
+
+/* Microseconds. */
+static json_t *fault_latency(const struct latency *l)
+{
+	static const struct latency none;
+
+	if (!l)
+		l = &none;
+	return json_pack("{s:I,s:f,s:f,s:f,s:f}", "count", (json_int_t)l->count, "p50",
+			 (double)latency_percentile(l, 50) / 1000, "p95",
+			 (double)latency_percentile(l, 95) / 1000, "p99",
+			 (double)latency_percentile(l, 99) / 1000, "max", (double)l->max / 1000);
 }
 
 static int fill(json_t *o, const struct report *r)
@@ -229,9 +244,7 @@ static int fill(json_t *o, const struct report *r)
 	bad |= json_object_set_new(o, "owner", json_string(owner_name(r->owner)));
 	bad |= put_digest(o, r);
 	bad |= json_object_set_new(o, "complete", json_boolean(r->complete));
-	bad |= json_object_set_new(o, "fault-latency",
-				   json_pack("{s:i,s:i,s:i,s:i,s:i}", "count", 0, "p50", 0, "p95",
-					     0, "p99", 0, "max", 0));
+	bad |= json_object_set_new(o, "fault-latency", fault_latency(r->faults));
 	return bad;
 }
 

@@ -169,10 +169,36 @@ static void summary_of_failure(const struct report *r)
 	log_info("%s", t.s);
 }
 
+/* Of a guest whose faults were served: what moved, and how long it waited. */
+static void summary_of_faults(const struct report *r)
+{
+	struct text t = { .len = 0 };
+
+	add_size(&t, r->stats->transferred);
+	add(&t, " of memory placed in ");
+	add_time(&t, stats_elapsed(r->stats));
+	add(&t, "; %" PRIu64 " faults", r->faults->count);
+	if (r->faults->count)
+		add(&t, ", answered in %.1f us (median), %.1f us (99 %%), %.1f us at most",
+		    (double)latency_percentile(r->faults, 50) / 1000,
+		    (double)latency_percentile(r->faults, 99) / 1000,
+		    (double)r->faults->max / 1000);
+	log_info("%s", t.s);
+	if (r->complete)
+		log_info("the guest has all of its memory; %s is as it was", r->image);
+	else
+		log_info("not all of its memory has moved: %s stays needed for this guest",
+			 r->image);
+}
+
 void report_summary(const struct report *r)
 {
 	struct text digest = { .len = 0 }, where = { .len = 0 };
 
+	if (r->faults) {
+		summary_of_faults(r);
+		return;
+	}
 	/* What never began has nothing to tell but its error. */
 	if (!r->complete && r->owner != OWNER_UNKNOWN && !r->stats->travelled)
 		return;

@@ -10,6 +10,7 @@
 #include "check.h"
 #include "digest.h"
 #include "events.h"
+#include "latency.h"
 #include "params.h"
 #include "stats.h"
 
@@ -28,15 +29,17 @@ struct report {
 	const struct error *err; /* NULL or ST_OK: none */
 	bool blocked;		 /* err says what blocks a migration: it never began */
 	enum owner owner;
-	bool complete;		     /* all memory is at the destination, durable */
-	const struct digest *digest; /* NULL: none was made */
-	bool digest_verified;	     /* both ends agree */
-	bool one_way;		     /* the other end does not hear whether they do */
-	const char *digest_why;	     /* why not verified: "a one-way transport"; NULL: no reason */
-	const char *socket_address;  /* the URI that is listened on, or NULL */
-	const char *image;	     /* IMAGE as the user named it */
-	const char *peer;	     /* the other end's name, or NULL */
-	uint32_t page_size;	     /* the target's */
+	bool complete;		      /* all memory is at the destination, durable */
+	const struct digest *digest;  /* NULL: none was made */
+	bool digest_verified;	      /* both ends agree */
+	bool one_way;		      /* the other end does not hear whether they do */
+	const char *digest_why;	      /* why not verified: "a one-way transport"; NULL: no reason */
+	const char *socket_address;   /* the URI that is listened on, or NULL */
+	const struct latency *faults; /* of a guest that was served from `image`, or NULL */
+	uint64_t blocked_ms;	      /* for how long it waited for pages */
+	const char *image;	      /* IMAGE as the user named it */
+	const char *peer;	      /* the other end's name, or NULL */
+	uint32_t page_size;	      /* the target's */
 };
 
 /* The object as one line to `fd`. ST_FILE, ST_NOMEM. */

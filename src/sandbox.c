@@ -39,6 +39,7 @@
 #include <linux/capability.h>
 #include <linux/fs.h>
 #include <linux/landlock.h>
+#include <linux/userfaultfd.h>
 #include <netinet/in.h>
 #include <netinet/tcp.h>
 #include <sched.h>
@@ -320,6 +321,11 @@ static const struct {
 	{ SCMP_SYS(ioctl), 1, TCSETS },
 	{ SCMP_SYS(ioctl), 1, TCSETSW },
 	{ SCMP_SYS(ioctl), 1, TCSETSF },
+	/* a guest's faults; making a userfaultfd is not on the list */
+	{ SCMP_SYS(ioctl), 1, UFFDIO_COPY },
+	{ SCMP_SYS(ioctl), 1, UFFDIO_ZEROPAGE },
+	{ SCMP_SYS(ioctl), 1, UFFDIO_WAKE },
+	{ SCMP_SYS(ioctl), 1, UFFDIO_UNREGISTER },
 	{ SCMP_SYS(prctl), 0, PR_SET_NAME },
 	{ SCMP_SYS(prctl), 0, PR_GET_NAME },
 	{ SCMP_SYS(prctl), 0, PR_GET_DUMPABLE },

@@ -25,13 +25,15 @@
  * A dry run ends after `greet`, towards a QEMU before it connects. `device` is QEMU's word for the
  * switchover, when the guest is stopped for good.
  */
-static const struct stage {
+struct stage {
 	const char *name;
 	enum migration_status status;
 	int (*source)(struct session *ss, struct error *err);
 	int (*target)(struct session *ss, struct error *err);
 	bool last_of_dry_run;
-} stages[] = {
+};
+
+static const struct stage stages[] = {
 	{ "open", MIG_NONE, source_open, target_open, false },
 	{ "connect", MIG_SETUP, source_connect, target_accept, true },
 	{ "greet", MIG_SETUP, source_greet, target_greet, true },
@@ -42,6 +44,15 @@ static const struct stage {
 	{ "switchover", MIG_DEVICE, source_switchover, target_switchover, false },
 	{ "postcopy", MIG_NONE, source_postcopy, NULL, false },
 	{ "finish", MIG_DEVICE, source_finish, target_finish, false },
+	{ .name = NULL },
+};
+
+/* With an image on this host as the source there is no peer. */
+static const struct stage lazy_stages[] = {
+	{ "open", MIG_NONE, NULL, lazy_open, false },
+	{ "connect", MIG_SETUP, NULL, lazy_accept, false },
+	{ "serve", MIG_POSTCOPY_ACTIVE, NULL, lazy_serve, false },
+	{ .name = NULL },
 };
 
 /* What the main thread and the migration thread share beside the session. */
@@ -120,6 +131,25 @@ int session_lost(struct session *ss, struct error *err, const char *what, const 
 	return -1;
 }
 
+/*
+ * Once nobody else has the guest: the first is refused. The second, with a guest that runs and
+ * waits for pages, leaves it waiting.
+ */
+static void cancel_late(struct session *ss, const struct error *why)
+{
+	if (ss->serving && ss->cancelled_late) {
+		cancel_fire(&ss->cancel, why);
+		return;
+	}
+	ss->cancelled_late = true;
+	if (ss->serving)
+		log_warn("not %s: the guest runs and needs its pages; once more, and it is left "
+			 "waiting for them",
+			 why->msg);
+	else
+		log_warn("too late to be %s: the guest has been handed over", why->msg);
+}
+
 /* Unless the guest has been given up. Nothing may come between the two. */
 static void cancel_session(struct session *ss, const struct error *why)
 {
@@ -133,7 +163,7 @@ static void cancel_session(struct session *ss, const struct error *why)
 	}
 	pthread_mutex_unlock(&ss->lock);
 	if (late) {
-		log_warn("too late to be %s: the guest has been handed over", why->msg);
+		cancel_late(ss, why);
 		return;
 	}
 	events_status(&ss->events, MIG_CANCELLING);
@@ -150,7 +180,8 @@ static int run_stage(struct session *ss, const struct stage *st, struct error *e
 	/* postcopy takes the place of all that follows, and says itself how far it is */
 	if (!ss->postcopy && st->status != MIG_NONE)
 		events_status(&ss->events, st->status);
-	if (st->status == MIG_ACTIVE && !stat_get(&ss->stats.t_setup_done))
+	if ((st->status == MIG_ACTIVE || st->status == MIG_POSTCOPY_ACTIVE) &&
+	    !stat_get(&ss->stats.t_setup_done))
 		stat_set(&ss->stats.t_setup_done, stats_now());
 	if (ss->role == ROLE_SOURCE)
 		return st->source(ss, err);
@@ -159,13 +190,15 @@ static int run_stage(struct session *ss, const struct stage *st, struct error *e
 
 static int run_stages(struct session *ss, struct error *err)
 {
-	for (size_t i = 0; i < sizeof(stages) / sizeof(stages[0]); i++) {
-		if (run_stage(ss, &stages[i], err)) {
+	const struct stage *st = ss->uri.scheme == SCHEME_IMAGE ? lazy_stages : stages;
+
+	for (; st->name; st++) {
+		if (run_stage(ss, st, err)) {
 			session_fail(ss, err);
 			first_reason(ss, err);
 			return -1;
 		}
-		if (stages[i].last_of_dry_run && (ss->dry_run_done || ss->done_before))
+		if (st->last_of_dry_run && (ss->dry_run_done || ss->done_before))
 			return 0;
 	}
 	return 0;
@@ -212,13 +245,19 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 		rep->digest_why = ss->dialect.migtool ? "a one-way transport"
 						      : "a QEMU knows no digest";
 	rep->socket_address = ss->socket_address[0] ? ss->socket_address : NULL;
-	rep->image = ss->cfg->image;
+	rep->image = ss->cfg->image ? ss->cfg->image : ss->uri.path;
+	if (ss->uri.scheme == SCHEME_IMAGE && stat_get(&ss->stats.t_setup_done)) {
+		rep->faults = &ss->faults;
+		rep->blocked_ms = ss->blocked_ms;
+	}
 	rep->page_size = ss->page_size;
 }
 
 /* Bytes on the wire, all channels. */
 static void count_transferred(struct session *ss)
 {
+	if (ss->uri.scheme == SCHEME_IMAGE)
+		return;
 	stat_set(&ss->stats.transferred,
 		 ss->moved_before + ss->stream.bytes_in + ss->stream.bytes_out +
 			 stat_get(&ss->stats.multifd_bytes) + stat_get(&ss->stats.urgent_bytes));
@@ -238,7 +277,9 @@ static void take_signal(struct session *ss, enum signal_request req)
 {
 	struct error why;
 
-	if (signals_is_cancel(req)) {
+	if (req == SIGNAL_HUP && ss->serving) {
+		log_verbose("SIGHUP: ignored, for the guest needs its pages");
+	} else if (signals_is_cancel(req)) {
 		err_set(&why, ST_CANCELLED, "cancelled by %s", signals_name(req));
 		cancel_session(ss, &why);
 	} else if (req == SIGNAL_STATS) {
@@ -318,6 +359,8 @@ static void attend(struct session *ss, struct run *r, struct progress *p)
 
 static enum migration_status final_status(const struct run *r)
 {
+	if (r->rc && r->ss->serving)
+		return MIG_POSTCOPY_PAUSED;
 	return !r->rc ? MIG_COMPLETED : r->err.status == ST_CANCELLED ? MIG_CANCELLED : MIG_FAILED;
 }
 
@@ -339,6 +382,7 @@ static int run_threads(struct session *ss, struct run *r, struct error *err)
 		source_explain(ss, &r->err);
 	source_end(ss, r->rc ? &r->err : NULL);
 	target_end(ss, r->rc ? &r->err : NULL);
+	lazy_end(ss);
 	count_transferred(ss);
 	stats_snapshot(&ss->stats, &snap);
 	progress_end(&progress, &snap, atomic_load(&ss->phase), ss->complete);

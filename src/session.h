@@ -21,6 +21,7 @@
 #include "config.h"
 #include "dialect.h"
 #include "events.h"
+#include "latency.h"
 #include "pending.h"
 #include "report.h"
 #include "stats.h"
@@ -30,6 +31,7 @@
 
 struct source;
 struct target;
+struct lazy;
 
 struct session {
 	const struct config *cfg;
@@ -68,6 +70,8 @@ struct session {
 	atomic_bool stream_over; /* all was sent; or received: channels say nothing that matters */
 	atomic_bool postcopy;	 /* the guest runs, or is about to, before its memory is there */
 	atomic_bool committed;	 /* COMMIT was sent or taken: a cancel is refused */
+	atomic_bool serving;	 /* a guest runs and waits for its pages: ending leaves it so */
+	bool cancelled_late;	 /* the main thread's: a cancel was refused already */
 
 	pthread_mutex_t lock; /* guards what follows until the next blank line */
 	bool failed;
@@ -75,6 +79,7 @@ struct session {
 
 	struct source *_Atomic source; /* made by the migration thread, freed by the main one */
 	struct target *_Atomic target;
+	struct lazy *lazy;
 
 	/* the result; written by the migration thread, read after it was joined */
 	enum owner owner;
@@ -84,6 +89,8 @@ struct session {
 	bool peer_retries; /* a source that says HEARD, or comes back */
 	bool kept;	   /* a failed destination has something to go on with */
 	struct digest digest;
+	struct latency faults; /* of a guest that was served */
+	uint64_t blocked_ms;   /* for how long it waited for pages */
 	char socket_address[160];
 	char peer[128]; /* the other end's name */
 	int out_fd;	/* where events and the final object go */
@@ -150,6 +157,12 @@ int target_finish(struct session *ss, struct error *err);
 void target_end(struct session *ss, const struct error *why);
 /* After success, with --retry, on a listening side: for a source that has not heard DONE. */
 void target_linger(struct session *ss);
+/* A destination whose source is an image on this host (image:), for a VMM's faults. */
+int lazy_open(struct session *ss, struct error *err);
+int lazy_accept(struct session *ss, struct error *err);
+int lazy_serve(struct session *ss, struct error *err);
+void lazy_end(struct session *ss);
+
 /* Called by the main thread four times a second while the migration runs. */
 void target_tick(struct session *ss);
 

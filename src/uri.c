@@ -14,7 +14,7 @@
 
 #define SCHEMES                                                                                  \
 	"tcp:HOST:PORT, unix:PATH, vsock:CID:PORT, ssh://[USER@]HOST/PATH, fd:N, exec:COMMAND, " \
-	"file:PATH, stdio:, null:"
+	"file:PATH, stdio:, null:, image:PATH"
 
 static int parse_u32(const char *s, uint32_t max, uint32_t *out)
 {
@@ -254,14 +254,6 @@ static int parse_ssh(struct uri *uri, const char *s, struct error *err)
 	return parse_ssh_path(uri, slash, err);
 }
 
-static int parse_image(struct uri *uri, const char *s, struct error *err)
-{
-	(void)s;
-	return err_set(err, ST_UNSUPPORTED,
-		       "%s: image is not built yet: it needs postcopy, which is not built yet",
-		       uri->text);
-}
-
 static const struct {
 	const char *name;
 	int (*parse)(struct uri *uri, const char *s, struct error *err);
@@ -270,7 +262,7 @@ static const struct {
 	[SCHEME_VSOCK] = { "vsock", parse_vsock },   [SCHEME_FD] = { "fd", parse_fd },
 	[SCHEME_EXEC] = { "exec", parse_path },	     [SCHEME_FILE] = { "file", parse_path },
 	[SCHEME_STDIO] = { "stdio", parse_nothing }, [SCHEME_NULL] = { "null", parse_nothing },
-	[SCHEME_IMAGE] = { "image", parse_image },   [SCHEME_SSH] = { "ssh", parse_ssh },
+	[SCHEME_IMAGE] = { "image", parse_path },    [SCHEME_SSH] = { "ssh", parse_ssh },
 	[SCHEME_RDMA] = { "rdma", parse_rdma },
 };
 

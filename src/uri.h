@@ -17,7 +17,7 @@ enum scheme {
 	SCHEME_STDIO, /* stdio: */
 	SCHEME_NULL,  /* null: */
 	SCHEME_SSH,   /* ssh://[USER@]HOST[:PORT]/PATH, /~/ is the home */
-	SCHEME_IMAGE, /* image:PATH; known, not built */
+	SCHEME_IMAGE, /* image:PATH, on this host: recv only */
 	SCHEME_RDMA,  /* known, not built */
 	SCHEME__MAX
 };

@@ -74,7 +74,7 @@ judge() {
 @test "what is not built yet is in no help and no listing" {
 	"$MIGTOOL" --help >help
 	"$MIGTOOL" --list-options >>help
-	for option in --guest --far --uffd-socket --on-loss; do
+	for option in --guest --far --continue-fd --on-loss; do
 		run -1 grep -- "$option" help
 	done
 	run -4 "$MIGTOOL" send --guest 1 image tcp:h:1
@@ -85,7 +85,7 @@ judge() {
 	run -0 "$MIGTOOL" --usage
 	[ "${#lines[@]}" -eq 6 ]
 	run -0 "$MIGTOOL" recv --usage
-	[ "$output" = "Usage: migtool recv [OPTION]... URI IMAGE [-- COMMAND [ARG]...]" ]
+	[ "$output" = "Usage: migtool recv [OPTION]... URI [IMAGE] [-- COMMAND [ARG]...]" ]
 	run -0 "$MIGTOOL" -V
 	[[ $output =~ ^migtool\ [0-9]+\.[0-9]+\.[0-9]+$ ]]
 }

@@ -139,7 +139,7 @@ static void dashes_need_a_command_of_recv(void)
 	FAILS("caps --", ST_USAGE, "caps takes nothing behind --", "recv starts a COMMAND");
 	/* operands behind it are not ours */
 	FAILS("recv -- u i", ST_USAGE, "recv: operands are missing",
-	      "migtool recv [OPTION]... URI IMAGE [-- COMMAND [ARG]...]");
+	      "migtool recv [OPTION]... URI [IMAGE] [-- COMMAND [ARG]...]");
 	/* nor is it an option's value */
 	FAILS("recv u i --device-state -- x", ST_USAGE, "option --device-state has no value", "");
 }

@@ -242,9 +242,22 @@ static void socket_paths_have_a_limit(void)
 	CHECK(e.status == ST_USAGE && strstr(e.msg, "108 bytes") && strstr(e.msg, "at most 107"));
 }
 
+static void an_image_is_a_path(void)
+{
+	struct error e;
+	struct uri u;
+
+	REQUIRE(uri_parse(&u, "image:a:b/c", &e) == 0);
+	CHECK(u.scheme == SCHEME_IMAGE);
+	CHECK_STR(u.path, "a:b/c");
+	CHECK(!uri_multi_channel(&u));
+	uri_free(&u);
+	CHECK(uri_parse(&u, "image:", &e) == -1 && e.status == ST_USAGE);
+}
+
 static void what_is_not_built_says_so(void)
 {
-	static const char *const known[] = { "rdma:host:1", "image:/x" };
+	static const char *const known[] = { "rdma:host:1" };
 
 	for (size_t i = 0; i < sizeof(known) / sizeof(known[0]); i++) {
 		struct error e;
@@ -259,6 +272,7 @@ static void what_is_not_built_says_so(void)
 static const struct test_case cases[] = {
 	{ "tcp is a host and a port", tcp_is_a_host_and_a_port },
 	{ "paths and commands are taken as they are", paths_and_commands_are_taken_as_they_are },
+	{ "an image is a path", an_image_is_a_path },
 	{ "numbers are numbers", numbers_are_numbers },
 	{ "some take several channels", some_take_several_channels },
 	{ "what is no URI is refused with its form", what_is_no_uri_is_refused_with_its_form },

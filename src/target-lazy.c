@@ -1,0 +1,330 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A destination without a peer: an image on this host is the source itself (image:PATH), and a VMM
+ * that hands its userfaultfd over (--uffd-socket) is served from it. Pages that it touches come at
+ * once; with --push=on the rest follows in the background, in the order of --prefetch first.
+ *
+ * The guest runs from the moment that its VMM has connected. So from then on nothing ends this
+ * side lightly: the guest would wait for ever.
+ */
+#include "session.h"
+
+#include "faultlog.h"
+#include "handoff.h"
+#include "image.h"
+#include "log.h"
+#include "pager.h"
+#include "zero.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define PUSH_BUFFER (256u << 10)
+#define WATCH_MS    1000
+
+struct lazy {
+	struct session *ss;
+	struct image *img;
+	struct pager *pager;
+	struct faultlog needs, wanted; /* --record, --prefetch */
+	uint8_t *buf;		       /* of the push: PUSH_BUFFER, or a huge page */
+	size_t buf_len;
+	uint32_t page; /* the guest's largest */
+};
+
+/* ---- open ---- */
+
+static int announce(struct session *ss, struct error *err)
+{
+	const char *uri = listener_uri(ss->listener);
+
+	log_info("waiting for a VMM on %s", uri);
+	if (ss->cfg->ready_fd >= 0 && dprintf(ss->cfg->ready_fd, "%s\n", uri) < 0)
+		return err_sys(err, ST_FILE, errno, "cannot write to --ready-fd %d",
+			       ss->cfg->ready_fd);
+	return 0;
+}
+
+static int open_image(struct lazy *l, struct error *err)
+{
+	struct session *ss = l->ss;
+	struct image_source_opts opts = { .block_name = ss->cfg->block_name };
+	uint64_t data;
+
+	l->img = image_open(ss->uri.path, &opts, err);
+	if (!l->img)
+		return -1;
+	if (l->img->nblocks != 1) {
+		err_set(err, ST_UNSUPPORTED, "%s has %u blocks, and a VMM has one memory file",
+			ss->uri.path, l->img->nblocks);
+		return err_hint(err, "name one of the files in %s/ram", ss->uri.path);
+	}
+	if (image_data_bytes(l->img, &data, err))
+		return -1;
+	stat_set(&ss->stats.total, l->img->blocks[0].size);
+	stat_set(&ss->stats.to_travel, data);
+	stat_set(&ss->stats.holes, l->img->blocks[0].size - data);
+	return 0;
+}
+
+int lazy_open(struct session *ss, struct error *err)
+{
+	struct lazy *l = calloc(1, sizeof(*l));
+	struct uri uri;
+	char *text;
+	int rc;
+
+	if (!l || asprintf(&text, "unix:%s", ss->cfg->uffd_socket) < 0) {
+		free(l);
+		return err_set(err, ST_NOMEM, "no memory for serving a guest");
+	}
+	l->ss = ss;
+	ss->lazy = l;
+	rc = open_image(l, err);
+	if (!rc && ss->cfg->prefetch)
+		rc = faultlog_read(&l->wanted, ss->cfg->prefetch, l->img, err);
+	if (!rc && ss->cfg->record)
+		rc = faultlog_check(ss->cfg->record, ss->cfg->force, err);
+	if (!rc)
+		rc = uri_parse(&uri, text, err);
+	free(text);
+	if (rc)
+		return -1;
+	ss->listener = listener_open(&uri, &ss->cancel, err);
+	uri_free(&uri);
+	return ss->listener ? announce(ss, err) : -1;
+}
+
+/* ---- the VMM ---- */
+
+static int read_page(void *arg, unsigned block, uint64_t offset, void *buf, size_t len, bool *zero,
+		     struct error *err)
+{
+	const struct lazy *l = arg;
+
+	if (image_read(l->img, &l->img->blocks[block], offset, buf, len, err))
+		return -1;
+	*zero = zero_is(buf, len);
+	return 0;
+}
+
+static void note_need(void *arg, unsigned block, uint64_t offset)
+{
+	struct lazy *l = arg;
+
+	faultlog_add(&l->needs, block, offset);
+}
+
+static int start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
+{
+	uint64_t size = l->img->blocks[0].size, bytes = guestmem_bytes(g);
+	struct pager_options o = { .cancel = &l->ss->cancel,
+				   .source = { .read = read_page, .arg = l },
+				   .sizes = &size,
+				   .nblocks = 1,
+				   .first_need = l->ss->cfg->record ? note_need : NULL,
+				   .need_arg = l };
+
+	l->page = guestmem_page(g);
+	l->buf_len = l->page > PUSH_BUFFER ? l->page : PUSH_BUFFER;
+	if (bytes != size) {
+		guestmem_free(g);
+		return err_set(err, ST_DATA,
+			       "its memory has 0x%" PRIx64 " bytes, and %s has 0x%" PRIx64, bytes,
+			       l->ss->uri.path, size);
+	}
+	l->pager = pager_start(g, &o, err);
+	return l->pager ? 0 : -1;
+}
+
+/* One VMM. 1: it is served, 0: it was none (a warning said why), -1. */
+static int take_vmm(struct lazy *l, struct transport *t, struct error *err)
+{
+	struct guest_memory g;
+	int sock = fcntl(t->rfd, F_DUPFD_CLOEXEC, 3);
+	int rc = sock < 0 ? err_sys(err, ST_SOCKET, errno, "no descriptor for the VMM's socket")
+			  : handoff_take(sock, &l->ss->cancel, &g, err);
+
+	if (rc && sock >= 0)
+		close(sock);
+	if (!rc)
+		rc = start_pager(l, &g, err);
+	if (!rc)
+		return 1;
+	if (cancel_fired(&l->ss->cancel))
+		return -1;
+	log_warn("dropped %s: %s; still waiting for a VMM", t->name, err->msg);
+	err_clear(err);
+	return 0;
+}
+
+int lazy_accept(struct session *ss, struct error *err)
+{
+	struct lazy *l = ss->lazy;
+	struct error ignored;
+	int rc = 0;
+
+	while (!rc) {
+		struct transport *t = listener_accept(ss->listener, -1, err);
+
+		if (!t)
+			return -1;
+		rc = take_vmm(l, t, err);
+		if (rc > 0)
+			snprintf(ss->peer, sizeof(ss->peer), "%s", t->name);
+		transport_close(t, &ignored);
+	}
+	if (rc < 0)
+		return -1;
+	listener_close(ss->listener); /* one guest; the name is free again */
+	ss->listener = NULL;
+	ss->owner = OWNER_DESTINATION;
+	log_info("%s runs; its memory comes from %s", ss->peer, ss->uri.path);
+	return session_commit(ss, err);
+}
+
+/* ---- the push ---- */
+
+static int push_run(struct lazy *l, const struct block *b, uint64_t offset, uint64_t len,
+		    struct error *err)
+{
+	struct stats *st = &l->ss->stats;
+
+	for (uint64_t at = offset, end = offset + len; at < end;) {
+		size_t n = end - at < l->buf_len ? (size_t)(end - at) : l->buf_len;
+
+		if (image_read(l->img, b, at, l->buf, n, err))
+			return -1;
+		if (zero_is(l->buf, n) ? pager_arrived_zero(l->pager, b->index, at, n, err)
+				       : pager_arrived(l->pager, b->index, at, l->buf, n, err))
+			return -1;
+		stat_add(&st->travelled, n);
+		stat_add(&st->activity, n);
+		stat_add(&st->normal, n / l->ss->page_size);
+		at += n;
+		if (pager_guest_ended(l->pager))
+			return 0;
+	}
+	return 0;
+}
+
+/* What the guest needed the last time, first. */
+static int push_wanted(struct lazy *l, struct error *err)
+{
+	uint64_t mask = ~((uint64_t)l->page - 1);
+
+	for (size_t i = 0; i < l->wanted.n && !pager_guest_ended(l->pager); i++) {
+		const struct faultlog_page *p = &l->wanted.pages[i];
+		const struct block *b = &l->img->blocks[p->block];
+		uint64_t at = p->offset & mask;
+
+		if (pager_next_missing(l->pager, p->block, at) != at)
+			continue;
+		if (push_run(l, b, at, l->page, err))
+			return -1;
+	}
+	return 0;
+}
+
+/* All data. Outwards to the guest's pages, which may be larger than the image's extents. */
+static int push_all(struct lazy *l, struct error *err)
+{
+	const struct block *b = &l->img->blocks[0];
+	uint64_t mask = (uint64_t)l->page - 1, at = 0;
+	struct extent e;
+
+	while (!pager_guest_ended(l->pager)) {
+		uint64_t end;
+
+		if (image_next_data(l->img, b, at, &e, err))
+			return -1;
+		if (!e.len)
+			return 0;
+		end = (e.offset + e.len + mask) & ~mask;
+		e.offset &= ~mask;
+		if (e.offset < at)
+			e.offset = at;
+		if (end > b->size)
+			end = b->size;
+		if (end > e.offset && push_run(l, b, e.offset, end - e.offset, err))
+			return -1;
+		at = end;
+	}
+	return 0;
+}
+
+static int push(struct lazy *l, struct error *err)
+{
+	if (push_wanted(l, err) || (!l->ss->cfg->push_off && push_all(l, err)))
+		return -1;
+	if (l->ss->cfg->push_off || pager_guest_ended(l->pager))
+		return pager_wait(l->pager, -1, err) < 0 ? -1 : 0;
+	if (image_check_at_rest(l->img, err) || pager_complete(l->pager, err))
+		return -1;
+	l->ss->complete = !pager_guest_ended(l->pager);
+	return 0;
+}
+
+static void take_stats(struct lazy *l)
+{
+	struct pager_stats st;
+
+	if (!l->pager)
+		return;
+	pager_get_stats(l->pager, &st);
+	l->ss->faults = st.latency;
+	l->ss->blocked_ms = st.blocked_ns / 1000000;
+	stat_set(&l->ss->stats.transferred, st.placed);
+	stat_set(&l->ss->stats.postcopy_bytes, st.placed);
+	stat_set(&l->ss->stats.postcopy_requests, st.latency.count);
+}
+
+/* The guest is left waiting, and that is what there is to say. */
+static int left_waiting(struct session *ss, struct error *err)
+{
+	session_fail(ss, err);
+	return session_lost(ss, err, "the guest waits for its memory",
+			    "end its VMM, and restore the snapshot anew");
+}
+
+int lazy_serve(struct session *ss, struct error *err)
+{
+	struct lazy *l = ss->lazy;
+	int rc;
+
+	ss->serving = true;
+	l->buf = malloc(l->buf_len);
+	rc = l->buf ? push(l, err) : err_set(err, ST_NOMEM, "no memory to read the image with");
+	take_stats(l);
+	if (rc)
+		return left_waiting(ss, err);
+	ss->serving = false;
+	if (!ss->complete)
+		log_info("the guest has ended%s", ss->cfg->push_off ? "" : " before it had all");
+	pager_stop(l->pager); /* so that nobody adds to what was needed */
+	l->pager = NULL;
+	return ss->cfg->record ? faultlog_write(&l->needs, ss->cfg->record, l->img, err) : 0;
+}
+
+void lazy_end(struct session *ss)
+{
+	struct lazy *l = ss->lazy;
+	struct error ignored;
+
+	if (!l)
+		return;
+	pager_stop(l->pager);
+	if (ss->serving && ss->cfg->record)
+		faultlog_write(&l->needs, ss->cfg->record, l->img, &ignored);
+	faultlog_free(&l->needs);
+	faultlog_free(&l->wanted);
+	image_close(l->img, false);
+	free(l->buf);
+	free(l);
+	ss->lazy = NULL;
+}
