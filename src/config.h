@@ -10,6 +10,7 @@
 #include "params.h"
 
 #include <stdint.h>
+#include <sys/types.h>
 
 enum command { CMD_SEND, CMD_RECV, CMD_CHECK, CMD_CAPS, CMD_PARAMS, CMD_PSK, CMD_JOIN, CMD__MAX };
 enum peer_kind { PEER_UNSET, PEER_MIGTOOL, PEER_QEMU };
@@ -54,6 +55,7 @@ struct config {
 	struct config_list identities, ssh_options; /* -i, -o */
 	bool far; /* --far: started by the other end through a remote shell */
 	bool no_sandbox;
+	pid_t guest;		   /* a process that runs already; 0: none */
 	const char *uffd_socket;   /* where a VMM hands its userfaultfd over */
 	bool push_off, push_given; /* --push: whether the rest of the memory follows by itself */
 	const char *record, *prefetch; /* the order of first needs */

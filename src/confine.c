@@ -6,6 +6,7 @@
 #include "confine.h"
 
 #include "broker.h"
+#include "catch.h"
 #include "check.h"
 #include "congestion.h"
 #include "image.h"
@@ -24,6 +25,13 @@
 
 /* As long as the process: the worker has to find its names, the broker to judge them. */
 static struct policy policy;
+
+/* Is the guest COMMAND, which starts before its memory is there, or a process that runs? */
+static bool catches(const struct config *cfg)
+{
+	return cfg->command == CMD_RECV && (cfg->argv || cfg->guest) &&
+	       !strncmp(cfg->uri, "image:", 6);
+}
 
 /* ---- what may be asked for ---- */
 
@@ -95,11 +103,15 @@ static int allow_destination(const struct config *cfg, struct error *err)
 	if (!cfg->image)
 		return 0;
 	if (allow_target(cfg->image,
-			 POLICY_MEMBERS | (cfg->in_place ? POLICY_IN_PLACE : POLICY_PART), force,
-			 err))
+			 POLICY_MEMBERS |
+				 (cfg->in_place || catches(cfg) ? POLICY_IN_PLACE : POLICY_PART),
+			 force, err))
 		return -1;
 	if (cfg->device_state && allow_target(cfg->device_state, POLICY_PART, cfg->force, err))
 		return -1;
+	/* in postcopy the catcher starts it */
+	if (catches(cfg))
+		return 0;
 	return cfg->argv ? policy_add_command(&policy, cfg->argv, &how, err) : 0;
 }
 
@@ -165,6 +177,19 @@ static void obituary(int number, void *arg)
 		report_failure(cfg, &why);
 }
 
+/* ---- COMMAND in postcopy, or the guest that runs already ---- */
+
+static int start_catcher(const struct config *cfg, struct error *err)
+{
+	static struct catch_plan plan;
+
+	if (!catches(cfg))
+		return 0;
+	plan.argv = cfg->argv;
+	plan.guest = cfg->guest;
+	return catch_start(&plan, err);
+}
+
 /* ---- all ---- */
 
 static int start(const struct config *cfg, const struct uri *uri, struct error *err)
@@ -194,6 +219,8 @@ int confine(const struct config *cfg, struct error *err)
 	if (!cfg->uri ||
 	    (cfg->command != CMD_SEND && cfg->command != CMD_RECV && cfg->command != CMD_CHECK))
 		return 0;
+	if (start_catcher(cfg, err))
+		return -1;
 	if (cfg->no_sandbox) {
 		log_warn("--no-sandbox: a peer that finds a bug in migtool can do all that you can "
 			 "do here");

@@ -4,6 +4,7 @@
 #include "units.h"
 
 #include <limits.h>
+#include <stdlib.h>
 #include <string.h>
 
 #define BIT(command) (1u << CMD_##command)
@@ -208,6 +209,18 @@ static int set_progress(struct config *cfg, const struct option_row *row, const 
 	return bad_value(row, value, "auto, tty, json or none, as --progress=WORD", err);
 }
 
+static int set_guest(struct config *cfg, const struct option_row *row, const char *value,
+		     struct error *err)
+{
+	char *end;
+	long pid = strtol(value, &end, 10);
+
+	if (end == value || *end || pid < 2 || pid > INT_MAX)
+		return bad_value(row, value, "the number of a process", err);
+	cfg->guest = (pid_t)pid;
+	return 0;
+}
+
 static int set_push(struct config *cfg, const struct option_row *row, const char *value,
 		    struct error *err)
 {
@@ -333,6 +346,8 @@ const struct option_row option_table[] = {
 	  FIELD(in_place) },
 
 	/* a guest that runs before its memory is there */
+	{ "--guest", NULL, ARG_REQUIRED, "PID", RECV, 0, GROUP_GUEST,
+	  "serve the page faults of a process that runs already and maps IMAGE", .set = set_guest },
 	{ "--uffd-socket", NULL, ARG_REQUIRED, "PATH", RECV, 0, GROUP_GUEST,
 	  "serve the page faults of a VMM that hands its userfaultfd over on PATH", .set = set_text,
 	  FIELD(uffd_socket) },
@@ -414,7 +429,6 @@ const struct option_row option_table[] = {
 		.flag = flag_, .letter = letter_, .arg = arg_, .later = MOVE, \
 		.group = GROUP_HIDDEN                                         \
 	}
-	LATER("--guest", NULL, ARG_REQUIRED),
 	LATER("--on-loss", NULL, ARG_REQUIRED),
 	LATER("--continue-fd", NULL, ARG_REQUIRED),
 	{ .flag = NULL },

@@ -345,8 +345,11 @@ static const char *transfer_option(const struct config *cfg)
 		{ cfg->retry != 0, "--retry" },
 		{ cfg->in_place, "--in-place" },
 		{ cfg->device_state != NULL, "--device-state" },
-		{ cfg->argv != NULL, "a COMMAND" },
-		{ cfg->image != NULL, "an IMAGE to write" },
+		{ cfg->dry_run, "--dry-run" },
+		{ cfg->uffd_socket && cfg->argv, "a COMMAND with --uffd-socket" },
+		{ cfg->uffd_socket && cfg->guest, "--guest with --uffd-socket" },
+		{ cfg->uffd_socket && cfg->image, "an IMAGE to write" },
+		{ cfg->guest && cfg->argv, "a COMMAND with --guest" },
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
@@ -376,16 +379,23 @@ static int check_lazy(const struct config *cfg, struct error *err)
 		return err_hint(err, "bring the image here first, then --uffd-socket PATH "
 				     "image:IMAGE");
 	}
-	if (is_image(cfg) && !cfg->uffd_socket) {
+	if (is_image(cfg) && !cfg->uffd_socket && !cfg->argv && !cfg->guest) {
 		err_set(err, ST_USAGE, "image: needs a guest to serve");
-		return err_hint(err, "--uffd-socket PATH, for a VMM that hands its userfaultfd "
-				     "over");
+		return err_hint(err,
+				"a COMMAND that maps IMAGE, --guest PID, or --uffd-socket PATH "
+				"for a VMM that hands its userfaultfd over");
 	}
-	if (guests && !cfg->uffd_socket) {
+	if (guests && !is_image(cfg)) {
 		err_set(err, ST_USAGE, "%s needs a guest to serve", guests);
 		return err_hint(err, "migtool recv --uffd-socket PATH image:IMAGE");
 	}
-	if (cfg->uffd_socket && other)
+	if (cfg->guest && !is_image(cfg)) {
+		err_set(err, ST_UNSUPPORTED,
+			"--guest with a source on another host is not built yet");
+		return err_hint(err,
+				"bring the image here first, then --guest PID image:IMAGE COPY");
+	}
+	if (is_image(cfg) && other)
 		return err_set(err, ST_USAGE,
 			       "%s does not go with image:, which is served where "
 			       "it is",

@@ -270,11 +270,12 @@ static void look_at_peer(struct pager *p)
 		pager_set_ended(p);
 }
 
-enum { AT_STOP, AT_CANCEL, AT_PEER, AT_PID, AT_SPACES };
+enum { AT_STOP, AT_MORE, AT_CANCEL, AT_PEER, AT_PID, AT_SPACES };
 
 static unsigned prepare_poll(struct pager *p, struct pollfd *fds)
 {
 	fds[AT_STOP] = (struct pollfd){ .fd = p->stop_fd, .events = POLLIN };
+	fds[AT_MORE] = (struct pollfd){ .fd = p->more_fd, .events = POLLIN };
 	fds[AT_CANCEL] = (struct pollfd){ .fd = p->o.cancel->fd, .events = POLLIN };
 	fds[AT_PEER] = (struct pollfd){ .fd = p->peer, .events = POLLIN };
 	fds[AT_PID] = (struct pollfd){ .fd = p->pidfd, .events = POLLIN };
@@ -297,6 +298,8 @@ static bool look_around(struct pager *p, const struct pollfd *fds)
 		pager_fail(p, &err);
 		return false;
 	}
+	if (fds[AT_MORE].revents)
+		pager_take_more(p);
 	if (fds[AT_PEER].revents)
 		look_at_peer(p);
 	if (fds[AT_PID].revents)

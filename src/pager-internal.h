@@ -26,6 +26,7 @@ struct view {
 
 struct space {
 	int uffd;
+	pid_t pid;	  /* 0: unknown */
 	atomic_bool gone; /* the process has ended */
 	struct view *views;
 	unsigned n;
@@ -45,6 +46,16 @@ struct fault_list {
 	size_t n, room;
 };
 
+/* What pager_add() hands to the fault thread, which takes `uffd` over by setting it to -1. */
+struct pager_more {
+	int uffd;
+	pid_t pid;
+	struct guest_region region;
+	struct error *err;
+	int rc;
+	bool done;
+};
+
 struct pager {
 	struct pager_options o;
 	uint64_t *sizes;
@@ -54,6 +65,7 @@ struct pager {
 	unsigned nspaces;     /* under the gate, but for the fault thread, which alone adds some */
 	struct pages **pages; /* all of them, to be freed */
 	unsigned npages;
+	struct pages **of_block; /* of a shared file, by block */
 	int pidfd, peer;
 
 	pthread_mutex_t gate; /* see pager.c */
@@ -63,6 +75,7 @@ struct pager {
 	pthread_t thread;
 	bool running;
 	int stop_fd;
+	int more_fd; /* eventfd: look at `more` */
 	atomic_bool lost, complete, ended;
 
 	/* the fault thread's own */
@@ -71,6 +84,7 @@ struct pager {
 
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t changed;
+	struct pager_more *more;
 	bool failed, full_said;
 	struct error why;
 	struct fault_list waiting; /* for pager_arrived() */
@@ -92,6 +106,15 @@ size_t view_index(const struct view *v, uint64_t address);
  * the space cannot be served any more.
  */
 int pager_event(struct pager *p, struct space *s, const struct uffd_event *e, struct error *err);
+
+/* What is known of a region's pages; *v is filled also on failure. -1: ST_NOMEM. */
+int pager_view_init(struct pager *p, struct view *v, const struct guest_region *r,
+		    struct error *err);
+
+/* ---- pager-add.c: more of it ---- */
+
+/* By the fault thread, when more_fd is readable. */
+void pager_take_more(struct pager *p);
 
 /* ---- pager-place.c: into the guest ---- */
 

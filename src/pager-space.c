@@ -42,70 +42,63 @@ static struct pages *new_pages(struct pager *p, size_t n, struct error *err)
 /* ---- at the start ---- */
 
 /* In a shared file the pages are the file's: one grain for all who map it. */
-static int shared_pages(struct pager *p, const struct guest_memory *g, struct pages **of_block,
-			struct error *err)
+static struct pages *shared_pages(struct pager *p, unsigned block, struct error *err)
 {
-	for (unsigned i = 0; i < g->nspaces; i++) {
-		for (unsigned j = 0; j < g->spaces[i].nregions; j++) {
-			const struct guest_region *r = &g->spaces[i].regions[j];
-
-			if (r->page != p->page)
-				return err_set(err, ST_UNSUPPORTED,
-					       "the guest maps its memory with pages of %u and of "
-					       "%u bytes",
-					       r->page, p->page);
-			if (of_block[r->block])
-				continue;
-			of_block[r->block] =
-				new_pages(p, (p->sizes[r->block] + p->page - 1) / p->page, err);
-			if (!of_block[r->block])
-				return -1;
-		}
-	}
-	return 0;
+	if (!p->of_block[block])
+		p->of_block[block] =
+			new_pages(p, (size_t)((p->sizes[block] + p->page - 1) / p->page), err);
+	return p->of_block[block];
 }
 
-static int take_space(struct pager *p, const struct guest_space *from, struct pages **of_block,
-		      struct error *err)
+int pager_view_init(struct pager *p, struct view *v, const struct guest_region *r,
+		    struct error *err)
+{
+	*v = (struct view){ .r = *r, .first = p->shared ? r->offset / r->page : 0 };
+	v->pages = p->shared ? shared_pages(p, r->block, err) : new_pages(p, r->len / r->page, err);
+	return v->pages ? 0 : -1;
+}
+
+static int check_page(const struct pager *p, const struct guest_region *r, struct error *err)
+{
+	if (!p->shared || r->page == p->page)
+		return 0;
+	return err_set(err, ST_UNSUPPORTED,
+		       "the guest maps its memory with pages of %u and of %u bytes", r->page,
+		       p->page);
+}
+
+static int take_space(struct pager *p, const struct guest_space *from, struct error *err)
 {
 	struct space *s = &p->spaces[p->nspaces];
 
 	s->uffd = from->uffd;
+	s->pid = from->pid;
 	s->views = calloc(from->nregions, sizeof(*s->views));
 	if (!s->views)
 		return no_memory(err);
 	p->nspaces++;
-	for (unsigned i = 0; i < from->nregions; i++) {
-		struct view *v = &s->views[s->n];
-
-		v->r = from->regions[i];
-		v->pages = p->shared ? of_block[v->r.block]
-				     : new_pages(p, v->r.len / v->r.page, err);
-		v->first = p->shared ? v->r.offset / v->r.page : 0;
-		if (!v->pages)
+	for (; s->n < from->nregions; s->n++)
+		if (check_page(p, &from->regions[s->n], err) ||
+		    pager_view_init(p, &s->views[s->n], &from->regions[s->n], err))
 			return -1;
-		s->n++;
-	}
 	return 0;
 }
 
 int pager_take_spaces(struct pager *p, struct guest_memory *g, struct error *err)
 {
-	struct pages **of_block = calloc(p->o.nblocks, sizeof(struct pages *));
-	int rc = of_block ? 0 : no_memory(err);
+	int rc;
 
+	p->of_block = calloc(p->o.nblocks, sizeof(*p->of_block));
+	rc = p->of_block ? 0 : no_memory(err);
 	p->shared = g->shared;
 	p->page = guestmem_page(g);
-	if (!rc && p->shared)
-		rc = shared_pages(p, g, of_block, err);
 	for (unsigned i = 0; !rc && i < g->nspaces; i++) {
-		rc = take_space(p, &g->spaces[i], of_block, err);
+		rc = take_space(p, &g->spaces[i], err);
 		if (!rc)
 			g->spaces[i].uffd = -1;
 		else if (p->nspaces > i)
 			p->spaces[i].uffd = -1;
 	}
-	free(of_block);
 	if (rc)
 		return -1;
 	p->pidfd = g->pidfd;
@@ -128,6 +121,7 @@ void pager_free_spaces(struct pager *p)
 		free(p->pages[i]);
 	}
 	free(p->pages);
+	free(p->of_block);
 	if (p->pidfd >= 0)
 		close(p->pidfd);
 	if (p->peer >= 0)

@@ -82,8 +82,9 @@ static int alloc_pager(struct pager *p, struct error *err)
 	pthread_condattr_destroy(&attr);
 	p->pidfd = p->peer = -1;
 	p->stop_fd = eventfd(0, EFD_CLOEXEC);
+	p->more_fd = eventfd(0, EFD_CLOEXEC);
 	p->sizes = calloc(p->o.nblocks, sizeof(*p->sizes));
-	if (p->stop_fd < 0 || !p->sizes)
+	if (p->stop_fd < 0 || p->more_fd < 0 || !p->sizes)
 		return err_set(err, ST_NOMEM, "no memory for serving the guest's faults");
 	memcpy(p->sizes, p->o.sizes, p->o.nblocks * sizeof(*p->sizes));
 	return 0;
@@ -303,6 +304,8 @@ void pager_stop(struct pager *p)
 	pager_free_spaces(p);
 	if (p->stop_fd >= 0)
 		close(p->stop_fd);
+	if (p->more_fd >= 0)
+		close(p->more_fd);
 	if (p->buf)
 		munmap(p->buf, p->page);
 	free(p->work.v);

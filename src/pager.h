@@ -67,6 +67,15 @@ struct pager *pager_start(struct guest_memory *guest, const struct pager_options
 			  struct error *err);
 
 /*
+ * One more mapping, while the guest is served: of a process that is known by its pid, or of another
+ * one (uffd >= 0, taken over also on failure). Faults there are answered from now on, and a page
+ * that has come to a shared file is there. For memory that is shared if all of the guest's is. -1:
+ * ST_NOMEM, ST_UNSUPPORTED, ST_COMMAND (the guest has ended).
+ */
+int pager_add(struct pager *p, int uffd, pid_t pid, const struct guest_region *r,
+	      struct error *err);
+
+/*
  * A page, or a run of them, has come: offset and len are multiples of the largest page of the
  * guest, or reach to the block's end. What is there already, or was dropped by the guest, is left
  * alone. Waits while the guest's side has no memory for it. -1: cancelled, or the guest cannot be
@@ -108,6 +117,9 @@ struct pager_stats {
 	struct latency latency; /* from the kernel's message to the page */
 };
 void pager_get_stats(struct pager *p, struct pager_stats *out);
+
+/* The guest has ended, as somebody knows who watches its processes. */
+void pager_end(struct pager *p);
 
 /* Ends the threads, closes our descriptors, frees. NULL is accepted. */
 void pager_stop(struct pager *p);

@@ -245,7 +245,7 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 		rep->digest_why = ss->dialect.migtool ? "a one-way transport"
 						      : "a QEMU knows no digest";
 	rep->socket_address = ss->socket_address[0] ? ss->socket_address : NULL;
-	rep->image = ss->cfg->image ? ss->cfg->image : ss->uri.path;
+	rep->image = ss->uri.scheme == SCHEME_IMAGE ? ss->uri.path : ss->cfg->image;
 	if (ss->uri.scheme == SCHEME_IMAGE && stat_get(&ss->stats.t_setup_done)) {
 		rep->faults = &ss->faults;
 		rep->blocked_ms = ss->blocked_ms;
@@ -547,7 +547,8 @@ static int say_result(struct session *ss, const struct run *r, struct error *err
 /* Behind the rename: the guest's process, in its own session. */
 static int run_command(struct session *ss, struct error *err)
 {
-	if (ss->role != ROLE_DESTINATION || !ss->cfg->argv || !ss->complete)
+	if (ss->role != ROLE_DESTINATION || !ss->cfg->argv || !ss->complete ||
+	    ss->uri.scheme == SCHEME_IMAGE)
 		return 0;
 	return command_start(ss->cfg->argv, ss->cfg->image, NULL, err);
 }

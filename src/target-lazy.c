@@ -7,13 +7,10 @@
  * The guest runs from the moment that its VMM has connected. So from then on nothing ends this
  * side lightly: the guest would wait for ever.
  */
-#include "session.h"
+#include "lazy.h"
 
-#include "faultlog.h"
 #include "handoff.h"
-#include "image.h"
 #include "log.h"
-#include "pager.h"
 #include "zero.h"
 
 #include <errno.h>
@@ -26,16 +23,6 @@
 
 #define PUSH_BUFFER (256u << 10)
 #define WATCH_MS    1000
-
-struct lazy {
-	struct session *ss;
-	struct image *img;
-	struct pager *pager;
-	struct faultlog needs, wanted; /* --record, --prefetch */
-	uint8_t *buf;		       /* of the push: PUSH_BUFFER, or a huge page */
-	size_t buf_len;
-	uint32_t page; /* the guest's largest */
-};
 
 /* ---- open ---- */
 
@@ -72,32 +59,37 @@ static int open_image(struct lazy *l, struct error *err)
 	return 0;
 }
 
-int lazy_open(struct session *ss, struct error *err)
+static int listen_for_vmm(struct lazy *l, struct error *err)
 {
-	struct lazy *l = calloc(1, sizeof(*l));
+	struct session *ss = l->ss;
 	struct uri uri;
 	char *text;
 	int rc;
 
-	if (!l || asprintf(&text, "unix:%s", ss->cfg->uffd_socket) < 0) {
-		free(l);
+	if (asprintf(&text, "unix:%s", ss->cfg->uffd_socket) < 0)
 		return err_set(err, ST_NOMEM, "no memory for serving a guest");
-	}
-	l->ss = ss;
-	ss->lazy = l;
-	rc = open_image(l, err);
-	if (!rc && ss->cfg->prefetch)
-		rc = faultlog_read(&l->wanted, ss->cfg->prefetch, l->img, err);
-	if (!rc && ss->cfg->record)
-		rc = faultlog_check(ss->cfg->record, ss->cfg->force, err);
-	if (!rc)
-		rc = uri_parse(&uri, text, err);
+	rc = uri_parse(&uri, text, err);
 	free(text);
 	if (rc)
 		return -1;
 	ss->listener = listener_open(&uri, &ss->cancel, err);
 	uri_free(&uri);
 	return ss->listener ? announce(ss, err) : -1;
+}
+
+int lazy_open(struct session *ss, struct error *err)
+{
+	struct lazy *l = calloc(1, sizeof(*l));
+
+	if (!l)
+		return err_set(err, ST_NOMEM, "no memory for serving a guest");
+	l->ss = ss;
+	ss->lazy = l;
+	if (open_image(l, err) ||
+	    (ss->cfg->prefetch && faultlog_read(&l->wanted, ss->cfg->prefetch, l->img, err)) ||
+	    (ss->cfg->record && faultlog_check(ss->cfg->record, ss->cfg->force, err)))
+		return -1;
+	return ss->cfg->uffd_socket ? listen_for_vmm(l, err) : caught_open(l, err);
 }
 
 /* ---- the VMM ---- */
@@ -120,11 +112,13 @@ static void note_need(void *arg, unsigned block, uint64_t offset)
 	faultlog_add(&l->needs, block, offset);
 }
 
-static int start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
+int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
 {
 	uint64_t size = l->img->blocks[0].size, bytes = guestmem_bytes(g);
 	struct pager_options o = { .cancel = &l->ss->cancel,
 				   .source = { .read = read_page, .arg = l },
+				   .store = l->caught ? caught_store : NULL,
+				   .store_arg = l,
 				   .sizes = &size,
 				   .nblocks = 1,
 				   .first_need = l->ss->cfg->record ? note_need : NULL,
@@ -132,7 +126,7 @@ static int start_pager(struct lazy *l, struct guest_memory *g, struct error *err
 
 	l->page = guestmem_page(g);
 	l->buf_len = l->page > PUSH_BUFFER ? l->page : PUSH_BUFFER;
-	if (bytes != size) {
+	if (!l->caught && bytes != size) {
 		guestmem_free(g);
 		return err_set(err, ST_DATA,
 			       "its memory has 0x%" PRIx64 " bytes, and %s has 0x%" PRIx64, bytes,
@@ -153,7 +147,7 @@ static int take_vmm(struct lazy *l, struct transport *t, struct error *err)
 	if (rc && sock >= 0)
 		close(sock);
 	if (!rc)
-		rc = start_pager(l, &g, err);
+		rc = lazy_start_pager(l, &g, err);
 	if (!rc)
 		return 1;
 	if (cancel_fired(&l->ss->cancel))
@@ -169,6 +163,8 @@ int lazy_accept(struct session *ss, struct error *err)
 	struct error ignored;
 	int rc = 0;
 
+	if (l->caught)
+		return caught_accept(l, err);
 	while (!rc) {
 		struct transport *t = listener_accept(ss->listener, -1, err);
 
@@ -200,8 +196,10 @@ static int push_run(struct lazy *l, const struct block *b, uint64_t offset, uint
 
 		if (image_read(l->img, b, at, l->buf, n, err))
 			return -1;
-		if (zero_is(l->buf, n) ? pager_arrived_zero(l->pager, b->index, at, n, err)
-				       : pager_arrived(l->pager, b->index, at, l->buf, n, err))
+		if (zero_is(l->buf, n)
+			    ? pager_arrived_zero(l->pager, b->index, at, n, err)
+			    : caught_keep(l, at, l->buf, n, err) ||
+				      pager_arrived(l->pager, b->index, at, l->buf, n, err))
 			return -1;
 		stat_add(&st->travelled, n);
 		stat_add(&st->activity, n);
@@ -264,9 +262,9 @@ static int push(struct lazy *l, struct error *err)
 		return -1;
 	if (l->ss->cfg->push_off || pager_guest_ended(l->pager))
 		return pager_wait(l->pager, -1, err) < 0 ? -1 : 0;
-	if (image_check_at_rest(l->img, err) || pager_complete(l->pager, err))
+	if (image_check_at_rest(l->img, err) || caught_complete(l, err))
 		return -1;
-	l->ss->complete = !pager_guest_ended(l->pager);
+	l->ss->complete = l->caught || !pager_guest_ended(l->pager);
 	return 0;
 }
 
@@ -304,6 +302,9 @@ int lazy_serve(struct session *ss, struct error *err)
 	if (rc)
 		return left_waiting(ss, err);
 	ss->serving = false;
+	if (!ss->complete && l->caught && !ss->cfg->push_off)
+		return caught_early(l, err);
+	caught_stop(l);
 	if (!ss->complete)
 		log_info("the guest has ended%s", ss->cfg->push_off ? "" : " before it had all");
 	pager_stop(l->pager); /* so that nobody adds to what was needed */
@@ -323,6 +324,7 @@ void lazy_end(struct session *ss)
 		faultlog_write(&l->needs, ss->cfg->record, l->img, &ignored);
 	faultlog_free(&l->needs);
 	faultlog_free(&l->wanted);
+	caught_close(l);
 	image_close(l->img, false);
 	free(l->buf);
 	free(l);

@@ -74,11 +74,11 @@ judge() {
 @test "what is not built yet is in no help and no listing" {
 	"$MIGTOOL" --help >help
 	"$MIGTOOL" --list-options >>help
-	for option in --guest --far --continue-fd --on-loss; do
+	for option in --far --continue-fd --on-loss; do
 		run -1 grep -- "$option" help
 	done
-	run -4 "$MIGTOOL" send --guest 1 image tcp:h:1
-	[ "${lines[0]}" = "migtool: error: option --guest of send is not built yet" ]
+	run -4 "$MIGTOOL" send --on-loss kill image tcp:h:1
+	[ "${lines[0]}" = "migtool: error: option --on-loss of send is not built yet" ]
 }
 
 @test "--usage is short, --version is one line" {

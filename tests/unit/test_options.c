@@ -297,8 +297,8 @@ static void options_belong_to_commands(void)
 
 static void what_is_not_built_yet_says_so(void)
 {
-	FAILS("send --cap postcopy-ram --guest 12 i u", ST_UNSUPPORTED,
-	      "option --guest of send is not built yet", "");
+	FAILS("send --cap postcopy-ram --on-loss kill i u", ST_UNSUPPORTED,
+	      "option --on-loss of send is not built yet", "");
 }
 
 static void ssh_options_are_collected_and_need_an_ssh_uri(void)

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: GPL-2.0-or-later */
+/*
+ * A destination whose source is an image on this host: what target-lazy.c (a VMM's memory, and the
+ * push) and target-caught.c (COMMAND, and a process that runs already) share.
+ */
+#ifndef MIGTOOL_LAZY_H
+#define MIGTOOL_LAZY_H
+
+#include "faultlog.h"
+#include "image.h"
+#include "pager.h"
+#include "session.h"
+
+struct caught;
+
+struct lazy {
+	struct session *ss;
+	struct image *img;
+	struct pager *pager;
+	struct caught *caught;	       /* NULL: a VMM hands its memory over */
+	struct faultlog needs, wanted; /* --record, --prefetch */
+	uint8_t *buf;		       /* of the push: PUSH_BUFFER, or a huge page */
+	size_t buf_len;
+	uint32_t page; /* the guest's largest */
+};
+
+/* Starts to serve the guest, which is taken over also on failure. */
+int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err);
+
+/* ---- target-caught.c ---- */
+
+/* Makes the file that COMMAND will map, all holes. ST_FILE, ST_UNSUPPORTED. */
+int caught_open(struct lazy *l, struct error *err);
+/* Starts COMMAND, or takes the process; back when its first mapping is served. */
+int caught_accept(struct lazy *l, struct error *err);
+/* A page that came and lies in no mapping of COMMAND's: into the file. */
+int caught_store(void *arg, unsigned block, uint64_t offset, const void *buf, size_t len,
+		 struct error *err);
+/* The same for pages that came and that each mapping has a copy of. */
+int caught_keep(struct lazy *l, uint64_t offset, const void *buf, size_t len, struct error *err);
+/* All has come: COMMAND is let go. */
+int caught_complete(struct lazy *l, struct error *err);
+/* Listens to it no more. */
+void caught_stop(struct lazy *l);
+/* The guest has ended too early; fills err and returns -1. */
+int caught_early(struct lazy *l, struct error *err);
+void caught_close(struct lazy *l);
+
+#endif

@@ -1,0 +1,382 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * COMMAND, or a process that runs already, is the guest: it maps IMAGE, a file of holes, and what
+ * it touches comes from the image that is the source. The catcher (catch.h) tells of mappings; each
+ * is given to the pager before the thread that made it goes on. A thread of this file listens to it
+ * while the migration thread pushes.
+ *
+ * A private mapping has pages of its own, and they never reach the file; so what is pushed is
+ * written there, too, for a process that maps it later.
+ */
+#include "lazy.h"
+
+#include "broker.h"
+#include "catch.h"
+#include "image-file.h"
+#include "log.h"
+#include "uffd.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define LISTEN_MS 200
+#define EARLY_MS  2000
+
+struct caught {
+	struct lazy *l;
+	struct image_file file;
+	bool made;	    /* by us: without a guest it goes again */
+	bool known, shared; /* of the first mapping, and so of all */
+	struct {
+		pid_t pid;
+		int uffd;
+		bool served; /* the pager has one of its own */
+	} spaces[GUEST_SPACES_MAX];
+	unsigned nspaces;
+
+	pthread_t thread;
+	bool listens;
+	atomic_bool stop;	 /* listen no more */
+	atomic_bool ended, left; /* what the catcher has said last */
+	int wstatus;		 /* with ended */
+
+	pthread_mutex_t lock;
+	bool over; /* all has come: a new mapping needs nobody; under the lock */
+};
+
+static const char *what(const struct caught *c)
+{
+	return c->l->ss->cfg->guest ? "the guest" : "COMMAND";
+}
+
+/* ---- the file ---- */
+
+static int size_file(struct caught *c, uint64_t size, struct error *err)
+{
+	const char *path = c->l->ss->cfg->image;
+	uint32_t page;
+
+	if (catch_check_file(c->file.fd, path, &page, err))
+		return -1;
+	if (size % page) {
+		err_set(err, ST_UNSUPPORTED,
+			"%s has 0x%" PRIx64 " bytes, and %s has pages of 0x%x bytes",
+			c->l->ss->uri.path, size, path, page);
+		return err_hint(err, "let IMAGE lie where pages are smaller: /dev/shm");
+	}
+	if (c->l->ss->cfg->guest && c->file.size != size) {
+		err_set(err, ST_UNSUPPORTED,
+			"%s has 0x%" PRIx64 " bytes, and the source has 0x%" PRIx64, path,
+			c->file.size, size);
+		return err_hint(err, "start the guest with a memory of that size");
+	}
+	/* a process that runs has its pages taken away by the catcher, when it stands still */
+	if (c->l->ss->cfg->guest)
+		return 0;
+	if (ftruncate(c->file.fd, 0) || ftruncate(c->file.fd, (off_t)size))
+		return err_sys(err, ST_FILE, errno, "cannot make %s 0x%" PRIx64 " bytes long", path,
+			       size);
+	return 0;
+}
+
+int caught_open(struct lazy *l, struct error *err)
+{
+	const struct config *cfg = l->ss->cfg;
+	struct caught *c = calloc(1, sizeof(*c));
+
+	if (!c)
+		return err_set(err, ST_NOMEM, "no memory for a guest");
+	c->l = l;
+	c->file.fd = -1;
+	pthread_mutex_init(&c->lock, NULL);
+	l->caught = c;
+	if (image_file_open(&c->file, cfg->image, O_RDWR, 0, err)) {
+		if (err->sys != ENOENT || cfg->guest)
+			return -1;
+		if (image_file_open(&c->file, cfg->image, O_RDWR | O_CREAT | O_EXCL, 0600, err))
+			return -1;
+		c->made = true;
+	}
+	if (!cfg->force && !image_file_empty(&c->file)) {
+		err_set(err, ST_FILE, "%s is there and not empty", cfg->image);
+		return err_hint(err, "--force takes its content away");
+	}
+	return size_file(c, l->img->blocks[0].size, err);
+}
+
+static int write_file(struct caught *c, uint64_t offset, const void *buf, size_t len,
+		      struct error *err)
+{
+	if (c->file.kind == FILE_HUGE)
+		return err_set(err, ST_UNSUPPORTED,
+			       "%s maps a part of IMAGE only, or maps it private, on hugetlbfs",
+			       what(c));
+	if (!image_file_write(&c->file, offset, buf, len))
+		return 0;
+	return err_sys(err, ST_FILE, errno, "cannot write to %s", c->l->ss->cfg->image);
+}
+
+int caught_store(void *arg, unsigned block, uint64_t offset, const void *buf, size_t len,
+		 struct error *err)
+{
+	struct lazy *l = arg;
+
+	(void)block;
+	return write_file(l->caught, offset, buf, len, err);
+}
+
+int caught_keep(struct lazy *l, uint64_t offset, const void *buf, size_t len, struct error *err)
+{
+	if (!l->caught || l->caught->shared)
+		return 0;
+	return write_file(l->caught, offset, buf, len, err);
+}
+
+/* ---- mappings ---- */
+
+static int add_space(struct caught *c, const struct catch_event *e, struct error *err)
+{
+	if (c->nspaces == GUEST_SPACES_MAX) {
+		close(e->uffd);
+		return err_set(err, ST_UNSUPPORTED, "more than %d processes map IMAGE",
+			       GUEST_SPACES_MAX);
+	}
+	c->spaces[c->nspaces].pid = e->pid;
+	c->spaces[c->nspaces].uffd = e->uffd;
+	c->spaces[c->nspaces++].served = false;
+	return 0;
+}
+
+/* The latest of that pid: a number may come again. */
+static int find_space(const struct caught *c, pid_t pid)
+{
+	for (unsigned i = c->nspaces; i-- > 0;)
+		if (c->spaces[i].pid == pid)
+			return (int)i;
+	return -1;
+}
+
+static int first_mapping(struct caught *c, const struct guest_region *r, int uffd, pid_t pid,
+			 struct error *err)
+{
+	struct guest_memory g;
+	struct guest_space *s;
+
+	guestmem_init(&g);
+	g.shared = c->shared;
+	s = guestmem_add_space(&g, uffd, pid, err);
+	if (s && !guestmem_add_region(s, r, err))
+		return lazy_start_pager(c->l, &g, err);
+	guestmem_free(&g);
+	return -1;
+}
+
+static int serve(struct caught *c, unsigned at, const struct guest_region *r, struct error *err)
+{
+	int uffd = -1;
+
+	if (!c->spaces[at].served) {
+		uffd = fcntl(c->spaces[at].uffd, F_DUPFD_CLOEXEC, 3);
+		if (uffd < 0)
+			return err_sys(err, ST_NOMEM, errno, "no descriptor for the guest");
+		c->spaces[at].served = true;
+	}
+	if (!c->l->pager)
+		return first_mapping(c, r, uffd, c->spaces[at].pid, err);
+	return pager_add(c->l->pager, uffd, c->spaces[at].pid, r, err);
+}
+
+static int take_region(struct caught *c, const struct catch_event *e, struct error *err)
+{
+	struct guest_region r = { .address = e->region.address,
+				  .len = e->region.len,
+				  .block = e->region.block,
+				  .offset = e->region.offset,
+				  .page = e->region.page };
+	int at = find_space(c, e->pid), rc;
+
+	if (at < 0)
+		return err_set(err, ST_COMMAND, "a mapping of nobody");
+	if (c->known && c->shared != e->region.shared)
+		return err_set(err, ST_UNSUPPORTED, "%s maps IMAGE both shared and private",
+			       what(c));
+	c->known = true;
+	c->shared = e->region.shared;
+	pthread_mutex_lock(&c->lock);
+	if (c->over) {
+		uffd_unregister(c->spaces[at].uffd, r.address, r.len);
+		rc = 0;
+	} else {
+		rc = serve(c, (unsigned)at, &r, err);
+	}
+	pthread_mutex_unlock(&c->lock);
+	if (rc)
+		return -1;
+	catch_ack(e->token, err); /* gone: what comes next says so */
+	err_clear(err);
+	return 0;
+}
+
+/* ---- what the catcher says ---- */
+
+static int take_event(struct caught *c, const struct catch_event *e, struct error *err)
+{
+	switch (e->kind) {
+	case CATCH_RUNS:
+		log_verbose("%s runs, process %ld", what(c), (long)e->pid);
+		return 0;
+	case CATCH_SPACE:
+		return add_space(c, e, err);
+	case CATCH_REGION:
+		return take_region(c, e, err);
+	case CATCH_WARNS:
+		log_warn("%s", e->why.msg);
+		if (e->why.hint[0])
+			log_warn("hint: %s", e->why.hint);
+		return 0;
+	case CATCH_ENDED:
+		c->wstatus = e->wstatus;
+		c->ended = true;
+		if (c->l->pager)
+			pager_end(c->l->pager);
+		return 0;
+	case CATCH_LEFT:
+		c->left = true;
+		return 0;
+	case CATCH_FAILED:
+	default:
+		*err = e->why;
+		return -1;
+	}
+}
+
+static void *listen_to_it(void *arg)
+{
+	struct caught *c = arg;
+	struct session *ss = c->l->ss;
+	struct catch_event e;
+	struct error err = { 0 };
+	int rc = 0;
+
+	while (rc >= 0 && !c->ended && !c->left && !c->stop) {
+		rc = catch_next(&ss->cancel, LISTEN_MS, &e, &err);
+		if (rc > 0 && take_event(c, &e, &err))
+			rc = -1;
+	}
+	if (rc < 0)
+		session_fail(ss, &err);
+	return NULL;
+}
+
+static void end_listening(struct caught *c)
+{
+	if (c->listens)
+		pthread_join(c->thread, NULL);
+	c->listens = false;
+}
+
+/* ---- the stages ---- */
+
+int caught_early(struct lazy *l, struct error *err)
+{
+	struct caught *c = l->caught;
+	const char *who = what(c);
+
+	/* that its memory is gone may be seen first */
+	for (int ms = 0; c->listens && !c->ended && ms < EARLY_MS; ms += 10)
+		usleep(10000);
+	if (!c->ended)
+		return err_set(err, ST_COMMAND,
+			       "%s goes on without its memory, which was not complete", who);
+	if (WIFSIGNALED(c->wstatus))
+		return err_set(err, ST_COMMAND,
+			       "%s was ended by signal %d before its memory was complete", who,
+			       WTERMSIG(c->wstatus));
+	return err_set(err, ST_COMMAND, "%s ended with status %d before its memory was complete",
+		       who, WEXITSTATUS(c->wstatus));
+}
+
+int caught_accept(struct lazy *l, struct error *err)
+{
+	struct caught *c = l->caught;
+	struct session *ss = l->ss;
+	struct catch_block block = { c->file.fd, l->img->blocks[0].size };
+	struct catch_event e;
+	int rc;
+
+	if (catch_go(&block, 1, err))
+		return -1;
+	while (!l->pager) {
+		if (catch_next(&ss->cancel, -1, &e, err) < 0 || take_event(c, &e, err))
+			return -1;
+		if (c->ended)
+			return caught_early(l, err);
+	}
+	snprintf(ss->peer, sizeof(ss->peer), "%s", ss->uri.path);
+	ss->owner = OWNER_DESTINATION;
+	ss->postcopy = true;
+	log_info("%s has mapped %s; its memory comes from %s", what(c), ss->cfg->image,
+		 ss->uri.path);
+	if (session_commit(ss, err))
+		return -1;
+	rc = pthread_create(&c->thread, NULL, listen_to_it, c);
+	if (rc)
+		return err_sys(err, ST_NOMEM, rc, "cannot start a thread");
+	c->listens = true;
+	return 0;
+}
+
+int caught_complete(struct lazy *l, struct error *err)
+{
+	struct caught *c = l->caught;
+	int rc;
+
+	if (!c)
+		return pager_complete(l->pager, err);
+	pthread_mutex_lock(&c->lock);
+	rc = pager_complete(l->pager, err);
+	c->over = !rc;
+	pthread_mutex_unlock(&c->lock);
+	if (rc)
+		return -1;
+	/* one that has ended meanwhile does not hear it; its last word is still to be read */
+	catch_complete(err);
+	err_clear(err);
+	end_listening(c);
+	if (c->ended || c->left)
+		return 0;
+	return cancel_fired(&l->ss->cancel) ? cancel_reason(&l->ss->cancel, err)
+					    : err_set(err, ST_COMMAND, "the catcher is gone");
+}
+
+void caught_stop(struct lazy *l)
+{
+	if (!l->caught)
+		return;
+	l->caught->stop = true;
+	end_listening(l->caught);
+}
+
+void caught_close(struct lazy *l)
+{
+	struct caught *c = l->caught;
+
+	if (!c)
+		return;
+	caught_stop(l);
+	catch_stop();
+	for (unsigned i = 0; i < c->nspaces; i++)
+		close(c->spaces[i].uffd);
+	if (c->made && !c->known)
+		broker_unlink(l->ss->cfg->image);
+	image_file_close(&c->file);
+	pthread_mutex_destroy(&c->lock);
+	free(c);
+	l->caught = NULL;
+}

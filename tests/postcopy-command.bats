@@ -1,0 +1,202 @@
+#!/usr/bin/env bats
+# SPDX-License-Identifier: GPL-2.0-or-later
+# A guest that is any process: COMMAND, or one that runs already, maps IMAGE before anything is in it.
+# The guest is tests/guest/maps.c, which looks at each of its pages.
+
+# shellcheck disable=SC2016,SC2030,SC2031,SC2154 # scripts for sh; what bats sets
+
+bats_require_minimum_version 1.5.0
+load helper
+
+PAGES=3000
+
+setup() {
+	SHM=$(mktemp -d /dev/shm/migtool-test-XXXXXX)
+	cd "$BATS_TEST_TMPDIR" || return
+	G=$(dirname "$MIGTOOL")/guest/maps
+	C=$SHM/copy
+	export G C
+	truncate -s $((PAGES * 4096)) image
+	"$G" image map fill
+}
+
+teardown() {
+	peer_teardown
+	[ -z "${GUEST:-}" ] || kill -KILL "$GUEST" 2>/dev/null || true
+	rm -r "$SHM"
+}
+
+# recv_run STATUS [OPTION]... -- COMMAND...: from `image` to $C.
+recv_run() {
+	local status=$1 options=()
+	shift
+	while [ "$1" != -- ]; do
+		options+=("$1")
+		shift
+	done
+	rm -f "$C"
+	run -"$status" --separate-stderr timeout 60 "$MIGTOOL" recv --json --progress=none \
+		"${options[@]}" image:image "$C" "$@" </dev/null
+}
+
+# said PATTERN...: each is in what recv told people.
+said() {
+	local pattern
+	for pattern; do
+		grep -q -- "$pattern" <<<"$stderr" && continue
+		echo "no '$pattern' in: $stderr"
+		return 1
+	done
+}
+
+# What COMMAND touches comes by faults alone, and it ends when it has seen all.
+faults_run() { # COMMAND...
+	recv_run 0 --push=off -- "$@"
+	jq -e ".complete == false and .owner == \"destination\"" <<<"${lines[-1]}"
+}
+
+@test "COMMAND sees all of its memory by faults" {
+	faults_run "$G" "$C" map check
+	jq -e ".\"fault-latency\".count == $PAGES" <<<"${lines[-1]}"
+	cmp image "$C"
+}
+
+@test "so does what a shell starts, and its grandchild, which say so themselves" {
+	faults_run sh -c '$G $C map check; echo $? >direct'
+	[ "$(cat direct)" = 0 ]
+	faults_run sh -c '(sh -c "$G $C map check; echo \$? >grandchild") & wait'
+	[ "$(cat grandchild)" = 0 ]
+	cmp image "$C"
+}
+
+@test "nothing is filled at once; pieces, private mappings, forked children, moves" {
+	local words
+	for words in "populate map check" "locked map check" "halves check fork" \
+		"private map fork check" "map move check drop check" "thread check"; do
+		faults_run sh -c "\$G \$C $words; echo \$? >status"
+		[ "$(cat status)" = 0 ]
+	done
+}
+
+# The whole memory comes, and COMMAND, which is told to look at it then, survives recv.
+survives() { # [OPTION]... -- WORD...
+	local options=() i
+	while [ "$1" != -- ]; do
+		options+=("$1")
+		shift
+	done
+	shift
+	rm -f go out
+	mkfifo go
+	exec 7<>go
+	recv_run 0 "${options[@]}" -- \
+		sh -c "exec \$G \$C $* say=\$\$ byte check say=right sleep <go >out 2>&1"
+	jq -e '.status == "completed" and .complete and .owner == "destination"' <<<"${lines[-1]}"
+	echo >&7
+	read -r GUEST <out
+	for ((i = 0; i < 1000; i++)); do
+		[ "$(tail -n 1 out)" != right ] || break
+		sleep 0.02
+	done
+	exec 7>&-
+	[ "$(tail -n 1 out)" = right ]
+	kill "$GUEST"
+	GUEST=
+	cmp image "$C"
+}
+
+@test "COMMAND survives recv, with all of its memory" {
+	survives -- map
+	survives --no-sandbox -- map
+	survives -- halves
+	survives -- private map
+}
+
+@test "whatever goes past the mapping ends COMMAND, with the reason" {
+	local call
+	for call in read pread readv preadv sendfile splice copy_file_range; do
+		recv_run 4 -- sh -c "\$G \$C $call; echo \$? >status"
+		said "maps (process [0-9]*) calls $call on IMAGE" "it would get zeros" "map it"
+		[ ! -e status ]
+	done
+	recv_run 4 -- "$G" "$C" mlockall map check
+	said "calls mlockall" "after it has mapped"
+	jq -e '.status == "failed" and .owner == "source"' <<<"${lines[-1]}"
+}
+
+@test "a file on a disk is refused, and what to use instead is said" {
+	run -4 --separate-stderr "$MIGTOOL" recv image:image "$BATS_TEST_TMPDIR/copy" -- true
+	said "tmpfs, memfd or hugetlbfs, and .*copy is on " "/dev/shm"
+	[ ! -e copy ]
+}
+
+@test "a COMMAND that ends too early is status 51" {
+	recv_run 51 -- sh -c 'exit 3'
+	said "ended with status 3 before its memory was complete"
+	[ ! -e "$C" ]
+	recv_run 51 -- /nowhere/at/all
+	said "cannot start the command '/nowhere/at/all'"
+}
+
+@test "what is in IMAGE already stays, without --force" {
+	echo mine >"$C"
+	run -11 --separate-stderr "$MIGTOOL" recv image:image "$C" -- true
+	said "is there and not empty" "--force"
+	[ "$(cat "$C")" = mine ]
+}
+
+@test "somebody else who maps IMAGE is named" {
+	truncate -s $((PAGES * 4096)) "$C"
+	mkfifo out
+	"$G" "$C" map say=ready sleep >out 3>&- 4>&- &
+	GUEST=$!
+	read -r _ <out
+	run -4 --separate-stderr "$MIGTOOL" recv image:image "$C" -- "$G" "$C" map check
+	said "mapped already by maps (process $GUEST)"
+}
+
+@test "--guest: a process that runs and has its memory full of something else" {
+	local from
+	truncate -s $((PAGES * 4096)) "$C"
+	mkfifo go out
+	"$G" "$C" map touch say=ready byte check <go >out 3>&- 4>&- &
+	GUEST=$!
+	exec 7>go 8<out
+	read -r _ <&8
+	run -11 --separate-stderr "$MIGTOOL" recv --guest "$GUEST" image:image "$C"
+	said "not empty"
+	run -0 --separate-stderr "$MIGTOOL" recv --force --guest "$GUEST" image:image "$C"
+	echo >&7
+	wait "$GUEST"
+	GUEST=
+	exec 7>&- 8<&-
+	cmp image "$C"
+	run -4 --separate-stderr "$MIGTOOL" recv --force --guest $$ image:image "$C"
+	said "does not map IMAGE"
+	for from in tcp:127.0.0.1:0 file:image; do
+		run -4 --separate-stderr "$MIGTOOL" recv --guest 4711 "$from" "$C"
+		said "not built yet"
+	done
+}
+
+# A guest's page is still on its way when recv is killed: it waits, and does not read zeros.
+@test "a recv that is killed leaves COMMAND waiting" {
+	local i
+	mkfifo go out
+	rm -f "$C"
+	migtool_start recv recv --push=off image:image "$C" -- \
+		sh -c 'exec $G $C map say=$$ byte check say=past <go >out'
+	exec 7>go 8<out
+	read -r GUEST <&8
+	kill -KILL "${PEER_PIDS[recv]}"
+	wait "${PEER_PIDS[recv]}" || true
+	echo >&7
+	for ((i = 0; i < 500; i++)); do
+		grep -q userfault "/proc/$GUEST/wchan" && break
+		sleep 0.02
+	done
+	grep -q userfault "/proc/$GUEST/wchan"
+	run ! read -r -t 0.1 _ <&8
+	kill -0 "$GUEST"
+	exec 7>&- 8<&-
+}
