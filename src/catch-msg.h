@@ -14,6 +14,7 @@ enum catch_op {
 	CATCH_OP_GO,
 	CATCH_OP_ACK,
 	CATCH_OP_COMPLETE,
+	CATCH_OP_KEEP, /* with a userfaultfd */
 };
 
 struct catch_order {

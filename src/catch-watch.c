@@ -404,6 +404,10 @@ static void take_order(struct catch_watch *w)
 		take_ack(w, o.token);
 	else if (n == sizeof(o) && o.op == CATCH_OP_COMPLETE)
 		release_all(w);
+	else if (n == sizeof(o) && o.op == CATCH_OP_KEEP && w->nkept < CATCH_GUESTS_MAX) {
+		w->nkept += nfds; /* it is open as long as we are */
+		return;
+	}
 	if (nfds)
 		close(fd);
 }

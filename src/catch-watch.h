@@ -38,6 +38,7 @@ struct catch_watch {
 	unsigned nthreads, cap;
 	struct catch_guest guests[CATCH_GUESTS_MAX];
 	unsigned nguests;
+	unsigned nkept; /* userfaultfds of forked children */
 
 	pid_t root; /* COMMAND; 0: not started */
 	int status; /* its waitpid status, once it has ended */

@@ -10,9 +10,12 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/vfs.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 static int sock = -1;
+static pid_t catcher;
+static bool stays; /* it watches a guest: it ends with that, not with us */
 
 int catch_start(const struct catch_plan *plan, struct error *err)
 {
@@ -31,6 +34,8 @@ int catch_start(const struct catch_plan *plan, struct error *err)
 		return err_sys(err, ST_NOMEM, errno, "cannot fork the process that starts COMMAND");
 	}
 	sock = pair[0];
+	catcher = pid;
+	stays = false;
 	return 0;
 }
 
@@ -115,6 +120,13 @@ int catch_ack(uint32_t token, struct error *err)
 	return order(&o, -1, err);
 }
 
+int catch_keep(int uffd, struct error *err)
+{
+	struct catch_order o = { .op = CATCH_OP_KEEP };
+
+	return order(&o, uffd, err);
+}
+
 int catch_complete(struct error *err)
 {
 	struct catch_order o = { .op = CATCH_OP_COMPLETE };
@@ -160,12 +172,17 @@ int catch_next(struct cancel *cancel, int ms, struct catch_event *out, struct er
 		return gone(err);
 	}
 	take(out, &r, nfds ? fd : -1);
+	stays = (stays || out->kind == CATCH_REGION) && out->kind != CATCH_ENDED &&
+		out->kind != CATCH_LEFT;
 	return 1;
 }
 
 void catch_stop(void)
 {
-	if (sock >= 0)
-		close(sock);
+	if (sock < 0)
+		return;
+	close(sock);
 	sock = -1;
+	while (waitpid(catcher, NULL, stays ? WNOHANG : 0) < 0 && errno == EINTR)
+		;
 }

@@ -8,7 +8,7 @@
  * orders below. It outlives us if it must: when we end before catch_complete() and COMMAND has
  * mapped nothing yet, COMMAND is ended; afterwards it is left waiting for its pages, still watched.
  *
- * One thread uses this.
+ * One thread uses this, but where something else is said.
  */
 #ifndef MIGTOOL_CATCH_H
 #define MIGTOOL_CATCH_H
@@ -95,11 +95,17 @@ int catch_next(struct cancel *cancel, int ms, struct catch_event *out, struct er
 /* Faults in the region will be served from now on: the thread that mapped it may go on. */
 int catch_ack(uint32_t token, struct error *err);
 
+/*
+ * The userfaultfd of a forked child, of which nobody else has a copy: the catcher keeps one, so
+ * that the child waits when we are killed. Any thread.
+ */
+int catch_keep(int uffd, struct error *err);
+
 /* All memory is there and every range is unregistered: COMMAND runs on alone. CATCH_LEFT follows.
  */
 int catch_complete(struct error *err);
 
-/* Closes our end. */
+/* Closes our end. Waits for the catcher's, unless it has a guest to watch. */
 void catch_stop(void);
 
 #endif

@@ -36,6 +36,8 @@ int caught_accept(struct lazy *l, struct error *err);
 /* A page that came and lies in no mapping of COMMAND's: into the file. */
 int caught_store(void *arg, unsigned block, uint64_t offset, const void *buf, size_t len,
 		 struct error *err);
+/* A forked child's userfaultfd is kept by somebody else too. */
+void caught_forked(void *arg, int uffd);
 /* The same for pages that came and that each mapping has a copy of. */
 int caught_keep(struct lazy *l, uint64_t offset, const void *buf, size_t len, struct error *err);
 /* All has come: COMMAND is let go. */

@@ -273,6 +273,8 @@ static int add_child(struct pager *p, const struct space *parent, int uffd, stru
 		copy_bits(&v->pages->done, &from->pages->done);
 		copy_bits(&v->pages->dropped, &from->pages->dropped);
 	}
+	if (p->o.forked)
+		p->o.forked(p->o.forked_arg, uffd);
 	return 0;
 }
 

@@ -54,6 +54,9 @@ struct pager_options {
 	int (*store)(void *arg, unsigned block, uint64_t offset, const void *buf, size_t len,
 		     struct error *err);
 	void *store_arg;
+	/* Called by the fault thread for a forked child's userfaultfd, the only copy; or NULL */
+	void (*forked)(void *arg, int uffd);
+	void *forked_arg;
 	/* Called by the fault thread for each page when it is first needed; NULL: nobody listens */
 	void (*first_need)(void *arg, unsigned block, uint64_t offset);
 	void *need_arg;

@@ -138,6 +138,16 @@ int caught_keep(struct lazy *l, uint64_t offset, const void *buf, size_t len, st
 	return write_file(l->caught, offset, buf, len, err);
 }
 
+void caught_forked(void *arg, int uffd)
+{
+	struct error err;
+
+	(void)arg;
+	if (catch_keep(uffd, &err))
+		log_warn("a forked child would read zeros if this process were killed: %s",
+			 err.msg);
+}
+
 /* ---- mappings ---- */
 
 static int add_space(struct caught *c, const struct catch_event *e, struct error *err)

@@ -57,7 +57,8 @@ faults_run() { # COMMAND...
 
 @test "COMMAND sees all of its memory by faults" {
 	faults_run "$G" "$C" map check
-	jq -e ".\"fault-latency\".count == $PAGES" <<<"${lines[-1]}"
+	# the guest may have ended before its last page was counted
+	jq -e ".\"fault-latency\".count | . == $PAGES or . == $PAGES - 1" <<<"${lines[-1]}"
 	cmp image "$C"
 }
 
@@ -179,13 +180,13 @@ survives() { # [OPTION]... -- WORD...
 	done
 }
 
-# A guest's page is still on its way when recv is killed: it waits, and does not read zeros.
-@test "a recv that is killed leaves COMMAND waiting" {
+# killed WORD...: recv is killed when the guest has said its pid; then the guest looks at its pages.
+killed() {
 	local i
+	rm -f go out "$C"
 	mkfifo go out
-	rm -f "$C"
 	migtool_start recv recv --push=off image:image "$C" -- \
-		sh -c 'exec $G $C map say=$$ byte check say=past <go >out'
+		sh -c "exec \$G \$C $* say=past <go >out"
 	exec 7>go 8<out
 	read -r GUEST <&8
 	kill -KILL "${PEER_PIDS[recv]}"
@@ -197,6 +198,13 @@ survives() { # [OPTION]... -- WORD...
 	done
 	grep -q userfault "/proc/$GUEST/wchan"
 	run ! read -r -t 0.1 _ <&8
-	kill -0 "$GUEST"
+	kill -KILL "$GUEST"
+	GUEST=
 	exec 7>&- 8<&-
+}
+
+# A guest's page is still on its way when recv is killed: it waits, and does not read zeros.
+@test "a recv that is killed leaves COMMAND waiting, and what it has forked" {
+	killed 'map say=$$ byte check'
+	killed map fork-late
 }

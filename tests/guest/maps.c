@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -110,12 +111,17 @@ static void copy_through(const char *word)
 	got(n, buf);
 }
 
-static void in_children(void)
+/* late: it says who it is, and looks when it has read a byte. */
+static void in_child(bool late)
 {
 	int status;
 	pid_t pid = fork();
 
 	if (pid == 0) {
+		char c;
+
+		if (late && (printf("%d\n", getpid()) < 0 || fflush(stdout) || read(0, &c, 1) != 1))
+			fail("stdin");
 		check();
 		_exit(0);
 	}
@@ -194,7 +200,9 @@ static void do_word(const char *word)
 	} else if (!strcmp(word, "check")) {
 		check();
 	} else if (!strcmp(word, "fork")) {
-		in_children();
+		in_child(false);
+	} else if (!strcmp(word, "fork-late")) {
+		in_child(true);
 	} else if (!strcmp(word, "move")) {
 		moved();
 	} else if (!strcmp(word, "drop")) {
@@ -224,6 +232,9 @@ static void do_word(const char *word)
 	} else if (!strcmp(word, "spin")) {
 		while (!signalled)
 			;
+	} else if (!strcmp(word, "fill")) {
+		for (size_t i = 0; i < len[0] / 8; i++)
+			((uint64_t *)mem[0])[i] = value(i * 8 / PAGE);
 	} else if (!strcmp(word, "touch")) {
 		for (size_t i = 0; i < len[0]; i += PAGE)
 			*(volatile char *)(mem[0] + i) = 1;
