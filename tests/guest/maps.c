@@ -41,7 +41,7 @@ static void on_signal(int sig)
 	signalled = sig;
 }
 
-static void fail(const char *what)
+static _Noreturn void fail(const char *what)
 {
 	fprintf(stderr, "maps: %s: %s\n", what, strerror(errno));
 	_exit(3);
