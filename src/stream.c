@@ -114,7 +114,7 @@ void stream_skip(struct stream *s, size_t n)
 
 size_t stream_buffered(const struct stream *s)
 {
-	return s->rend - s->rpos;
+	return s->rend - s->rpos + (s->t->unread_end - s->t->unread_at);
 }
 
 static size_t take_buffered(struct stream *s, void *buf, size_t max)

@@ -40,6 +40,7 @@ int stream_read(struct stream *s, void *buf, size_t n, struct error *err);
 ssize_t stream_read_some(struct stream *s, void *buf, size_t max, struct error *err);
 /* True if not one more byte comes. Waits for a byte or the end. */
 int stream_at_eof(struct stream *s, bool *eof, struct error *err);
+/* How much can be read without a wait though the descriptor may look idle: here, or unread. */
 size_t stream_buffered(const struct stream *s);
 int stream_get_u8(struct stream *s, uint8_t *v, struct error *err);
 int stream_get_be16(struct stream *s, uint16_t *v, struct error *err);

@@ -34,7 +34,7 @@ struct uri {
 };
 
 /*
- * Parses; ST_USAGE for what is none, ST_UNSUPPORTED for what is known and not built (image, rdma),
+ * Parses; ST_USAGE for what is none, ST_UNSUPPORTED for what is known and not built (rdma),
  * with the reason. The caller frees it after success; after a failure there is nothing to
  * free (doing so is harmless).
  */

@@ -278,7 +278,7 @@ try_packets() {
 
 @test "the real source is taken at once while others stop in the middle of their greetings" {
 	recv_start recv unix:socket copy
-	peer_start source socket halves
+	peer_start peer source socket halves
 	until [ -s peer.out ]; do sleep 0.02; done
 	migtool_start send send "$IMAGES/mixed" unix:socket --timeout 8
 	migtool_wait send

@@ -6,7 +6,7 @@
 
 static void judge(const struct uri *u, const char *text)
 {
-	FUZZ_CHECK(u->scheme < SCHEME_IMAGE && !strcmp(u->text, text));
+	FUZZ_CHECK(u->scheme < SCHEME__MAX && !strcmp(u->text, text));
 	FUZZ_CHECK(!strncmp(text, uri_scheme_name(u->scheme), strlen(uri_scheme_name(u->scheme))));
 	switch (u->scheme) {
 	case SCHEME_TCP:
@@ -15,6 +15,7 @@ static void judge(const struct uri *u, const char *text)
 	case SCHEME_UNIX:
 	case SCHEME_FILE:
 	case SCHEME_EXEC:
+	case SCHEME_IMAGE:
 		FUZZ_CHECK(u->path && u->path[0]);
 		break;
 	case SCHEME_FD:
