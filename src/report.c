@@ -124,6 +124,11 @@ static void add_whereabouts(struct text *t, const struct report *r)
 	else if (!source && r->owner == OWNER_DESTINATION)
 		add(t, "this end owns the memory, and it is not yet under its name: rename %s.part",
 		    r->image);
+	else if (source && r->owner == OWNER_DESTINATION)
+		add(t,
+		    "the guest is the destination's and waits there for memory: do not run %s "
+		    "here, and keep it",
+		    r->image);
 	else if (source)
 		add(t, "the source still owns the memory; %s is as it was", r->image);
 	else

@@ -198,8 +198,8 @@ static bool happened(const struct returnpath *rp, enum returnpath_event what)
 		return rp->ready;
 	case RP_WAIT_DONE:
 		return rp->done;
-	case RP_WAIT_SHUT:
-		return rp->shut;
+	case RP_WAIT_SHUT: /* any other SHUT ends the wait as the failure that it is */
+		return rp->shut && !rp->shut_status;
 	case RP_WAIT_END:
 		return rp->ended;
 	}

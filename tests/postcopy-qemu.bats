@@ -152,6 +152,7 @@ assert_memory_whole() {
 	migtool_wait send 50
 	assert_json send '.owner == "destination"' '.complete == false' '.status == "failed"'
 	grep -q "keep the image: .migrate-recover. there, then .send --resume. here" send.err
+	grep -q "the guest is the destination's and waits there for memory: do not run" send.err
 	cmp "$IMAGE/ram/pc.ram" "$BATS_FILE_TMPDIR/image.ram"
 }
 

@@ -111,7 +111,7 @@ static void a_qemu_says_shut(void)
 	end();
 	REQUIRE(begin(false));
 	say_message(RP_SHUT, "\0\0\0\1", 4);
-	err = reason();
+	CHECK(returnpath_wait(&rp, RP_WAIT_SHUT, &err) == -1);
 	CHECK(err.status == ST_REFUSED && strstr(err.msg, "SHUT 1"));
 	end();
 }
