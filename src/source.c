@@ -573,14 +573,11 @@ void source_end(struct session *ss, const struct error *why)
 	if (why)
 		tell(src, why);
 	multifd_send_close(src->multifd);
-	if (why)
-		postcopy_send_close(src->postcopy); /* its thread has seen the cancel */
 	compressor_close(src->compressor);
 	if (src->rp.started && !why)
 		part(src);
 	returnpath_stop(&src->rp);
-	if (!why)
-		postcopy_send_close(src->postcopy);
+	postcopy_send_close(src->postcopy); /* the return path's thread has used it until now */
 	delta_compare_free(src->compare);
 	batch_pool_destroy(&src->pool);
 	page_cache_free(src->cache);
