@@ -14,11 +14,12 @@
 #include "blob.h"
 #include "link.h"
 #include "log.h"
+#include "manifest.h"
 #include "postcopy-send.h"
 #include "wire-postcopy.h"
 
 #include <errno.h>
-#include <stdlib.h>
+#include <string.h>
 #include <unistd.h>
 
 #define LISTEN_LEN 5 /* a command without payload, as RUN */
@@ -61,11 +62,41 @@ static int measure_devices(struct source *src, struct error *err)
 	return err_hint(err, "postcopy needs one that was recorded whole");
 }
 
+/*
+ * Has the image every block of the guest? A QEMU that was advised of postcopy has emptied all of
+ * its memory, its ROMs too, so a block that does not come is full of zeros. What a QEMU left is
+ * whole; so is what a migtool passed on of it, which a single block or no recorded device is not.
+ */
+static bool is_whole_guest(const struct manifest *m)
+{
+	return m && (!strcmp(m->source, "qemu") || (m->nblocks > 1 && m->has_device_state));
+}
+
+static int check_image(const struct source *src, struct error *err)
+{
+	if (src->base)
+		return err_set(err, ST_USAGE,
+			       "--base: in postcopy a QEMU has none of the old copy any more, and "
+			       "what is equal to it would not be sent");
+	if (is_whole_guest(src->img->manifest))
+		return 0;
+	err_set(err, ST_UNSUPPORTED,
+		"postcopy-ram: %s is not a guest that a QEMU left (its manifest's source is not "
+		"qemu), and in postcopy QEMU empties every block that is not in it, its ROMs too",
+		src->img->path);
+	return err_hint(err, "send it without --cap postcopy-ram, or an image that recv made of a "
+			     "QEMU's stream");
+}
+
 int source_postcopy_open(struct source *src, struct error *err)
 {
 	struct session *ss = src->ss;
 
-	if (!ss->caps.on[CAP_POSTCOPY_RAM] || ss->cfg->dry_run)
+	if (!ss->caps.on[CAP_POSTCOPY_RAM])
+		return 0;
+	if (check_image(src, err))
+		return -1;
+	if (ss->cfg->dry_run)
 		return 0;
 	/* towards a QEMU there is nothing else to go on with */
 	src->recovers = ss->cfg->resume;

@@ -141,6 +141,20 @@ assert_memory_whole() {
 	assert_json send '.owner == "source"' '.complete == false'
 }
 
+@test "an image without QEMU's ROMs, or a base, is refused before anything is connected to" {
+	local device
+	for device in "" --device-state="$IMAGE/device-state"; do
+		run -4 send ${device:+"$device"} "$IMAGE/ram/pc.ram" unix:nobody
+		grep -q "error: postcopy-ram: .* is not a guest that a QEMU left" send.err
+		grep -q "hint: send it without --cap postcopy-ram" send.err
+	done
+	mkdir bare
+	cp -r "$IMAGE/ram" bare
+	run -4 send --dry-run bare unix:nobody
+	run -1 send --cap xbzrle --base "$IMAGE" "$IMAGE" unix:nobody
+	grep -q "error: --base: in postcopy" send.err
+}
+
 @test "a destination that dies behind the switch: lost, and it says so" {
 	wait_for_guest --
 	"$MIGTOOL" send --json --progress=none --peer qemu --cap postcopy-ram \
