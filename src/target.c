@@ -557,6 +557,9 @@ static void tell(struct target *t, const struct error *why)
 
 	if (!t->rp_open || t->told || !t->ss->main)
 		return;
+	/* a QEMU in postcopy would take it for its own end; of a broken link it makes a pause */
+	if (t->postcopy >= POSTCOPY_DISCARDED)
+		return;
 	if (t->ss->dialect.migtool) {
 		len = wire_failed_pack(why, msg + 6);
 		put_be16(msg, RP_FAILED);

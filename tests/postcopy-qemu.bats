@@ -282,10 +282,10 @@ recover_guest() { # URI
 }
 
 @test "a stream that is wrong is refused, before the guest is ours and behind" {
-	local name status words rc
+	local name status words rc back shut=0001000400000001
 	while read -r name status words; do
 		recv_start recv unix:socket copy --cap postcopy-ram
-		"$TOOLS/replay.py" socket "$name.stream" >/dev/null 3>&- || true
+		back=$("$TOOLS/replay.py" socket "$name.stream" 3>&-)
 		rc=0
 		wait_for_end recv || rc=$?
 		[ "$rc" -eq "$status" ] && grep -F "error: " recv.err | grep -qF -- "$words" || {
@@ -293,6 +293,11 @@ recover_guest() { # URI
 			return 1
 		}
 		[ ! -e copy ]
+		# in postcopy a SHUT would end the source, and its guest with it
+		case $name in
+		discard-first) [[ $back == *"$shut" ]] ;;
+		listen-alone | package-huge | cut) [[ $back != *"$shut"* ]] ;;
+		esac
 		rm -rf socket copy.part
 	done < <("$TOOLS/bad_postcopy.py" .)
 }
