@@ -225,8 +225,8 @@ static int main_ended(struct session *ss, struct error *err)
 		       ss->main->name);
 }
 
-int link_next_channel(struct session *ss, uint64_t deadline, struct transport **t,
-		      struct error *err)
+static int next_channel(struct session *ss, uint64_t deadline, struct transport **t,
+			struct error *err)
 {
 	uint8_t first[8];
 
@@ -245,6 +245,19 @@ int link_next_channel(struct session *ss, uint64_t deadline, struct transport **
 		log_warn("dropped %s: it is no multifd channel", (*t)->name);
 		transport_close(*t, &ignored);
 	}
+}
+
+/* Whoever is no channel is known by his first bytes: his greeting is not waited for. */
+int link_next_channel(struct session *ss, uint64_t deadline, struct transport **t,
+		      struct error *err)
+{
+	bool (*whole)(const uint8_t *, size_t) = ss->pending->whole;
+	int rc;
+
+	ss->pending->whole = NULL;
+	rc = next_channel(ss, deadline, t, err);
+	ss->pending->whole = whole;
+	return rc;
 }
 
 /* Accepts until a channel of this session comes; strangers are dropped with a warning. */

@@ -255,7 +255,7 @@ static int gather(struct pending *p, int i, uint8_t first[8])
 			n = err_set(&why, ST_NOMEM, "no memory for its greeting");
 			break;
 		}
-		if (p->whole(c->said, c->len))
+		if (!p->whole || p->whole(c->said, c->len))
 			return give_back(c, first);
 	}
 	if (n < 0 && (why.status == ST_REFUSED || why.status == ST_NOMEM))
