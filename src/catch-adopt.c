@@ -244,8 +244,8 @@ int catch_adopt(struct catch_watch *w, pid_t pid, struct error *err)
 	catch_proc_name(pid, comm);
 	snprintf(name, sizeof(name), "%s (process %ld)", comm, (long)pid);
 	a.name = name;
-	if (stop_all(w, pid, err) || find_mappings(&a, pid) || visit(&a, pid) ||
-	    empty_files(w, err))
+	if (stop_all(w, pid, err) || find_mappings(&a, pid) || catch_nobody_else(w, err) ||
+	    visit(&a, pid) || empty_files(w, err))
 		return -1;
 	w->root = pid;
 	w->runs = w->runs_guest = true;

@@ -18,6 +18,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -255,11 +256,11 @@ static bool never(void *arg, pid_t pid)
 {
 	struct catch_watch *w = arg;
 
-	/* we and who started us: the image is being made, in a mapping where it must be */
+	/* we and who started us only write it, in a mapping where it must be */
 	return pid == getpid() || pid == getppid() || catch_find(w, pid);
 }
 
-static int nobody_else(struct catch_watch *w, struct error *err)
+int catch_nobody_else(struct catch_watch *w, struct error *err)
 {
 	pid_t pid = catch_proc_mapper(&w->files, never, w);
 	char comm[32];
@@ -286,12 +287,27 @@ static void spare_us(void)
 	close(fd);
 }
 
+/* That they are of huge pages may be seen only now that they have a size. */
+static int size_files(struct catch_watch *w, struct error *err)
+{
+	for (unsigned i = 0; i < w->files.n; i++) {
+		struct catch_file *f = &w->files.v[i];
+
+		if (ftruncate(w->fds[i], 0) || ftruncate(w->fds[i], (off_t)f->size))
+			return err_sys(err, ST_FILE, errno,
+				       "cannot make IMAGE 0x%" PRIx64 " bytes long", f->size);
+		if (catch_check_file(w->fds[i], "IMAGE", &f->page, err))
+			return -1;
+	}
+	return 0;
+}
+
 static int start(struct catch_watch *w, struct error *err)
 {
 	int gate;
 	pid_t pid;
 
-	if (nobody_else(w, err))
+	if (catch_nobody_else(w, err) || size_files(w, err))
 		return -1;
 	pid = broker_spawn_held((char *const *)w->plan->argv, &gate, &w->exec_report);
 	if (pid < 0)

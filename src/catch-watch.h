@@ -55,6 +55,12 @@ void catch_warn(struct catch_watch *w, const struct error *why);
 /* COMMAND cannot go on. Ended, and reported; the caller resumes nobody. */
 void catch_fail(struct catch_watch *w, const struct error *why);
 
+/*
+ * Does somebody map the image whom we do not watch, and who would read zeros? ST_UNSUPPORTED names
+ * the process. We and who started us do not count.
+ */
+int catch_nobody_else(struct catch_watch *w, struct error *err);
+
 /* A thread of that number, NULL: none. */
 struct catch_thread *catch_find(struct catch_watch *w, pid_t tid);
 /* The same, made if there is none. NULL: no memory, or it has ended already. */

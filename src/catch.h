@@ -36,7 +36,7 @@ struct catch_plan {
 int catch_start(const struct catch_plan *plan, struct error *err);
 bool catch_started(void);
 
-/* A RAM block: its file, open and of its final size. */
+/* A RAM block: its file, open for writing, and the size that it is to have. */
 struct catch_block {
 	int fd;
 	uint64_t size;
@@ -49,9 +49,10 @@ struct catch_block {
 int catch_check_file(int fd, const char *name, uint32_t *page, struct error *err);
 
 /*
- * Starts COMMAND. The descriptors stay the caller's. A guest that runs already: its mappings are
- * caught, then the files are emptied; CATCH_SPACE and all CATCH_REGIONs come before CATCH_RUNS, and
- * nothing needs catch_ack(). A failure before leaves it as it was.
+ * Sees that nobody else maps the files, makes them holes of that size, and starts COMMAND. The
+ * descriptors stay the caller's. A guest that runs already: its mappings are caught, then the files
+ * are emptied; CATCH_SPACE and all CATCH_REGIONs come before CATCH_RUNS, and nothing needs
+ * catch_ack(). A failure before leaves it, and what is in the files, as it was.
  */
 int catch_go(const struct catch_block *blocks, unsigned n, struct error *err);
 

@@ -22,6 +22,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -57,7 +58,8 @@ static const char *what(const struct caught *c)
 
 /* ---- the file ---- */
 
-static int size_file(struct caught *c, uint64_t size, struct error *err)
+/* Its size and its holes come from the catcher, which sees first that nobody maps it. */
+static int check_file(struct caught *c, uint64_t size, struct error *err)
 {
 	const char *path = c->l->ss->cfg->image;
 	uint32_t page;
@@ -76,13 +78,21 @@ static int size_file(struct caught *c, uint64_t size, struct error *err)
 			c->file.size, size);
 		return err_hint(err, "start the guest with a memory of that size");
 	}
-	/* a process that runs has its pages taken away by the catcher, when it stands still */
-	if (c->l->ss->cfg->guest)
-		return 0;
-	if (ftruncate(c->file.fd, 0) || ftruncate(c->file.fd, (off_t)size))
-		return err_sys(err, ST_FILE, errno, "cannot make %s 0x%" PRIx64 " bytes long", path,
-			       size);
 	return 0;
+}
+
+/* --force takes away what is in IMAGE, which must not be the only copy. */
+static int check_not_source(const struct caught *c, struct error *err)
+{
+	const struct session *ss = c->l->ss;
+	struct stat st;
+
+	if (fstat(c->l->img->blocks[0].fd, &st))
+		return err_sys(err, ST_FILE, errno, "cannot look at %s", ss->uri.path);
+	if (st.st_dev != c->file.dev || st.st_ino != c->file.ino)
+		return 0;
+	err_set(err, ST_FILE, "%s is the source itself", ss->cfg->image);
+	return err_hint(err, "name another file: the source is only read, and IMAGE is emptied");
 }
 
 int caught_open(struct lazy *l, struct error *err)
@@ -103,11 +113,13 @@ int caught_open(struct lazy *l, struct error *err)
 			return -1;
 		c->made = true;
 	}
+	if (check_not_source(c, err))
+		return -1;
 	if (!cfg->force && !image_file_empty(&c->file)) {
 		err_set(err, ST_FILE, "%s is there and not empty", cfg->image);
 		return err_hint(err, "--force takes its content away");
 	}
-	return size_file(c, l->img->blocks[0].size, err);
+	return check_file(c, l->img->blocks[0].size, err);
 }
 
 static int write_file(struct caught *c, uint64_t offset, const void *buf, size_t len,

@@ -154,6 +154,21 @@ survives() { # [OPTION]... -- WORD...
 	read -r _ <out
 	run -4 --separate-stderr "$MIGTOOL" recv image:image "$C" -- "$G" "$C" map check
 	said "mapped already by maps (process $GUEST)"
+	# its memory is not taken away, whatever is forced
+	"$G" "$C" map fill
+	run -4 --separate-stderr "$MIGTOOL" recv --force image:image "$C" -- "$G" "$C" map check
+	said "mapped already by maps (process $GUEST)"
+	cmp image "$C"
+}
+
+@test "the source itself is no IMAGE, whatever is forced" {
+	cp image "$C"
+	ln "$C" "$C.too"
+	run -11 --separate-stderr "$MIGTOOL" recv --force "image:$C" "$C.too" -- true
+	said "copy.too is the source itself"
+	run -11 --separate-stderr "$MIGTOOL" recv --force --guest $$ "image:$C" "$C"
+	said "copy is the source itself"
+	cmp image "$C"
 }
 
 @test "--guest: a process that runs and has its memory full of something else" {

@@ -253,6 +253,19 @@ static void fill_pages(struct run *r, unsigned n)
 	}
 }
 
+static bool is_filled(const struct run *r)
+{
+	uint64_t want[PAGE / 8], buf[PAGE / 8];
+
+	for (unsigned i = 0; i < PAGES; i++) {
+		fill(want, (uint64_t)i * PAGE, PAGE);
+		if (pread(r->fd, buf, PAGE, (off_t)i * PAGE) != (ssize_t)PAGE ||
+		    memcmp(buf, want, PAGE) != 0)
+			return false;
+	}
+	return true;
+}
+
 /* Starts `script` under the catcher; $G is the guest, $I the image. 0 or -1. */
 static int begin(struct run *r, const char *script)
 {
@@ -463,30 +476,48 @@ static void a_mapping_that_cannot_be_served_ends_it(void)
 	CHECK(r.failed && strstr(r.why.msg, "reading only"));
 }
 
-static void who_maps_it_already_is_named(void)
+/* Somebody who maps the image and has nothing to do with the catcher. */
+static pid_t start_mapper(const struct run *r)
 {
-	struct run r;
-	pid_t pid;
 	int ready[2];
+	pid_t pid;
 	char c;
 
-	REQUIRE(make_image(&r, TMPFS) && !pipe(ready));
+	if (pipe(ready))
+		return -1;
 	pid = fork();
 	if (pid == 0) {
-		mmap(NULL, SIZE, PROT_READ, MAP_SHARED, r.fd, 0);
+		mmap(NULL, SIZE, PROT_READ, MAP_SHARED, r->fd, 0);
 		if (write(ready[1], "", 1) != 1)
 			_exit(1);
 		for (;;)
 			pause();
 	}
 	CHECK(read(ready[0], &c, 1) == 1);
+	close(ready[0]);
+	close(ready[1]);
+	return pid;
+}
+
+static void end_mapper(pid_t pid)
+{
+	CHECK(pid > 0 && !kill(pid, SIGKILL));
+	waitpid(pid, NULL, 0);
+}
+
+static void who_maps_it_already_is_named(void)
+{
+	struct run r;
+	pid_t pid;
+
+	REQUIRE(make_image(&r, TMPFS));
+	fill_pages(&r, PAGES);
+	pid = start_mapper(&r);
 	CHECK(!begin(&r, "exec $G $I map check"));
 	attend(&r, NULL);
 	CHECK(r.failed && strstr(r.why.msg, "mapped already by test_catch"));
-	kill(pid, SIGKILL);
-	waitpid(pid, NULL, 0);
-	close(ready[0]);
-	close(ready[1]);
+	CHECK(is_filled(&r));
+	end_mapper(pid);
 	drop_image(&r);
 }
 
@@ -782,6 +813,27 @@ static void one_that_cannot_be_served_goes_on(void)
 	refused("map readonly reopen map say=ready byte check", "reading only");
 }
 
+static void one_that_shares_its_memory_goes_on(void)
+{
+	pid_t other;
+	struct run r;
+	pid_t pid;
+	int to;
+
+	REQUIRE(make_image(&r, TMPFS));
+	fill_pages(&r, PAGES);
+	pid = start_alone(&r, "map say=ready byte check", &to);
+	other = start_mapper(&r);
+	CHECK(!adopt(&r, pid));
+	attend(&r, NULL);
+	CHECK(r.failed && strstr(r.why.msg, "mapped already by test_catch"));
+	CHECK(write(to, "", 1) == 1);
+	CHECK(guest_exits(pid, 0));
+	end_mapper(other);
+	close(to);
+	drop_image(&r);
+}
+
 static void a_process_that_is_not_there_is_named(void)
 {
 	struct run r;
@@ -831,6 +883,7 @@ static const struct test_case cases[] = {
 	{ "a running process is served", a_running_process_is_served },
 	{ "a running process keeps the rules", a_running_process_keeps_the_rules },
 	{ "one that cannot be served goes on", one_that_cannot_be_served_goes_on },
+	{ "one that shares its memory goes on", one_that_shares_its_memory_goes_on },
 	{ "a process that is not there is named", a_process_that_is_not_there_is_named },
 };
 
