@@ -9,6 +9,7 @@
 #include <poll.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <sys/vfs.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -68,6 +69,23 @@ static const char *file_system(long type)
 	return "a disk";
 }
 
+/* A page that is written to a huge one makes its neighbours present, as zeros. */
+static int check_small_pages(int fd, const char *name, uint32_t page, struct error *err)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return err_sys(err, ST_FILE, errno, "cannot look at %s", name);
+	if ((uint64_t)st.st_blksize <= page)
+		return 0;
+	err_set(err, ST_UNSUPPORTED,
+		"%s is on a tmpfs with huge pages, where a page that comes would bring zeros "
+		"beside it",
+		name);
+	return err_hint(err, "let IMAGE lie on a tmpfs with huge=never or huge=advise; of a memfd, "
+			     "/sys/kernel/mm/transparent_hugepage/shmem_enabled decides");
+}
+
 int catch_check_file(int fd, const char *name, uint32_t *page, struct error *err)
 {
 	struct statfs fs;
@@ -76,7 +94,7 @@ int catch_check_file(int fd, const char *name, uint32_t *page, struct error *err
 		return err_sys(err, ST_FILE, errno, "cannot look at the file system of %s", name);
 	if ((unsigned long)fs.f_type == TMPFS_MAGIC) {
 		*page = (uint32_t)sysconf(_SC_PAGESIZE);
-		return 0;
+		return check_small_pages(fd, name, *page, err);
 	}
 	if ((unsigned long)fs.f_type == HUGETLBFS_MAGIC) {
 		*page = (uint32_t)fs.f_bsize;

@@ -23,6 +23,7 @@ setup() {
 teardown() {
 	peer_teardown
 	[ -z "${GUEST:-}" ] || kill -KILL "$GUEST" 2>/dev/null || true
+	! mountpoint -q huge || umount huge
 	rm -r "$SHM"
 }
 
@@ -129,6 +130,19 @@ survives() { # [OPTION]... -- WORD...
 	run -4 --separate-stderr "$MIGTOOL" recv image:image "$BATS_TEST_TMPDIR/copy" -- true
 	said "tmpfs, memfd or hugetlbfs, and .*copy is on " "/dev/shm"
 	[ ! -e copy ]
+}
+
+@test "a tmpfs with huge pages is refused" {
+	local huge
+	[ "$(id -u)" = 0 ] || skip "to mount takes root"
+	mkdir huge
+	for huge in always within_size; do
+		mount -t tmpfs -o "huge=$huge" none huge
+		run -4 --separate-stderr "$MIGTOOL" recv image:image huge/copy -- true
+		umount huge
+		said "huge/copy is on a tmpfs with huge pages\|IMAGE is on a tmpfs with huge pages" \
+			"huge=never"
+	done
 }
 
 @test "a COMMAND that ends too early is status 51" {
