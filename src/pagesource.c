@@ -158,15 +158,24 @@ static struct page_run take_locked(struct pagesource *ps, struct block *b, size_
 	return (struct page_run){ b, (uint64_t)i * ps->page, (uint64_t)(at - i) * ps->page };
 }
 
+static bool missing_locked(const struct pagesource *ps, const struct block *b, uint64_t offset,
+			   uint64_t len)
+{
+	size_t end = (offset + len) / ps->page;
+
+	return bitmap_next_clear(&ps->sent[b->index], offset / ps->page, end) < end;
+}
+
 int pagesource_ask(struct pagesource *ps, struct block *b, uint64_t offset, uint64_t len,
 		   struct cancel *cancel, struct error *err)
 {
 	uint64_t one = 1;
 
 	pthread_mutex_lock(&ps->lock);
-	while (ps->n == ASKED_MAX && !cancel_fired(cancel))
+	/* nobody takes from here when all was sent, and what comes behind has to be read */
+	while (ps->n == ASKED_MAX && missing_locked(ps, b, offset, len) && !cancel_fired(cancel))
 		cond_wait_briefly(&ps->room, &ps->lock);
-	if (ps->n < ASKED_MAX) {
+	if (ps->n < ASKED_MAX && missing_locked(ps, b, offset, len)) {
 		ps->asked[(ps->first + ps->n++) % ASKED_MAX] = (struct page_run){ b, offset, len };
 		while (write(ps->asked_fd, &one, sizeof(one)) < 0 && errno == EINTR)
 			;

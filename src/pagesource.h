@@ -48,7 +48,7 @@ uint64_t pagesource_left(struct pagesource *ps);
 
 /*
  * Somebody needs these pages now: offset and len are multiples of the unit and inside the block.
- * Waits while too many wait already; -1: cancelled meanwhile.
+ * What was sent, or is meanwhile, is forgotten. Waits while too many wait already; -1: cancelled.
  */
 int pagesource_ask(struct pagesource *ps, struct block *b, uint64_t offset, uint64_t len,
 		   struct cancel *cancel, struct error *err);

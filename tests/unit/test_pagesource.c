@@ -161,6 +161,24 @@ static void of_two_threads_one_gets_each_page(void)
 	end();
 }
 
+static void who_asks_for_what_was_sent_never_waits(void)
+{
+	struct page_run r;
+
+	REQUIRE(begin(PG));
+	for (unsigned i = 0; i < 1024; i++)
+		CHECK(!pagesource_ask(ps, &blocks[0], 0, PG, &cancel, &err));
+	while (pagesource_next(ps, 100 * PG, &r))
+		;
+	/* with the queue full, and nobody who takes from it */
+	CHECK(!pagesource_ask(ps, &blocks[0], 0, PG, &cancel, &err));
+	CHECK(!pagesource_ask(ps, &blocks[1], 19 * PG, PG, &cancel, &err));
+	CHECK(!pagesource_asked(ps, PG, &r));
+	CHECK(!pagesource_ask(ps, &blocks[1], 0, 20 * PG, &cancel, &err));
+	CHECK(pagesource_wait(ps, 0, &cancel, &err) == 0);
+	end();
+}
+
 static void a_cancel_ends_who_asks_too_much(void)
 {
 	struct error why;
@@ -183,6 +201,7 @@ static const struct test_case cases[] = {
 	{ "huge pages stay whole", huge_pages_stay_whole },
 	{ "what changed was not sent", what_changed_was_not_sent },
 	{ "of two threads one gets each page", of_two_threads_one_gets_each_page },
+	{ "who asks for what was sent never waits", who_asks_for_what_was_sent_never_waits },
 	{ "a cancel ends who asks too much", a_cancel_ends_who_asks_too_much },
 };
 
