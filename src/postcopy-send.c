@@ -31,7 +31,8 @@
 /* What goes before a request that comes just now; large enough that calls cost little. */
 #define PIECE	   (128u << 10)
 #define URGENT_BUF (64u << 10)
-#define HEAD	   9 /* be64 offset and flags, a zero page's fill byte */
+#define WAIT_MS	   500 /* shorter than any --timeout */
+#define HEAD	   9   /* be64 offset and flags, a zero page's fill byte */
 
 /* A connection that carries records, with a block of its own that CONTINUE means. */
 struct lane {
@@ -388,11 +389,17 @@ int postcopy_send_recover(struct postcopy_send *ps, struct error *err)
 
 /* ---- the background ---- */
 
-/* Until the budget allows more, or somebody asks for pages that this thread has to send. */
+/*
+ * Until the budget allows more, or somebody asks for pages that this thread has to send; for a part
+ * of ms if that is long. That nothing moves is meant, and no matter of --timeout.
+ */
 static int wait_budget(struct postcopy_send *ps, int ms, struct error *err)
 {
 	struct cancel *c = &ps->src->ss->cancel;
 
+	stat_add(&ps->src->ss->stats.activity, 1);
+	if (ms > WAIT_MS)
+		ms = WAIT_MS;
 	if (ps->second)
 		return cancel_wait(c, -1, 0, ms, err);
 	return pagesource_wait(ps->pages, ms, c, err);
