@@ -432,11 +432,13 @@ int postcopy_send_run(struct postcopy_send *ps, struct error *err)
 	return ps->rc < 0 ? cancel_reason(&ps->src->ss->cancel, err) : 0;
 }
 
-int postcopy_send_finish(struct postcopy_send *ps, struct error *err)
+void postcopy_send_finish(struct postcopy_send *ps)
 {
+	struct error ignored;
+
 	if (!ps->second)
-		return 0;
-	if (!ps->src->ss->dialect.preempt_late && stream_put_be64(&ps->stream, RAM_EOS, err))
-		return -1;
-	return stream_flush(&ps->stream, err) || transport_shutdown_write(ps->second, err) ? -1 : 0;
+		return;
+	if (ps->src->ss->dialect.preempt_late || !stream_put_be64(&ps->stream, RAM_EOS, &ignored))
+		stream_flush(&ps->stream, &ignored);
+	transport_shutdown_write(ps->second, &ignored);
 }

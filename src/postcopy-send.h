@@ -31,7 +31,10 @@ int postcopy_send_recover(struct postcopy_send *ps, struct error *err);
 /* Everything that is missing, asked-for pages first. The RAM section is open and stays so. */
 int postcopy_send_run(struct postcopy_send *ps, struct error *err);
 
-/* Behind the stream's end: ends the second connection. */
-int postcopy_send_finish(struct postcopy_send *ps, struct error *err);
+/*
+ * Behind the stream's end: ends the second connection. A destination that has all may have closed
+ * it already, so a failure here means nothing: SHUT tells.
+ */
+void postcopy_send_finish(struct postcopy_send *ps);
 
 #endif

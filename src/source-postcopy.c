@@ -237,7 +237,6 @@ static int start(struct source *src, struct error *err)
 	    wire_put_ping(&ss->stream, WIRE_PING_SWITCH, err) || stream_flush(&ss->stream, err) ||
 	    postcopy_send_listen(src->postcopy, err) || give_up(src, err))
 		return -1;
-	src->last_block = NULL;
 	return 0;
 }
 
@@ -251,8 +250,8 @@ static int put_end(struct source *src, struct error *err)
 	ss->stream_over = true; /* before its last byte: SHUT may be quick */
 	if (stream_put_u8(&ss->stream, WIRE_EOF, err) || stream_flush(&ss->stream, err))
 		return -1;
-	src->all_sent = true;
-	return postcopy_send_finish(src->postcopy, err);
+	postcopy_send_finish(src->postcopy);
+	return 0;
 }
 
 /* A QEMU that is in postcopy-paused, and was told migrate-recover. */
