@@ -338,11 +338,10 @@ static void hold_little(const struct transport *t)
 	setsockopt(t->wfd, IPPROTO_TCP, TCP_NOTSENT_LOWAT, &bytes, sizeof(bytes));
 }
 
-int postcopy_send_listen(struct postcopy_send *ps, struct error *err)
+static int start_serving(struct postcopy_send *ps, struct error *err)
 {
 	int e;
 
-	returnpath_serve(&ps->src->rp, take_message, ps);
 	if (!ps->second) {
 		hold_little(ps->src->ss->main);
 		return 0;
@@ -352,6 +351,12 @@ int postcopy_send_listen(struct postcopy_send *ps, struct error *err)
 		return err_sys(err, ST_NOMEM, e, "cannot start the thread for requested pages");
 	ps->running = true;
 	return 0;
+}
+
+int postcopy_send_listen(struct postcopy_send *ps, struct error *err)
+{
+	returnpath_serve(&ps->src->rp, take_message, ps);
+	return start_serving(ps, err);
 }
 
 /* ---- recovery ---- */
@@ -368,23 +373,31 @@ static int await_answer(struct postcopy_send *ps, unsigned bitmaps, bool ack, st
 	return there ? 0 : cancel_reason(c, err);
 }
 
-int postcopy_send_recover(struct postcopy_send *ps, struct error *err)
+int postcopy_send_ask(struct postcopy_send *ps, struct error *err)
 {
 	const struct image *img = ps->src->img;
 	struct stream *s = ps->main.s;
 
 	ps->recovers = true;
-	if (postcopy_send_listen(ps, err))
-		return -1;
+	returnpath_serve(&ps->src->rp, take_message, ps);
 	for (unsigned i = 0; i < img->nblocks; i++)
 		if (postcopy_put_recv_bitmap(s, img->blocks[i].name, err))
 			return -1;
 	if (stream_flush(s, err) || await_answer(ps, img->nblocks, false, err))
 		return -1;
 	pagesource_settle(ps->pages);
-	if (wire_put_command(s, MIG_CMD_POSTCOPY_RESUME, NULL, 0, err) || stream_flush(s, err))
+	return 0;
+}
+
+int postcopy_send_resume(struct postcopy_send *ps, struct error *err)
+{
+	struct stream *s = ps->main.s;
+
+	if (wire_put_command(s, MIG_CMD_POSTCOPY_RESUME, NULL, 0, err) || stream_flush(s, err) ||
+	    await_answer(ps, ps->src->img->nblocks, true, err))
 		return -1;
-	return await_answer(ps, img->nblocks, true, err);
+	/* not before: it reads what the bitmaps set, and the destination takes no page yet */
+	return start_serving(ps, err);
 }
 
 /* ---- the background ---- */

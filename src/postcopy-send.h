@@ -24,9 +24,11 @@ int postcopy_send_listen(struct postcopy_send *ps, struct error *err);
 
 /*
  * Instead of the discards and listening, on a new connection to a destination that has lost the
- * last one: asks what it has and goes on. What was sent before is not known here.
+ * last one: asks what it has, for what was sent before is not known here. It can do without us yet.
  */
-int postcopy_send_recover(struct postcopy_send *ps, struct error *err);
+int postcopy_send_ask(struct postcopy_send *ps, struct error *err);
+/* Behind it: the guest goes on there, and its requests are served. */
+int postcopy_send_resume(struct postcopy_send *ps, struct error *err);
 
 /* Everything that is missing, asked-for pages first. The RAM section is open and stays so. */
 int postcopy_send_run(struct postcopy_send *ps, struct error *err);

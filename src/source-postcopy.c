@@ -254,20 +254,6 @@ static int put_end(struct source *src, struct error *err)
 	return 0;
 }
 
-/* A QEMU that is in postcopy-paused, and was told migrate-recover. */
-static int recover(struct source *src, struct error *err)
-{
-	struct session *ss = src->ss;
-
-	if (!ss->main->two_way)
-		return err_set(err, ST_UNSUPPORTED, "%s is one-way", ss->main->name);
-	if (session_commit(ss, err) || postcopy_send_recover(src->postcopy, err))
-		return err_hint(err, "is it in postcopy-paused, and was told migrate-recover?");
-	events_status(&ss->events, MIG_POSTCOPY_ACTIVE);
-	ss->owner = OWNER_DESTINATION;
-	return 0;
-}
-
 static int run(struct source *src, struct error *err)
 {
 	struct session *ss = src->ss;
@@ -296,6 +282,28 @@ static int lose(struct source *src, struct error *err)
 		ss->owner = OWNER_DESTINATION;
 	return session_lost(ss, err, "the guest runs at the destination, and waits for memory",
 			    "keep the image: `migrate-recover` there, then `send --resume` here");
+}
+
+/* A QEMU that is in postcopy-paused, and was told migrate-recover. */
+static int recover(struct source *src, struct error *err)
+{
+	struct session *ss = src->ss;
+
+	if (!ss->main->two_way)
+		return err_set(err, ST_UNSUPPORTED, "%s is one-way", ss->main->name);
+	if (postcopy_send_ask(src->postcopy, err))
+		return err->status == ST_CANCELLED
+			       ? -1
+			       : err_hint(err, "is it in postcopy-paused, and was told "
+					       "migrate-recover?");
+	if (session_commit(ss, err))
+		return -1;
+	/* what it answers with is a guest's that it has */
+	ss->owner = OWNER_DESTINATION;
+	if (postcopy_send_resume(src->postcopy, err))
+		return lose(src, err);
+	events_status(&ss->events, MIG_POSTCOPY_ACTIVE);
+	return 0;
 }
 
 int source_postcopy(struct session *ss, struct error *err)

@@ -281,6 +281,41 @@ recover_guest() { # URI
 	assert_json send '.owner == "unknown"' '.complete == false'
 }
 
+wait_for_line() { # FILE LINE
+	local i
+	for ((i = 0; i < 600; i++)); do
+		! grep -qx "$2" "$1" || return 0
+		sleep 0.05
+	done
+	return 1
+}
+
+# recover_from ANSWERS: `send --resume` of which a QEMU takes only the beginning.
+recover_from() {
+	"$TOOLS/paused_qemu.py" qemu "$IMAGE" "$1" >qemu.out 3>&- 4>&- &
+	peer_started qemu
+	wait_for_line qemu.out listening
+	"$MIGTOOL" send --json --progress=none --peer qemu --cap postcopy-ram --resume "$IMAGE" \
+		unix:qemu >send.json 2>send.err 3>&- 4>&- &
+	peer_started send
+}
+
+@test "a recovery can be cancelled until QEMU is told to resume; what fails behind is a loss" {
+	recover_from 1
+	wait_for_line qemu.out 10
+	kill -INT "${PEER_PIDS[send]}"
+	migtool_wait send 20
+	assert_json send '.status == "cancelled"' '.owner == "unknown"'
+	wait_for_end qemu
+	run ! grep -qx 9 qemu.out
+	rm qemu qemu.out
+	recover_from 100
+	migtool_wait send 50
+	assert_json send '.owner == "destination"' '.complete == false'
+	grep -q "keep the image" send.err
+	grep -qx 9 qemu.out
+}
+
 @test "a stream that is wrong is refused, before the guest is ours and behind" {
 	local name status words rc back shut=0001000400000001
 	while read -r name status words; do
