@@ -126,13 +126,18 @@ static enum answer read_page(struct pager *p, struct space *s, const struct view
 		pager_fail(p, &err);
 		return WAITS;
 	}
+	atomic_store(&p->in_hand, true);
 	if (zero) {
 		r = place_zero(p, s, v, address);
 		if (r == UFFD_DONE)
 			bitmap_set_atomic(&v->pages->done, i, 1);
 	} else {
-		r = place_in_view(p, s, v, i, 1, p->buf, NULL);
+		r = place_in_view(p, s, v, i, 1, p->buf);
 	}
+	atomic_store(&p->in_hand, false);
+	/* it may have come meanwhile, by another region than the one where somebody waits */
+	if (p->shared && r == UFFD_DONE)
+		uffd_wake(s->uffd, address, v->r.page);
 	return answer_of(p, s, r);
 }
 

@@ -65,7 +65,8 @@ struct pager {
 	unsigned nspaces;     /* under the gate, but for the fault thread, which alone adds some */
 	struct pages **pages; /* all of them, to be freed */
 	unsigned npages;
-	struct pages **of_block; /* of a shared file, by block */
+	struct pages **of_block; /* of a shared file, by block: all there from the start */
+	atomic_bool in_hand;	 /* the fault thread may have placed a page that is not done yet */
 	int pidfd, peer;
 
 	pthread_mutex_t gate; /* see pager.c */
@@ -125,10 +126,10 @@ void gate_leave(struct pager *p, bool urgent);
 /*
  * Gives n pages of the view from index `first` on (which is address `to`) to the guest; buf NULL:
  * they are zero. Pages that are done or dropped are left alone. UFFD_DONE: none is left to do, or
- * not by this view (*unmapped, if it is not NULL).
+ * not by this view, whose mapping is gone.
  */
 enum uffd_result place_in_view(struct pager *p, struct space *s, const struct view *v, size_t first,
-			       size_t n, const uint8_t *buf, bool *unmapped);
+			       size_t n, const uint8_t *buf);
 /* A missing page of which nothing is to be fetched: it was dropped, or came and was dropped. */
 enum uffd_result place_zero(struct pager *p, struct space *s, const struct view *v, uint64_t to);
 

@@ -62,22 +62,18 @@ static void count_placed(struct pager *p, uint64_t bytes)
  * After a page that the kernel would not take. True: it is settled, the next one, please.
  */
 static bool settled(enum uffd_result r, struct space *s, const struct view *v, uint64_t to,
-		    size_t i, bool *unmapped)
+		    size_t i)
 {
 	if (r == UFFD_THERE) {
 		bitmap_set_atomic(&v->pages->done, i, 1);
 		uffd_wake(s->uffd, to, v->r.page);
 		return true;
 	}
-	if (r != UFFD_NOWHERE)
-		return false;
-	if (unmapped)
-		*unmapped = true;
-	return true;
+	return r == UFFD_NOWHERE;
 }
 
 enum uffd_result place_in_view(struct pager *p, struct space *s, const struct view *v, size_t first,
-			       size_t n, const uint8_t *buf, bool *unmapped)
+			       size_t n, const uint8_t *buf)
 {
 	uint64_t base = v->r.address - (uint64_t)v->first * v->r.page;
 	size_t end = first + n;
@@ -108,7 +104,7 @@ enum uffd_result place_in_view(struct pager *p, struct space *s, const struct vi
 		i += done / v->r.page;
 		if (r == UFFD_DONE)
 			continue;
-		if (!settled(r, s, v, to + done, i, unmapped))
+		if (!settled(r, s, v, to + done, i))
 			return r;
 		i++;
 	}
@@ -164,8 +160,7 @@ static bool overlap(const struct view *v, unsigned block, uint64_t offset, uint6
 }
 
 static enum uffd_result place_in_space(struct pager *p, struct space *s, unsigned block,
-				       uint64_t offset, uint64_t len, const uint8_t *buf,
-				       bool *unmapped)
+				       uint64_t offset, uint64_t len, const uint8_t *buf)
 {
 	uint64_t from, n;
 
@@ -176,7 +171,7 @@ static enum uffd_result place_in_space(struct pager *p, struct space *s, unsigne
 		if (!overlap(v, block, offset, len, &from, &n))
 			continue;
 		r = place_in_view(p, s, v, v->first + (from - v->r.offset) / v->r.page,
-				  n / v->r.page, buf ? buf + (from - offset) : NULL, unmapped);
+				  n / v->r.page, buf ? buf + (from - offset) : NULL);
 		if (r != UFFD_DONE)
 			return r;
 	}
@@ -193,25 +188,40 @@ static void wake_space(const struct space *s, unsigned block, uint64_t offset, u
 				  n);
 }
 
-/* Is there a view of all of it? Then nothing has to go into the file by another way. */
-static uint64_t covered(const struct pager *p, unsigned block, uint64_t offset, uint64_t len)
+/*
+ * What no region could take of a shared file's run goes into the file, page by page: what is done
+ * may have been written by the guest since. All regions have been tried, so a page that the fault
+ * thread has placed is known, but for the one that it has in hand.
+ */
+static enum uffd_result store_rest(struct pager *p, unsigned block, uint64_t offset, uint64_t len,
+				   const uint8_t *buf, struct error *err)
 {
-	uint64_t best = 0, from, n;
+	size_t end = (size_t)((offset + len + p->page - 1) / p->page), run;
+	bool in_hand = atomic_load(&p->in_hand);
+	struct bitmap *done;
 
-	for (unsigned i = 0; i < p->nspaces; i++) {
-		uint64_t sum = 0;
+	if (!p->shared || !p->o.store)
+		return UFFD_DONE;
+	done = &p->of_block[block]->done;
+	for (size_t i = offset / p->page; (i = bitmap_next_clear(done, i, end)) < end; i = run) {
+		uint64_t at = (uint64_t)i * p->page, n;
 
-		for (unsigned j = 0; !p->spaces[i].gone && j < p->spaces[i].n; j++)
-			if (overlap(&p->spaces[i].views[j], block, offset, len, &from, &n))
-				sum += n;
-		best = sum > best ? sum : best;
+		if (in_hand)
+			return UFFD_BUSY;
+		run = bitmap_next_set(done, i, end);
+		n = (uint64_t)run * p->page < offset + len ? (uint64_t)run * p->page - at
+							   : offset + len - at;
+		if (buf &&
+		    p->o.store(p->o.store_arg, block, at, buf + (at - offset), (size_t)n, err))
+			return UFFD_FAILED;
+		bitmap_set_atomic(done, i, run - i);
 	}
-	return best;
+	return UFFD_DONE;
 }
 
-/* With the gate. */
+/* With the gate. UFFD_FAILED: err says why. */
 static enum uffd_result place_everywhere(struct pager *p, unsigned block, uint64_t offset,
-					 uint64_t len, const uint8_t *buf, bool *unmapped)
+					 uint64_t len, const uint8_t *buf, struct error *err)
 {
 	for (unsigned i = 0; i < p->nspaces; i++) {
 		struct space *s = &p->spaces[i];
@@ -219,32 +229,22 @@ static enum uffd_result place_everywhere(struct pager *p, unsigned block, uint64
 
 		if (s->gone)
 			continue;
-		r = place_in_space(p, s, block, offset, len, buf, unmapped);
+		r = place_in_space(p, s, block, offset, len, buf);
+		if (r == UFFD_FAILED)
+			err_sys(err, ST_UNSUPPORTED, errno,
+				"cannot place 0x%" PRIx64 " bytes at 0x%" PRIx64
+				" of the guest's memory",
+				len, offset);
 		if (r == UFFD_DEAD)
 			space_gone(p, s);
 		else if (r != UFFD_DONE)
 			return r;
 	}
-	*unmapped |= covered(p, block, offset, len) < len;
-	return UFFD_DONE;
-}
-
-/* A shared file's page: whoever waits for it in another space than the one it was placed by. */
-static int spread(struct pager *p, unsigned block, uint64_t offset, uint64_t len,
-		  const uint8_t *buf, bool unmapped, struct error *err)
-{
-	if (!p->shared)
-		return 0;
-	if (buf && unmapped && p->o.store &&
-	    p->o.store(p->o.store_arg, block, offset, buf, (size_t)len, err))
-		return -1;
-	gate_enter(p, false);
-	if (p->nspaces > 1 || unmapped)
-		for (unsigned i = 0; i < p->nspaces; i++)
-			if (!p->spaces[i].gone)
-				wake_space(&p->spaces[i], block, offset, len);
-	gate_leave(p, false);
-	return 0;
+	/* who waits for a shared file's page in another space than the one it was placed by */
+	for (unsigned i = 0; p->shared && p->nspaces > 1 && i < p->nspaces; i++)
+		if (!p->spaces[i].gone)
+			wake_space(&p->spaces[i], block, offset, len);
+	return store_rest(p, block, offset, len, buf, err);
 }
 
 void say_full(struct pager *p)
@@ -264,23 +264,17 @@ static int place_chunk(struct pager *p, unsigned block, uint64_t offset, uint64_
 		       const uint8_t *buf, struct error *err)
 {
 	for (;;) {
-		bool unmapped = false;
 		enum uffd_result r;
-		int e;
 
 		gate_enter(p, false);
-		r = place_everywhere(p, block, offset, len, buf, &unmapped);
-		e = errno;
+		r = place_everywhere(p, block, offset, len, buf, err);
 		gate_leave(p, false);
 		if (r == UFFD_DONE)
-			return spread(p, block, offset, len, buf, unmapped, err);
+			return 0;
+		if (r == UFFD_FAILED)
+			return -1;
 		if (r == UFFD_FULL)
 			say_full(p);
-		else if (r != UFFD_BUSY)
-			return err_sys(err, ST_UNSUPPORTED, e,
-				       "cannot place 0x%" PRIx64 " bytes at 0x%" PRIx64
-				       " of the guest's memory",
-				       len, offset);
 		if (cancel_wait(p->o.cancel, -1, 0, r == UFFD_FULL ? FULL_MS : BUSY_MS, err) < 0)
 			return -1;
 	}

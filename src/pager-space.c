@@ -42,19 +42,21 @@ static struct pages *new_pages(struct pager *p, size_t n, struct error *err)
 /* ---- at the start ---- */
 
 /* In a shared file the pages are the file's: one grain for all who map it. */
-static struct pages *shared_pages(struct pager *p, unsigned block, struct error *err)
+static int shared_pages(struct pager *p, struct error *err)
 {
-	if (!p->of_block[block])
-		p->of_block[block] =
-			new_pages(p, (size_t)((p->sizes[block] + p->page - 1) / p->page), err);
-	return p->of_block[block];
+	for (unsigned i = 0; p->shared && i < p->o.nblocks; i++) {
+		p->of_block[i] = new_pages(p, (size_t)((p->sizes[i] + p->page - 1) / p->page), err);
+		if (!p->of_block[i])
+			return -1;
+	}
+	return 0;
 }
 
 int pager_view_init(struct pager *p, struct view *v, const struct guest_region *r,
 		    struct error *err)
 {
 	*v = (struct view){ .r = *r, .first = p->shared ? r->offset / r->page : 0 };
-	v->pages = p->shared ? shared_pages(p, r->block, err) : new_pages(p, r->len / r->page, err);
+	v->pages = p->shared ? p->of_block[r->block] : new_pages(p, r->len / r->page, err);
 	return v->pages ? 0 : -1;
 }
 
@@ -92,6 +94,8 @@ int pager_take_spaces(struct pager *p, struct guest_memory *g, struct error *err
 	rc = p->of_block ? 0 : no_memory(err);
 	p->shared = g->shared;
 	p->page = guestmem_page(g);
+	if (!rc)
+		rc = shared_pages(p, err);
 	for (unsigned i = 0; !rc && i < g->nspaces; i++) {
 		rc = take_space(p, &g->spaces[i], err);
 		if (!rc)

@@ -1,0 +1,221 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* The guest is this process: its memory is a file whose content comes when it is touched. */
+#include "cancel.h"
+#include "pager.h"
+#include "test.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <stdlib.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#define PAGE  4096u
+#define PAGES 64u
+#define SIZE  (PAGES * PAGE)
+
+static int file = -1;
+static unsigned stored; /* how many bytes went into the file past the mappings */
+static struct cancel cancel;
+
+static unsigned char content(uint64_t page)
+{
+	return (unsigned char)(page + 1);
+}
+
+static int read_page(void *arg, unsigned block, uint64_t offset, void *buf, size_t len, bool *zero,
+		     struct error *err)
+{
+	(void)arg;
+	(void)block;
+	(void)err;
+	*zero = false;
+	for (size_t i = 0; i < len; i += PAGE)
+		memset((char *)buf + i, content((offset + i) / PAGE), PAGE);
+	return 0;
+}
+
+static int store(void *arg, unsigned block, uint64_t offset, const void *buf, size_t len,
+		 struct error *err)
+{
+	(void)arg;
+	(void)block;
+	stored += (unsigned)len;
+	if (pwrite(file, buf, len, (off_t)offset) == (ssize_t)len)
+		return 0;
+	return err_sys(err, ST_FILE, errno, "cannot write");
+}
+
+static int new_uffd(uint64_t features)
+{
+	struct uffdio_api api = { .api = UFFD_API, .features = features };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
+
+	if (fd >= 0 && ioctl(fd, UFFDIO_API, &api)) {
+		close(fd);
+		return -1;
+	}
+	return fd;
+}
+
+static bool missing(int fd, const void *at, size_t len)
+{
+	struct uffdio_register reg = { .range = { (uintptr_t)at, len },
+				       .mode = UFFDIO_REGISTER_MODE_MISSING };
+
+	return !ioctl(fd, UFFDIO_REGISTER, &reg);
+}
+
+/* A part of the file, registered, and in what the pager is told of. */
+static unsigned char *map_part(struct guest_memory *g, unsigned first, unsigned n)
+{
+	struct guest_space *s = &g->spaces[0];
+	unsigned char *p =
+		mmap(NULL, n * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, (off_t)first * PAGE);
+	struct guest_region r = { (uintptr_t)p, n * PAGE, 0, first * PAGE, PAGE };
+	struct error err;
+
+	if (p == MAP_FAILED || !missing(s->uffd, p, n * PAGE) || guestmem_add_region(s, &r, &err))
+		return NULL;
+	return p;
+}
+
+static bool guest_new(struct guest_memory *g, uint64_t features)
+{
+	struct error err;
+	int fd = new_uffd(features);
+
+	guestmem_init(g);
+	g->shared = true;
+	file = memfd_create("guest", MFD_CLOEXEC);
+	stored = 0;
+	return fd >= 0 && guestmem_add_space(g, fd, getpid(), &err) && file >= 0 &&
+	       !ftruncate(file, SIZE) && !cancel_init(&cancel, &err);
+}
+
+static struct pager *start(struct guest_memory *g, struct error *err)
+{
+	static const uint64_t size = SIZE;
+	struct pager_options o = { .cancel = &cancel,
+				   .source = { .read = read_page },
+				   .sizes = &size,
+				   .nblocks = 1,
+				   .store = store };
+
+	return pager_start(g, &o, err);
+}
+
+static void end(struct pager *p)
+{
+	pager_stop(p);
+	cancel_destroy(&cancel);
+	close(file);
+}
+
+/* All of the content comes, as the push brings it. */
+static bool push(struct pager *p, struct error *err)
+{
+	unsigned char *all = malloc(SIZE);
+	bool zero, ok = all && !read_page(NULL, 0, 0, all, SIZE, &zero, err) &&
+			!pager_arrived(p, 0, 0, all, SIZE, err) && !pager_complete(p, err);
+
+	free(all);
+	return ok;
+}
+
+/* The file has the source's pages, but for those from `first` on, which the guest has written. */
+static unsigned wrong_pages(unsigned first, unsigned n)
+{
+	unsigned char buf[PAGE];
+	unsigned wrong = 0;
+
+	for (unsigned i = 0; i < PAGES; i++) {
+		unsigned char want = i >= first && i - first < n ? 0xee : content(i);
+
+		if (pread(file, buf, PAGE, (off_t)i * PAGE) != PAGE || buf[0] != want ||
+		    buf[PAGE - 1] != want)
+			wrong++;
+	}
+	return wrong;
+}
+
+static void what_the_guest_wrote_stays_beside_what_nobody_maps(void)
+{
+	struct guest_memory g;
+	struct error err;
+	struct pager *p;
+	unsigned char *at;
+
+	/* the piece begins and ends in the middle of what is placed at a time */
+	REQUIRE(guest_new(&g, 0));
+	at = map_part(&g, 3, 20);
+	REQUIRE(at);
+	p = start(&g, &err);
+	REQUIRE(p);
+	memset(at + 2 * PAGE, 0xee, 9 * PAGE);
+	CHECK(push(p, &err));
+	CHECK(wrong_pages(5, 9) == 0);
+	CHECK(stored == (PAGES - 20) * PAGE);
+	munmap(at, 20 * PAGE);
+	end(p);
+}
+
+static void what_the_guest_wrote_stays_when_it_unmaps_a_page(void)
+{
+	struct guest_memory g;
+	struct error err;
+	struct pager *p;
+	unsigned char *at;
+
+	REQUIRE(guest_new(&g, UFFD_FEATURE_EVENT_UNMAP));
+	at = map_part(&g, 0, PAGES);
+	REQUIRE(at);
+	p = start(&g, &err);
+	REQUIRE(p);
+	memset(at + 4 * PAGE, 0xee, 3 * PAGE);
+	/* one that it wrote, and one that has never come */
+	CHECK(!munmap(at + 5 * PAGE, PAGE));
+	CHECK(!munmap(at + 10 * PAGE, PAGE));
+	CHECK(push(p, &err));
+	CHECK(wrong_pages(4, 3) == 0);
+	CHECK(stored == PAGE);
+	munmap(at, SIZE);
+	end(p);
+}
+
+static void a_range_mapped_twice_covers_no_other(void)
+{
+	struct guest_memory g;
+	struct error err;
+	struct pager *p;
+	unsigned char *at, *again;
+
+	REQUIRE(guest_new(&g, 0));
+	at = map_part(&g, 0, PAGES / 2);
+	again = map_part(&g, 0, PAGES / 2);
+	REQUIRE(at && again);
+	p = start(&g, &err);
+	REQUIRE(p);
+	memset(at + PAGE, 0xee, 2 * PAGE);
+	CHECK(again[PAGE] == 0xee);
+	CHECK(push(p, &err));
+	CHECK(wrong_pages(1, 2) == 0);
+	CHECK(stored == SIZE / 2);
+	munmap(at, SIZE / 2);
+	munmap(again, SIZE / 2);
+	end(p);
+}
+
+static const struct test_case cases[] = {
+	{ "what the guest wrote stays, beside what nobody maps",
+	  what_the_guest_wrote_stays_beside_what_nobody_maps },
+	{ "what the guest wrote stays when it unmaps a page",
+	  what_the_guest_wrote_stays_when_it_unmaps_a_page },
+	{ "a range mapped twice covers no other", a_range_mapped_twice_covers_no_other },
+};
+
+TEST_MAIN(cases)
