@@ -19,20 +19,6 @@ static struct space *find_space(struct pager *p, pid_t pid)
 	return NULL;
 }
 
-static struct space *new_space(struct pager *p, const struct pager_more *m, struct error *err)
-{
-	struct space *s = &p->spaces[p->nspaces];
-
-	if (m->uffd < 0 || p->nspaces == GUEST_SPACES_MAX) {
-		err_set(err, ST_UNSUPPORTED, "the guest has more than %d processes",
-			GUEST_SPACES_MAX);
-		return NULL;
-	}
-	*s = (struct space){ .uffd = m->uffd, .pid = m->pid };
-	p->nspaces++;
-	return s;
-}
-
 static int add_view(struct pager *p, struct space *s, const struct guest_region *r,
 		    struct error *err)
 {
@@ -52,19 +38,28 @@ static int add_view(struct pager *p, struct space *s, const struct guest_region 
 /* By the fault thread, with the gate. */
 static int take(struct pager *p, struct pager_more *m)
 {
-	struct space *s = find_space(p, m->pid);
+	struct space *s = find_space(p, m->pid), *before = s;
+	const struct guest_region *r = &m->region;
 
+	if (r->block >= p->o.nblocks || r->len > p->sizes[r->block] ||
+	    r->offset > p->sizes[r->block] - r->len)
+		return err_set(m->err, ST_DATA, "the guest maps what its memory does not have");
 	if (m->region.page != p->page)
 		return err_set(m->err, ST_UNSUPPORTED,
 			       "the guest maps its memory with pages of %u "
 			       "and of %u bytes",
 			       m->region.page, p->page);
-	if (!s)
-		s = new_space(p, m, m->err);
-	if (!s)
-		return -1;
-	if (s->uffd == m->uffd)
+	if (m->uffd < 0 && !s)
+		return err_set(m->err, ST_COMMAND, "a mapping of nobody");
+	if (m->uffd >= 0) {
+		s = space_new(p, m->uffd, m->pid, NULL, m->err);
+		if (!s)
+			return -1;
 		m->uffd = -1;
+		/* the process has called exec, or the number belongs to another one now */
+		if (before && before != s)
+			space_gone(p, before);
+	}
 	if (add_view(p, s, &m->region, m->err))
 		return -1;
 	/* a thread of the guest may have been there before us, and been passed over */

@@ -221,6 +221,18 @@ static int answer_all(struct pager *p)
 	return wait;
 }
 
+void faults_forget(struct pager *p, const struct space *s)
+{
+	for (size_t i = 0; i < p->work.n;) {
+		if (p->work.v[i].space != s) {
+			i++;
+			continue;
+		}
+		count_closed(p, &p->work.v[i]);
+		fault_drop(&p->work, i);
+	}
+}
+
 /* ---- reading ---- */
 
 static int take_fault(struct pager *p, struct space *s, uint64_t address, uint64_t now)
@@ -239,15 +251,15 @@ static int take_fault(struct pager *p, struct space *s, uint64_t address, uint64
 static int read_events(struct pager *p, struct space *s)
 {
 	struct uffd_event e[UFFD_EVENTS_MAX];
-	struct error err;
+	struct error err, why;
 	uint64_t now;
 	int n, rc = 0;
 
 	gate_enter(p, true);
 	n = uffd_read(s->uffd, e);
-	for (int i = 0; i < n && !rc; i++)
-		if (e[i].kind != UFFD_FAULT)
-			rc = pager_event(p, s, &e[i], &err);
+	for (int i = 0; i < n; i++)
+		if (e[i].kind != UFFD_FAULT && pager_event(p, s, &e[i], rc ? &why : &err))
+			rc = -1;
 	gate_leave(p, true);
 	now = pager_clock();
 	for (int i = 0; i < n && !rc; i++)

@@ -112,6 +112,13 @@ int pager_event(struct pager *p, struct space *s, const struct uffd_event *e, st
 int pager_view_init(struct pager *p, struct view *v, const struct guest_region *r,
 		    struct error *err);
 
+/*
+ * A place for one more space, taken over from a process that has gone, but not from `keep`. NULL:
+ * ST_UNSUPPORTED, there are too many. By the fault thread, with the gate.
+ */
+struct space *space_new(struct pager *p, int uffd, pid_t pid, const struct space *keep,
+			struct error *err);
+
 /* ---- pager-add.c: more of it ---- */
 
 /* By the fault thread, when more_fd is readable. */
@@ -136,7 +143,7 @@ enum uffd_result place_zero(struct pager *p, struct space *s, const struct view 
 /* There is no memory on the guest's side: it is told to people, once. */
 void say_full(struct pager *p);
 
-/* The process behind a space is gone; the last one ends the guest. */
+/* The address space is gone; unless somebody watches the guest, the last one ends it. */
 void space_gone(struct pager *p, struct space *s);
 
 /* ---- pager-fault.c: the fault thread ---- */
@@ -145,6 +152,8 @@ void *pager_fault_thread(void *arg);
 /* Threads that waited for these pages go on: it is counted. */
 void pager_answered(struct pager *p, unsigned block, uint64_t offset, uint64_t len);
 int fault_add(struct fault_list *l, const struct fault *f);
+/* The space goes: nobody waits there any more. */
+void faults_forget(struct pager *p, const struct space *s);
 
 /* ---- pager.c ---- */
 

@@ -42,7 +42,7 @@ void space_gone(struct pager *p, struct space *s)
 	s->gone = true;
 	for (unsigned i = 0; i < p->nspaces; i++)
 		left += !p->spaces[i].gone;
-	if (!left)
+	if (!left && !p->o.watched)
 		pager_set_ended(p);
 }
 

@@ -244,24 +244,59 @@ static void copy_bits(struct bitmap *to, const struct bitmap *from)
 	memcpy(to->words, from->words, (from->bits + 63) / 64 * sizeof(*from->words));
 }
 
+/* Its descriptor was the last word of a process that is no more. */
+static void clear_space(struct pager *p, struct space *s)
+{
+	faults_forget(p, s);
+	if (s->uffd >= 0)
+		close(s->uffd);
+	free(s->views);
+}
+
+struct space *space_new(struct pager *p, int uffd, pid_t pid, const struct space *keep,
+			struct error *err)
+{
+	struct space *s = NULL;
+
+	for (unsigned i = 0; !s && i < p->nspaces; i++)
+		if (p->spaces[i].gone && &p->spaces[i] != keep)
+			s = &p->spaces[i];
+	/* who has ended is known only when something was to be placed there */
+	for (unsigned i = 0; !s && p->nspaces == GUEST_SPACES_MAX && i < p->nspaces; i++) {
+		struct space *of = &p->spaces[i];
+
+		if (of != keep &&
+		    uffd_gone(of->uffd, of->n ? of->views[0].r.address : p->page, p->page))
+			s = of;
+	}
+	if (!s && p->nspaces == GUEST_SPACES_MAX) {
+		err_set(err, ST_UNSUPPORTED, "the guest has more than %d processes",
+			GUEST_SPACES_MAX);
+		return NULL;
+	}
+	if (s)
+		clear_space(p, s);
+	else
+		s = &p->spaces[p->nspaces++];
+	*s = (struct space){ .uffd = uffd, .pid = pid };
+	return s;
+}
+
 /* The child has its own copy of what had come, and waits for the rest as its parent does. */
 static int add_child(struct pager *p, const struct space *parent, int uffd, struct error *err)
 {
-	unsigned n = p->nspaces;
-	struct space *s = &p->spaces[n];
+	struct space *s;
 
-	/* its descriptor stays open: closed, the child would go on with zeros */
-	if (n == GUEST_SPACES_MAX)
-		return err_set(err, ST_UNSUPPORTED, "the guest has more than %d processes",
-			       GUEST_SPACES_MAX);
-	s->uffd = uffd;
-	s->n = parent->n;
+	/* whatever comes: when the last copy is closed the child goes on with zeros */
+	if (p->o.forked)
+		p->o.forked(p->o.forked_arg, uffd);
+	s = space_new(p, uffd, 0, parent, err);
+	if (!s)
+		return -1;
 	s->views = calloc(parent->n + 1, sizeof(*s->views));
-	p->nspaces = n + 1;
-	if (!s->views) {
-		s->n = 0;
+	if (!s->views)
 		return no_memory(err);
-	}
+	s->n = parent->n;
 	for (unsigned i = 0; i < parent->n; i++) {
 		const struct view *from = &parent->views[i];
 		struct view *v = &s->views[i];
@@ -277,8 +312,6 @@ static int add_child(struct pager *p, const struct space *parent, int uffd, stru
 		copy_bits(&v->pages->done, &from->pages->done);
 		copy_bits(&v->pages->dropped, &from->pages->dropped);
 	}
-	if (p->o.forked)
-		p->o.forked(p->o.forked_arg, uffd);
 	return 0;
 }
 

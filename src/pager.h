@@ -57,6 +57,8 @@ struct pager_options {
 	/* Called by the fault thread for a forked child's userfaultfd, the only copy; or NULL */
 	void (*forked)(void *arg, int uffd);
 	void *forked_arg;
+	/* Somebody watches the guest's processes, and pager_end() alone ends it */
+	bool watched;
 	/* Called by the fault thread for each page when it is first needed; NULL: nobody listens */
 	void (*first_need)(void *arg, unsigned block, uint64_t offset);
 	void *need_arg;
@@ -71,9 +73,10 @@ struct pager *pager_start(struct guest_memory *guest, const struct pager_options
 
 /*
  * One more mapping, while the guest is served: of a process that is known by its pid, or of another
- * one (uffd >= 0, taken over also on failure). Faults there are answered from now on, and a page
- * that has come to a shared file is there. For memory that is shared if all of the guest's is. -1:
- * ST_NOMEM, ST_UNSUPPORTED, ST_COMMAND (the guest has ended).
+ * one, or with an address space of its own after exec (uffd >= 0, taken over also on failure).
+ * Faults there are answered from now on, and a page that has come to a shared file is there. For
+ * memory that is shared if all of the guest's is. -1: ST_NOMEM, ST_UNSUPPORTED, ST_COMMAND (the
+ * guest has ended).
  */
 int pager_add(struct pager *p, int uffd, pid_t pid, const struct guest_region *r,
 	      struct error *err);

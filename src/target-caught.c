@@ -162,26 +162,32 @@ void caught_forked(void *arg, int uffd)
 
 /* ---- mappings ---- */
 
-static int add_space(struct caught *c, const struct catch_event *e, struct error *err)
-{
-	if (c->nspaces == GUEST_SPACES_MAX) {
-		close(e->uffd);
-		return err_set(err, ST_UNSUPPORTED, "more than %d processes map IMAGE",
-			       GUEST_SPACES_MAX);
-	}
-	c->spaces[c->nspaces].pid = e->pid;
-	c->spaces[c->nspaces].uffd = e->uffd;
-	c->spaces[c->nspaces++].served = false;
-	return 0;
-}
-
-/* The latest of that pid: a number may come again. */
 static int find_space(const struct caught *c, pid_t pid)
 {
 	for (unsigned i = c->nspaces; i-- > 0;)
 		if (c->spaces[i].pid == pid)
 			return (int)i;
 	return -1;
+}
+
+/* A pid's second one: it has called exec, or the number has come again. */
+static int add_space(struct caught *c, const struct catch_event *e, struct error *err)
+{
+	int at = find_space(c, e->pid);
+
+	if (at < 0 && c->nspaces == GUEST_SPACES_MAX) {
+		close(e->uffd);
+		return err_set(err, ST_UNSUPPORTED, "more than %d processes map IMAGE",
+			       GUEST_SPACES_MAX);
+	}
+	if (at >= 0)
+		close(c->spaces[at].uffd);
+	else
+		at = (int)c->nspaces++;
+	c->spaces[at].pid = e->pid;
+	c->spaces[at].uffd = e->uffd;
+	c->spaces[at].served = false;
+	return 0;
 }
 
 static int first_mapping(struct caught *c, const struct guest_region *r, int uffd, pid_t pid,

@@ -119,6 +119,7 @@ int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
 				   .source = { .read = read_page, .arg = l },
 				   .store = l->caught ? caught_store : NULL,
 				   .store_arg = l,
+				   .watched = l->caught,
 				   .forked = l->caught ? caught_forked : NULL,
 				   .sizes = &size,
 				   .nblocks = 1,

@@ -6,6 +6,7 @@
 #include <linux/userfaultfd.h>
 #include <poll.h>
 #include <sys/ioctl.h>
+#include <sys/mman.h>
 #include <unistd.h>
 
 static void translate(const struct uffd_msg *m, struct uffd_event *e)
@@ -31,6 +32,9 @@ static void translate(const struct uffd_msg *m, struct uffd_event *e)
 	case UFFD_EVENT_FORK:
 		e->kind = UFFD_FORK;
 		e->child = (int)m->arg.fork.ufd;
+		/* it has the flags that its parent's was made with, not those of today */
+		fcntl(e->child, F_SETFL, fcntl(e->child, F_GETFL) | O_NONBLOCK);
+		fcntl(e->child, F_SETFD, FD_CLOEXEC);
 		break;
 	}
 }
@@ -125,6 +129,21 @@ enum uffd_result uffd_unregister(int fd, uint64_t start, uint64_t len)
 		return UFFD_DONE;
 	/* of this call alone: the process is gone, and nothing is mapped there */
 	return errno == ENOMEM ? UFFD_DEAD : errno == EINVAL ? UFFD_NOWHERE : result_of(errno);
+}
+
+bool uffd_gone(int fd, uint64_t address, uint32_t page)
+{
+	/* to be copied from what nobody can read: the process is looked for first */
+	void *from =
+		mmap(NULL, page, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	uint64_t done;
+	bool gone;
+
+	if (from == MAP_FAILED)
+		return false;
+	gone = uffd_copy(fd, address, from, page, &done) == UFFD_DEAD;
+	munmap(from, page);
+	return gone;
 }
 
 bool uffd_valid(int fd)

@@ -58,6 +58,12 @@ enum uffd_result uffd_zero(int fd, uint64_t to, uint64_t len, uint64_t *done);
 /* Threads that wait in the range look again, and fault again if the page is still missing. */
 enum uffd_result uffd_wake(int fd, uint64_t start, uint64_t len);
 
+/*
+ * Has the process, or at least this address space of it, gone? Nothing is changed there; the
+ * address is any that a process can have.
+ */
+bool uffd_gone(int fd, uint64_t address, uint32_t page);
+
 /* No more faults there: missing pages are zeros from now on. */
 enum uffd_result uffd_unregister(int fd, uint64_t start, uint64_t len);
 

@@ -80,6 +80,15 @@ faults_run() { # COMMAND...
 	done
 }
 
+@test "a process that maps again after exec, and more children than there are places for" {
+	local words
+	for words in "map exec map check" "private map exec private map check" \
+		"map forks check" "private map forks check"; do
+		faults_run sh -c "\$G \$C $words; echo \$? >status"
+		[ "$(cat status)" = 0 ]
+	done
+}
+
 # The whole memory comes, and COMMAND, which is told to look at it then, survives recv.
 survives() { # [OPTION]... -- WORD...
 	local options=() i

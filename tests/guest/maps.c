@@ -4,9 +4,9 @@
  *
  *	maps FILE WORD...
  *
- * The words are done in order. Page n of FILE is expected to hold the value of n in each of its
- * words of 64 bits. Status 0: all is right; 1: a page, or what a call returned, is zero; 2:
- *something else is wrong in it; 3: a call failed.
+ * The words are done in order; exec starts this program anew, with those that follow. Page n of
+ *FILE is expected to hold the value of n in each of its words of 64 bits. Status 0: all is right;
+ *1: a page, or what a call returned, is zero; 2: something else is wrong in it; 3: a call failed.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -201,6 +201,9 @@ static void do_word(const char *word)
 		check();
 	} else if (!strcmp(word, "fork")) {
 		in_child(false);
+	} else if (!strcmp(word, "forks")) {
+		for (unsigned i = 0; i < 100; i++)
+			in_child(false);
 	} else if (!strcmp(word, "fork-late")) {
 		in_child(true);
 	} else if (!strcmp(word, "move")) {
@@ -262,7 +265,14 @@ int main(int argc, char **argv)
 	if (fd < 0 || fstat(fd, &st))
 		fail(path);
 	size = (size_t)st.st_size;
-	for (int i = 2; i < argc; i++)
+	for (int i = 2; i < argc; i++) {
+		if (!strcmp(argv[i], "exec")) {
+			argv[i] = argv[1];
+			argv[i - 1] = argv[0];
+			execv("/proc/self/exe", argv + i - 1);
+			fail("exec");
+		}
 		do_word(argv[i]);
+	}
 	return 0;
 }
