@@ -9,12 +9,14 @@
  * guest's thread it would take the guest with it, so the kernel's search for a victim passes it by.
  *
  * When who started it is gone too early: without a guest COMMAND is ended, which has lost nothing.
- * A guest stays watched, because let alone it could read zeros from IMAGE; it waits for its pages,
- * until somebody adopts it. SIGTERM lets everything go as it is.
+ * A guest stays watched, because let alone it could read zeros from IMAGE; it waits for its pages.
+ * So SIGTERM ends us, and COMMAND, only while there is no guest; else SIGKILL of the guest is the
+ * way out.
  */
 #include "catch-watch.h"
 
 #include "broker-msg.h"
+#include "log.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -32,6 +34,8 @@
 #ifndef PTRACE_EVENT_STOP
 #define PTRACE_EVENT_STOP 128
 #endif
+
+#define EVENTS_AT_ONCE 64
 
 static volatile sig_atomic_t asked_to_end;
 
@@ -53,6 +57,11 @@ void catch_warn(struct catch_watch *w, const struct error *why)
 {
 	struct catch_report r = { .kind = CATCH_WARNS, .why = *why };
 
+	if (w->sock < 0) {
+		log_warn("%s", why->msg);
+		log_warn("hint: %s", why->hint);
+		return;
+	}
 	catch_report(w, &r, -1);
 }
 
@@ -239,7 +248,7 @@ static void on_event(struct catch_watch *w, pid_t tid, int status)
 
 /* ---- start and end ---- */
 
-static void tell_ended(struct catch_watch *w)
+static _Noreturn void tell_ended(struct catch_watch *w)
 {
 	struct catch_report r = { .kind = CATCH_ENDED, .pid = w->root, .wstatus = w->status };
 	int why = 0;
@@ -461,15 +470,21 @@ static void settle(const struct catch_plan *plan, int sock)
 	}
 }
 
-static void take_events(struct catch_watch *w)
+/* True: there may be more; a busy guest has always one, and orders must not wait for it. */
+static bool take_events(struct catch_watch *w)
 {
+	unsigned n = 0;
 	int status;
 	pid_t tid;
 
-	while ((tid = waitpid(-1, &status, __WALL | WNOHANG)) > 0)
+	while (n < EVENTS_AT_ONCE && (tid = waitpid(-1, &status, __WALL | WNOHANG)) > 0) {
 		on_event(w, tid, status);
+		n++;
+	}
+	if (n == EVENTS_AT_ONCE)
+		return true;
 	if (!w->root || w->nthreads)
-		return;
+		return false;
 	if (w->releases) {
 		struct catch_report r = { .kind = CATCH_LEFT, .pid = w->root };
 
@@ -477,6 +492,29 @@ static void take_events(struct catch_watch *w)
 		_exit(0);
 	}
 	tell_ended(w);
+}
+
+/* SIGTERM: a guest that is let go while pages are missing would read zeros. */
+static void asked(struct catch_watch *w)
+{
+	struct error why = { 0 };
+
+	asked_to_end = 0;
+	if (!w->root)
+		_exit(0);
+	if (w->releases)
+		return;
+	if (w->runs_guest) {
+		err_set(&why, ST_UNSUPPORTED,
+			"SIGTERM is ignored: without process %ld the guest would read zeros where "
+			"its memory has not come",
+			(long)getpid());
+		err_hint(&why, "end the guest; SIGKILL ends it wherever it waits");
+		catch_warn(w, &why);
+		return;
+	}
+	err_set(&why, ST_COMMAND, "the process that watches COMMAND was asked to end (SIGTERM)");
+	catch_fail(w, &why);
 }
 
 _Noreturn void catch_serve(const struct catch_plan *plan, int sock)
@@ -487,16 +525,15 @@ _Noreturn void catch_serve(const struct catch_plan *plan, int sock)
 	settle(plan, sock);
 	settle_signals(&mask);
 	for (;;) {
-		struct pollfd p = { .fd = w.sock, .events = POLLIN };
+		struct pollfd p = { .events = POLLIN };
 
-		take_events(&w);
-		if (asked_to_end && w.root) {
-			asked_to_end = 0;
-			release_all(&w);
-		} else if (asked_to_end) {
-			_exit(0);
-		}
-		if (ppoll(&p, 1, NULL, &mask) > 0)
+		const struct timespec none = { 0, 0 };
+		bool more = take_events(&w);
+
+		if (asked_to_end)
+			asked(&w);
+		p.fd = w.sock;
+		if (ppoll(&p, 1, more ? &none : NULL, &mask) > 0)
 			take_order(&w);
 	}
 }

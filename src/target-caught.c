@@ -253,6 +253,20 @@ static int take_region(struct caught *c, const struct catch_event *e, struct err
 
 /* ---- what the catcher says ---- */
 
+static int take_left(struct caught *c, struct error *err)
+{
+	bool over;
+
+	pthread_mutex_lock(&c->lock);
+	over = c->over;
+	pthread_mutex_unlock(&c->lock);
+	if (!over)
+		return err_set(err, ST_COMMAND, "%s goes on without its memory, which is not there",
+			       what(c));
+	c->left = true;
+	return 0;
+}
+
 static int take_event(struct caught *c, const struct catch_event *e, struct error *err)
 {
 	switch (e->kind) {
@@ -275,8 +289,7 @@ static int take_event(struct caught *c, const struct catch_event *e, struct erro
 			pager_end(c->l->pager);
 		return 0;
 	case CATCH_LEFT:
-		c->left = true;
-		return 0;
+		return take_left(c, err);
 	case CATCH_FAILED:
 	default:
 		*err = e->why;

@@ -138,6 +138,14 @@ static void *in_thread(void *arg)
 	return arg;
 }
 
+/* As many calls as it can. */
+static void *calls(void *arg)
+{
+	for (;;)
+		getppid();
+	return arg;
+}
+
 static void moved(void)
 {
 	void *p = mremap(mem[0], len[0], len[0], MREMAP_MAYMOVE | MREMAP_FIXED,
@@ -215,6 +223,10 @@ static void do_word(const char *word)
 	} else if (!strcmp(word, "thread")) {
 		if (pthread_create(&thread, NULL, in_thread, NULL) || pthread_join(thread, NULL))
 			fail("thread");
+	} else if (!strcmp(word, "busy")) {
+		for (int i = 0; i < 32; i++)
+			if (pthread_create(&thread, NULL, calls, NULL))
+				fail("thread");
 	} else if (!strcmp(word, "mlockall")) {
 		if (mlockall(MCL_CURRENT | MCL_FUTURE))
 			fail("mlockall");

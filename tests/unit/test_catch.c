@@ -677,6 +677,89 @@ static void behind_its_mapping_it_waits_without_us(void)
 	drop_image(&r);
 }
 
+static pid_t tracer_of(pid_t pid)
+{
+	char path[64], line[128];
+	long tracer = 0;
+	FILE *f;
+
+	snprintf(path, sizeof(path), "/proc/%ld/status", (long)pid);
+	f = fopen(path, "re");
+	while (f && fgets(line, sizeof(line), f))
+		if (sscanf(line, "TracerPid: %ld", &tracer) == 1)
+			break;
+	if (f)
+		fclose(f);
+	return (pid_t)tracer;
+}
+
+static bool warned(const struct run *r)
+{
+	return r->warnings > 0;
+}
+
+/* Let go it would read zeros: the catcher stays, with us and without us. */
+static void a_guest_is_not_let_go_by_sigterm(void)
+{
+	pid_t pid, catcher;
+	struct run r;
+
+	REQUIRE(make_image(&r, TMPFS));
+	r.stall = true;
+	CHECK(!begin(&r, "exec $G $I map check"));
+	attend(&r, waits_for_a_page);
+	REQUIRE(r.nspaces == 1);
+	pid = r.spaces[0].pid;
+	catcher = tracer_of(pid);
+	REQUIRE(catcher > 0);
+	CHECK(!kill(catcher, SIGTERM));
+	attend(&r, warned);
+	CHECK(r.warnings == 1 && strstr(r.why.msg, "SIGTERM is ignored") && !r.left);
+	catch_stop();
+	CHECK(!kill(catcher, SIGTERM));
+	usleep(100000);
+	CHECK(tracer_of(pid) == catcher);
+	kill(pid, SIGKILL);
+	CHECK(ends_soon(pid));
+	drop_image(&r);
+}
+
+static void sigterm_before_a_mapping_ends_the_command(void)
+{
+	struct catch_event e;
+	struct cancel cancel;
+	struct error err;
+	struct run r;
+
+	REQUIRE(make_image(&r, TMPFS) && !cancel_init(&cancel, &err));
+	CHECK(!begin(&r, "sleep 1000"));
+	CHECK(catch_next(&cancel, 20000, &e, &err) == 1 && e.kind == CATCH_RUNS);
+	CHECK(!kill(tracer_of(e.pid), SIGTERM));
+	attend(&r, NULL);
+	CHECK(r.failed && strstr(r.why.msg, "asked to end"));
+	CHECK(ends_soon(e.pid));
+	cancel_destroy(&cancel);
+	drop_image(&r);
+}
+
+/* Threads that make calls without end: the order comes through. */
+static void a_busy_guest_hears_that_all_has_come(void)
+{
+	struct run r;
+	pid_t pid;
+
+	REQUIRE(make_image(&r, TMPFS));
+	r.complete = true;
+	CHECK(!begin(&r, "exec $G $I busy map sleep"));
+	attend(&r, NULL);
+	CHECK(r.left && r.nspaces == 1);
+	pid = r.nspaces ? r.spaces[0].pid : 0;
+	if (pid)
+		kill(pid, SIGKILL);
+	CHECK(pid && ends_soon(pid));
+	drop_image(&r);
+}
+
 /* ---- a process that runs already ---- */
 
 /* Starts the guest alone, and returns when it has said something. */
@@ -879,6 +962,9 @@ static const struct test_case cases[] = {
 	{ "complete lets it go", complete_lets_it_go },
 	{ "before its mapping it ends with us", before_its_mapping_it_ends_with_us },
 	{ "behind its mapping it waits without us", behind_its_mapping_it_waits_without_us },
+	{ "a guest is not let go by SIGTERM", a_guest_is_not_let_go_by_sigterm },
+	{ "SIGTERM before a mapping ends the command", sigterm_before_a_mapping_ends_the_command },
+	{ "a busy guest hears that all has come", a_busy_guest_hears_that_all_has_come },
 	{ "an early end is told", an_early_end_is_told },
 	{ "a running process is served", a_running_process_is_served },
 	{ "a running process keeps the rules", a_running_process_keeps_the_rules },
