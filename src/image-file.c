@@ -121,11 +121,10 @@ int image_file_whole(const struct image_file *f, const char *image, struct error
 	return size < f->size ? changed_size(f, image, size, err) : 0;
 }
 
-int image_file_unchanged(const struct image_file *f, const char *image, struct error *err)
+int image_file_unwritten(const struct image_file *f, const char *image, struct error *err)
 {
-	struct stat st, there;
+	struct stat st;
 	uint64_t size;
-	int fd, r;
 
 	if (size_now(f, &size, &st, err) < 0)
 		return -1;
@@ -133,6 +132,16 @@ int image_file_unchanged(const struct image_file *f, const char *image, struct e
 		return changed_size(f, image, size, err);
 	if (st.st_mtim.tv_sec != f->mtime.tv_sec || st.st_mtim.tv_nsec != f->mtime.tv_nsec)
 		return changed(f, image, "written to", err);
+	return 0;
+}
+
+int image_file_unchanged(const struct image_file *f, const char *image, struct error *err)
+{
+	struct stat there;
+	int fd, r;
+
+	if (image_file_unwritten(f, image, err) < 0)
+		return -1;
 	fd = broker_open(f->path, O_PATH, 0);
 	if (fd < 0)
 		return errno == ENOENT ? changed(f, image, "removed", err)

@@ -49,6 +49,9 @@ void image_file_close(struct image_file *f);
 /* Is it still the file that was opened: size, mtime, and under its path the same inode? */
 int image_file_unchanged(const struct image_file *f, const char *image, struct error *err);
 
+/* The same of the open file alone, whatever became of its name. */
+int image_file_unwritten(const struct image_file *f, const char *image, struct error *err);
+
 /* ST_UNSUPPORTED if it is shorter than it was. */
 int image_file_whole(const struct image_file *f, const char *image, struct error *err);
 

@@ -308,6 +308,14 @@ int image_check_at_rest(const struct image *img, struct error *err)
 	return p->state.fd < 0 ? 0 : image_file_unchanged(&p->state, img->path, err);
 }
 
+int image_check_unwritten(const struct image *img, struct error *err)
+{
+	for (unsigned i = 0; i < img->nblocks; i++)
+		if (image_file_unwritten(&block_priv(&img->blocks[i])->file, img->path, err) < 0)
+			return -1;
+	return 0;
+}
+
 int image_block_data_bytes(const struct image *img, const struct block *b, uint64_t *bytes,
 			   struct error *err)
 {

@@ -268,7 +268,7 @@ static int run(struct source *src, struct error *err)
 	if (postcopy_send_run(src->postcopy, err))
 		return -1;
 	/* pages that were read from it since are in use over there */
-	if (!src->dirty && image_check_at_rest(src->img, err))
+	if (!src->dirty && image_check_unwritten(src->img, err))
 		return -1;
 	return put_end(src, err);
 }
@@ -277,9 +277,18 @@ static int run(struct source *src, struct error *err)
 static int lose(struct source *src, struct error *err)
 {
 	struct session *ss = src->ss;
+	struct error why;
 
 	if (src->rp.package)
 		ss->owner = OWNER_DESTINATION;
+	if (!src->dirty && image_check_unwritten(src->img, &why)) {
+		*err = why;
+		return session_lost(ss, err,
+				    "the image was written to, so the guest at the destination "
+				    "has memory of two times",
+				    "end it there, for it cannot be mended; restore it again from "
+				    "an image that nobody writes to");
+	}
 	return session_lost(ss, err, "the guest runs at the destination, and waits for memory",
 			    "keep the image: `migrate-recover` there, then `send --resume` here");
 }

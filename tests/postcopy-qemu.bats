@@ -170,6 +170,33 @@ assert_memory_whole() {
 	cmp "$IMAGE/ram/pc.ram" "$BATS_FILE_TMPDIR/image.ram"
 }
 
+# send_slowly: IMAGE is a copy, of which nothing but what is asked for goes.
+send_slowly() {
+	cp -r --sparse=always "$IMAGE" image
+	wait_for_guest --
+	"$MIGTOOL" send --json --progress=none --peer qemu --cap postcopy-ram \
+		--param max-postcopy-bandwidth="$1" image "$QEMU_URI" >send.json 2>send.err 3>&- 4>&- &
+	peer_started send
+	qemu_qmp dst wait postcopy-active >/dev/null
+}
+
+@test "an image that is written to behind the switch: the guest has to be ended" {
+	send_slowly 100K
+	printf x | dd of=image/ram/pc.ram bs=1 seek=100 conv=notrunc status=none
+	kill -KILL "${PEER_PIDS[dst]}"
+	migtool_wait send 50
+	grep -q "error: the image was written to, so the guest at the destination has memory of two times" send.err
+	grep -q "hint: end it there" send.err
+	run ! grep -q -e --resume send.err
+}
+
+@test "an image that is removed behind the switch was read none the less" {
+	send_slowly 2M
+	rm -r image
+	wait_for_end send
+	assert_guest_runs
+}
+
 # ---- from a QEMU ----
 
 # park [SETTING]...: a guest that is sent slowly, and switched before it has been sent.

@@ -410,6 +410,8 @@ static void changing(void)
 	CHECK(run("printf x | dd of='%s' conv=notrunc status=none", at("vm/ram/%%2Edot")) == 0);
 	CHECK(image_check_at_rest(img, &e) == -1);
 	CHECK_ERR(e, ST_UNSUPPORTED, "ram/%2Edot was written to");
+	CHECK(image_check_unwritten(img, &e) == -1);
+	CHECK_ERR(e, ST_UNSUPPORTED, "ram/%2Edot was written to");
 	image_close(img, false);
 	/* the directory itself was moved away */
 	img = image_open(at("vm"), &o, &e);
@@ -417,6 +419,7 @@ static void changing(void)
 	CHECK(rename(at("vm"), at("gone")) == 0);
 	CHECK(image_check_at_rest(img, &e) == -1);
 	CHECK_ERR(e, ST_UNSUPPORTED, "was removed");
+	CHECK(!image_check_unwritten(img, &e));
 	image_close(img, false);
 }
 
