@@ -27,7 +27,11 @@ static bool link_died(const struct error *why)
 
 bool session_tries_again(const struct session *ss, const struct error *why)
 {
-	return ss->tries < ss->cfg->retry && link_died(why) && ss->owner != OWNER_DESTINATION;
+	/* behind a QEMU's switch to postcopy nobody comes with all of the guest again */
+	bool switched = ss->role == ROLE_DESTINATION && ss->committed;
+
+	return ss->tries < ss->cfg->retry && link_died(why) && !switched &&
+	       ss->owner != OWNER_DESTINATION;
 }
 
 int session_check_retry(const struct session *ss, struct error *err)

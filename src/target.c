@@ -350,6 +350,11 @@ static int make_durable(struct target *t, struct error *err)
 {
 	if (!image_sync(t->img, err))
 		return 0;
+	if (t->postcopy == POSTCOPY_RUNNING)
+		return session_lost(t->ss, err,
+				    "the source gave the guest up, and its memory is not surely on "
+				    "the disk",
+				    "the source has all of it, in postcopy-paused");
 	if (t->rp_open)
 		return -1;
 	t->ss->owner = OWNER_UNKNOWN;

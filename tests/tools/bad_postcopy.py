@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: GPL-2.0-or-later
 """bad_postcopy.py DIR: streams of a QEMU in postcopy in each of which one thing is wrong.
 
-Writes DIR/NAME.stream, and prints NAME, the status recv has to end with and words of its message."""
+Writes DIR/NAME.stream, DIR/whole.stream that is right, and prints NAME, the status recv has to end with and words of its message."""
 
 import struct
 import sys
@@ -62,9 +62,12 @@ CASES = [
     ("device-late", GOOD + packaged(LISTEN + RUN) + b"\4", 50, "element 0x04 is not expected"),
     ("cut", GOOD + packaged(LISTEN + RUN), 50, "its memory is not all here"),
 ]
+# Not wrong: the guest's memory is zeros, and all here.
+WHOLE = GOOD + packaged(LISTEN + RUN) + b"\3\0\0\0\2" + word(0x10) + b"\x7e\0\0\0\2\0"
 
 
 def main():
+    Path(sys.argv[1], "whole.stream").write_bytes(WHOLE)
     for name, stream, status, words in CASES:
         Path(sys.argv[1], name + ".stream").write_bytes(stream)
         print(name, status, words)
