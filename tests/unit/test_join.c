@@ -23,8 +23,11 @@ static const char hello[JOIN_FIRST] = "\x11\x22\x33\x44\0\0\0\1the first packet"
 /* A `migtool join` whose stdin and stdout are `fds`; its exit status is join_hand_over's. */
 static pid_t join_with(const int fds[2], const char *name)
 {
-	pid_t pid = fork();
+	pid_t pid;
 
+	fflush(stdout); /* the thread sanitizer's _exit() writes it out, and 1 is the peer's there
+			 */
+	pid = fork();
 	if (pid == 0) {
 		struct error why;
 
