@@ -9,6 +9,7 @@
 #include "log.h"
 
 #include <errno.h>
+#include <inttypes.h>
 #include <poll.h>
 #include <sched.h>
 #include <stdlib.h>
@@ -17,6 +18,8 @@
 #include <unistd.h>
 
 #define FULL_MS 100
+/* More than threads can have waited for what was unmapped under them. */
+#define STRAYS_MAX 4096
 
 /* ---- lists of faults ---- */
 
@@ -177,14 +180,37 @@ static void note_need(struct pager *p, const struct view *v, uint64_t address)
 		p->o.first_need(p->o.need_arg, v->r.block, v->r.offset + (address - v->r.address));
 }
 
+/*
+ * No view is there. Most likely it was unmapped meanwhile: who waits looks again, and gets a
+ * signal, or what is mapped there now. Who comes back always touches what mremap() has added to a
+ * region, and nobody has said what belongs there: he waits, with the reason, and gets no zeros.
+ */
+static enum answer stray(struct pager *p, struct fault *f)
+{
+	struct error err;
+
+	if (f->space->gone)
+		return ANSWERED;
+	if (f->space->strays++ < STRAYS_MAX) {
+		uffd_wake(f->space->uffd, f->address & ~((uint64_t)p->page - 1), p->page);
+		return ANSWERED;
+	}
+	err_set(&err, ST_UNSUPPORTED,
+		"the guest waits for a page at 0x%" PRIx64
+		", and it is not known what belongs there",
+		f->address);
+	err_hint(&err, "its memory must not grow (mremap) before all of it has come");
+	pager_fail(p, &err);
+	return WAITS;
+}
+
 static enum answer answer(struct pager *p, struct fault *f)
 {
 	struct view *v = f->space->gone ? NULL : space_find(f->space, f->address);
 	size_t i;
 
-	/* unmapped meanwhile: the kernel has let its threads go */
 	if (!v)
-		return ANSWERED;
+		return stray(p, f);
 	f->address -= (f->address - v->r.address) % v->r.page;
 	i = view_index(v, f->address);
 	if (bitmap_test(&v->pages->done, i) || bitmap_test(&v->pages->dropped, i))
@@ -257,9 +283,13 @@ static int read_events(struct pager *p, struct space *s)
 
 	gate_enter(p, true);
 	n = uffd_read(s->uffd, e);
-	for (int i = 0; i < n; i++)
-		if (e[i].kind != UFFD_FAULT && pager_event(p, s, &e[i], rc ? &why : &err))
+	for (int i = 0; i < n; i++) {
+		if (e[i].kind == UFFD_FAULT)
+			continue;
+		s->strays = 0;
+		if (pager_event(p, s, &e[i], rc ? &why : &err))
 			rc = -1;
+	}
 	gate_leave(p, true);
 	now = pager_clock();
 	for (int i = 0; i < n && !rc; i++)

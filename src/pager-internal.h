@@ -30,6 +30,7 @@ struct space {
 	atomic_bool gone; /* the process has ended */
 	struct view *views;
 	unsigned n;
+	unsigned strays; /* faults where no view is, since it changed last; the fault thread's */
 };
 
 /* A fault that is not answered yet. */

@@ -191,20 +191,32 @@ static int unregister_space(struct pager *p, struct space *s, struct error *err)
 	return 0;
 }
 
-/* An event that was on its way is still to be read, or the guest's thread waits for that for ever.
+/*
+ * With the gate. 1: an event is still to be read, and what it tells of may have been let go of at
+ * its old place only: again, when it was.
  */
-static int await_quiet(struct pager *p, const struct space *s, struct error *err)
+static int unregister_all(struct pager *p, struct error *err)
 {
 	uint64_t done;
+	int busy = 0;
 
-	while (s->n && !s->gone && !atomic_load(&p->ended) &&
-	       uffd_zero(s->uffd, s->views[0].r.address, s->views[0].r.page, &done) == UFFD_BUSY)
-		if (cancel_wait(p->o.cancel, -1, 0, 1, err) < 0)
+	for (unsigned i = 0; i < p->nspaces; i++) {
+		struct space *s = &p->spaces[i];
+
+		if (!s->gone && unregister_space(p, s, err))
 			return -1;
-	return 0;
+	}
+	for (unsigned i = 0; i < p->nspaces; i++) {
+		const struct space *s = &p->spaces[i];
+		const struct guest_region *r = s->n ? &s->views[0].r : NULL;
+
+		if (r && !s->gone && uffd_zero(s->uffd, r->address, r->page, &done) == UFFD_BUSY)
+			busy = 1;
+	}
+	return busy;
 }
 
-int pager_complete(struct pager *p, struct error *err)
+static int failure(struct pager *p, struct error *err)
 {
 	int rc = 0;
 
@@ -214,16 +226,28 @@ int pager_complete(struct pager *p, struct error *err)
 		rc = -1;
 	}
 	pthread_mutex_unlock(&p->lock);
-	gate_enter(p, false);
-	for (unsigned i = 0; !rc && i < p->nspaces; i++)
-		if (!p->spaces[i].gone)
-			rc = unregister_space(p, &p->spaces[i], err);
-	gate_leave(p, false);
-	for (unsigned i = 0; !rc && i < p->nspaces; i++)
-		rc = await_quiet(p, &p->spaces[i], err);
-	if (!rc)
-		atomic_store(&p->complete, true);
 	return rc;
+}
+
+int pager_complete(struct pager *p, struct error *err)
+{
+	for (;;) {
+		int rc = failure(p, err);
+
+		if (!rc) {
+			gate_enter(p, false);
+			rc = unregister_all(p, err);
+			gate_leave(p, false);
+		}
+		if (rc < 0)
+			return -1;
+		if (!rc || atomic_load(&p->ended)) {
+			atomic_store(&p->complete, true);
+			return 0;
+		}
+		if (cancel_wait(p->o.cancel, -1, 0, 1, err) < 0)
+			return -1;
+	}
 }
 
 static void deadline_in(int ms, struct timespec *ts)

@@ -7,11 +7,11 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
-#include <stdlib.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
-#include <sys/wait.h>
 #include <unistd.h>
 
 #define PAGE  4096u
@@ -119,12 +119,12 @@ static void end(struct pager *p)
 /* All of the content comes, as the push brings it. */
 static bool push(struct pager *p, struct error *err)
 {
-	unsigned char *all = malloc(SIZE);
-	bool zero, ok = all && !read_page(NULL, 0, 0, all, SIZE, &zero, err) &&
-			!pager_arrived(p, 0, 0, all, SIZE, err) && !pager_complete(p, err);
+	/* static: malloc() might map it where a guest that moves about has just been */
+	static unsigned char all[SIZE];
+	bool zero;
 
-	free(all);
-	return ok;
+	return !read_page(NULL, 0, 0, all, SIZE, &zero, err) &&
+	       !pager_arrived(p, 0, 0, all, SIZE, err) && !pager_complete(p, err);
 }
 
 /* The file has the source's pages, but for those from `first` on, which the guest has written. */
@@ -210,12 +210,91 @@ static void a_range_mapped_twice_covers_no_other(void)
 	end(p);
 }
 
+static void *look_at(void *at)
+{
+	*(volatile unsigned char *)at;
+	return NULL;
+}
+
+/* Whoever looks there would else wait for ever, and nobody would know. */
+static void what_a_region_grew_by_is_no_silent_wait(void)
+{
+	struct guest_memory g;
+	struct error err;
+	struct pager *p;
+	unsigned char *at;
+	pthread_t thread;
+
+	REQUIRE(guest_new(&g, UFFD_FEATURE_EVENT_REMAP));
+	at = map_part(&g, 0, 4);
+	REQUIRE(at);
+	p = start(&g, &err);
+	REQUIRE(p);
+	at = mremap(at, 4 * PAGE, 8 * PAGE, MREMAP_MAYMOVE);
+	REQUIRE(at != MAP_FAILED);
+	CHECK(at[3 * PAGE] == content(3));
+	REQUIRE(!pthread_create(&thread, NULL, look_at, at + 6 * PAGE));
+	CHECK(pager_wait(p, 30000, &err) < 0);
+	CHECK(err.status == ST_UNSUPPORTED && strstr(err.msg, "what belongs there"));
+	end(p); /* the last descriptor: the thread goes on */
+	pthread_join(thread, NULL);
+	munmap(at, 8 * PAGE);
+}
+
+static unsigned char *moving;
+static atomic_bool enough;
+
+static void *move_about(void *arg)
+{
+	unsigned char *place = arg;
+
+	while (!enough) {
+		void *p = mremap(moving, SIZE, SIZE, MREMAP_MAYMOVE | MREMAP_FIXED, place);
+
+		place = moving;
+		moving = p;
+	}
+	return NULL;
+}
+
+static void what_moves_while_all_has_come_is_let_go_of(void)
+{
+	for (unsigned i = 0; i < 20; i++) {
+		struct guest_memory g;
+		struct error err;
+		struct pager_stats st;
+		struct pager *p;
+		pthread_t thread;
+		void *other = mmap(NULL, SIZE, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+		REQUIRE(guest_new(&g, UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_UNMAP));
+		moving = map_part(&g, 0, PAGES);
+		p = moving && other != MAP_FAILED ? start(&g, &err) : NULL;
+		REQUIRE(p);
+		enough = false;
+		REQUIRE(!pthread_create(&thread, NULL, move_about, other));
+		CHECK(push(p, &err));
+		enough = true;
+		pthread_join(thread, NULL);
+		/* no longer registered: else this would be a fault that nobody knows of */
+		CHECK(!fallocate(file, FALLOC_FL_PUNCH_HOLE | FALLOC_FL_KEEP_SIZE, 0, SIZE));
+		CHECK(moving[SIZE - 1] == 0);
+		pager_get_stats(p, &st);
+		CHECK(st.faults == 0);
+		munmap(moving, SIZE);
+		end(p);
+	}
+}
+
 static const struct test_case cases[] = {
 	{ "what the guest wrote stays, beside what nobody maps",
 	  what_the_guest_wrote_stays_beside_what_nobody_maps },
 	{ "what the guest wrote stays when it unmaps a page",
 	  what_the_guest_wrote_stays_when_it_unmaps_a_page },
 	{ "a range mapped twice covers no other", a_range_mapped_twice_covers_no_other },
+	{ "what a region grew by is no silent wait", what_a_region_grew_by_is_no_silent_wait },
+	{ "what moves while all has come is let go of",
+	  what_moves_while_all_has_come_is_let_go_of },
 };
 
 TEST_MAIN(cases)
