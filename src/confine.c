@@ -83,12 +83,14 @@ static int allow_source(const struct config *cfg, struct error *err)
 	return 0;
 }
 
-/* The socket on which a VMM hands its userfaultfd over, and what is written of its needs. */
+/* Whose faults are served: the socket on which its VMM comes, and the lists of what it needed. */
 static int allow_guest(const struct config *cfg, struct error *err)
 {
 	struct uri sock = { .scheme = SCHEME_UNIX, .path = (char *)cfg->uffd_socket };
 
-	if (transport_policy(&policy, &sock, true, false, err) || allow_read(cfg->prefetch, 0, err))
+	if (cfg->uffd_socket && transport_policy(&policy, &sock, true, false, err))
+		return -1;
+	if (allow_read(cfg->prefetch, 0, err))
 		return -1;
 	return cfg->record ? allow_target(cfg->record, POLICY_PART, cfg->force, err) : 0;
 }
@@ -98,7 +100,7 @@ static int allow_destination(const struct config *cfg, struct error *err)
 	struct policy_command how = { .max = 1, .session = true };
 	bool force = cfg->force || cfg->delta || cfg->resume || cfg->caps.on[CAP_X_IGNORE_SHARED];
 
-	if (cfg->uffd_socket && allow_guest(cfg, err))
+	if (allow_guest(cfg, err))
 		return -1;
 	if (!cfg->image)
 		return 0;

@@ -22,6 +22,7 @@ struct lazy {
 	uint8_t *buf;		       /* of the push: PUSH_BUFFER, or a huge page */
 	size_t buf_len;
 	uint32_t page; /* the guest's largest */
+	bool full_said;
 };
 
 /* Starts to serve the guest, which is taken over also on failure. */

@@ -213,7 +213,7 @@ static enum uffd_result store_rest(struct pager *p, unsigned block, uint64_t off
 							   : offset + len - at;
 		if (buf &&
 		    p->o.store(p->o.store_arg, block, at, buf + (at - offset), (size_t)n, err))
-			return UFFD_FAILED;
+			return pager_full(err) ? UFFD_FULL : UFFD_FAILED;
 		bitmap_set_atomic(done, i, run - i);
 	}
 	return UFFD_DONE;
@@ -245,6 +245,11 @@ static enum uffd_result place_everywhere(struct pager *p, unsigned block, uint64
 		if (!p->spaces[i].gone)
 			wake_space(&p->spaces[i], block, offset, len);
 	return store_rest(p, block, offset, len, buf, err);
+}
+
+bool pager_full(const struct error *err)
+{
+	return err->sys == ENOSPC || err->sys == ENOMEM || err->sys == EDQUOT;
 }
 
 void say_full(struct pager *p)

@@ -49,7 +49,8 @@ struct pager_options {
 	unsigned nblocks;
 	/*
 	 * A shared file's page that no region covers (any more) goes into the file itself, like
-	 * image_place. NULL: nowhere; for memory that is not shared it is not called.
+	 * image_place; if there is no room (pager_full) it is tried again. NULL: nowhere; for
+	 * memory that is not shared it is not called.
 	 */
 	int (*store)(void *arg, unsigned block, uint64_t offset, const void *buf, size_t len,
 		     struct error *err);
@@ -123,6 +124,9 @@ struct pager_stats {
 	struct latency latency; /* from the kernel's message to the page */
 };
 void pager_get_stats(struct pager *p, struct pager_stats *out);
+
+/* Is there no memory, or no room, for the guest's pages? Then to wait is all that can be done. */
+bool pager_full(const struct error *err);
 
 /* The guest has ended, as somebody knows who watches its processes. */
 void pager_end(struct pager *p);

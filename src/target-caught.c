@@ -234,6 +234,11 @@ static int take_region(struct caught *c, const struct catch_event *e, struct err
 	if (c->known && c->shared != e->region.shared)
 		return err_set(err, ST_UNSUPPORTED, "%s maps IMAGE both shared and private",
 			       what(c));
+	/* what is pushed could not be kept for a process that maps it later */
+	if (c->file.kind == FILE_HUGE && !e->region.shared) {
+		err_set(err, ST_UNSUPPORTED, "%s maps IMAGE private, on hugetlbfs", what(c));
+		return err_hint(err, "let it map IMAGE shared (QEMU: share=on), or use /dev/shm");
+	}
 	c->known = true;
 	c->shared = e->region.shared;
 	pthread_mutex_lock(&c->lock);

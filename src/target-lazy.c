@@ -22,7 +22,7 @@
 #include <unistd.h>
 
 #define PUSH_BUFFER (256u << 10)
-#define WATCH_MS    1000
+#define FULL_MS	    100
 
 /* ---- open ---- */
 
@@ -188,6 +188,21 @@ int lazy_accept(struct session *ss, struct error *err)
 
 /* ---- the push ---- */
 
+/* The guest runs: that there is no room is no reason to leave it. */
+static int keep(struct lazy *l, uint64_t at, size_t n, struct error *err)
+{
+	while (caught_keep(l, at, l->buf, n, err)) {
+		if (!pager_full(err))
+			return -1;
+		if (!l->full_said)
+			log_warn("%s: it waits until there is room", err->msg);
+		l->full_said = true;
+		if (cancel_wait(&l->ss->cancel, -1, 0, FULL_MS, err) < 0)
+			return -1;
+	}
+	return 0;
+}
+
 static int push_run(struct lazy *l, const struct block *b, uint64_t offset, uint64_t len,
 		    struct error *err)
 {
@@ -198,10 +213,9 @@ static int push_run(struct lazy *l, const struct block *b, uint64_t offset, uint
 
 		if (image_read(l->img, b, at, l->buf, n, err))
 			return -1;
-		if (zero_is(l->buf, n)
-			    ? pager_arrived_zero(l->pager, b->index, at, n, err)
-			    : caught_keep(l, at, l->buf, n, err) ||
-				      pager_arrived(l->pager, b->index, at, l->buf, n, err))
+		if (zero_is(l->buf, n) ? pager_arrived_zero(l->pager, b->index, at, n, err)
+				       : keep(l, at, n, err) || pager_arrived(l->pager, b->index,
+									      at, l->buf, n, err))
 			return -1;
 		stat_add(&st->travelled, n);
 		stat_add(&st->activity, n);

@@ -24,7 +24,17 @@ teardown() {
 	peer_teardown
 	[ -z "${GUEST:-}" ] || kill -KILL "$GUEST" 2>/dev/null || true
 	! mountpoint -q huge || umount huge
+	! mountpoint -q "$SHM/small" || umount -l "$SHM/small"
 	rm -r "$SHM"
+}
+
+await() { # WORDS FILE
+	for _ in {1..1000}; do
+		! grep -q -- "$1" "$2" || return 0
+		sleep 0.02
+	done
+	cat "$2"
+	return 1
 }
 
 # recv_run STATUS [OPTION]... -- COMMAND...: from `image` to $C.
@@ -216,6 +226,33 @@ survives() { # [OPTION]... -- WORD...
 		run -4 --separate-stderr "$MIGTOOL" recv --guest 4711 "$from" "$C"
 		said "not built yet"
 	done
+}
+
+@test "what COMMAND needed is recorded, and brought first the next time" {
+	recv_run 0 --push=off --record needed -- "$G" "$C" map check
+	[ "$(head -n 1 needed)" = "migtool-faults 1" ]
+	[ "$(wc -l <needed)" -eq $((PAGES + 1)) ]
+	head -n 101 needed >first
+	recv_run 0 --push=off --prefetch first -- "$G" "$C" map check
+}
+
+@test "no room for IMAGE is waited for" {
+	mkdir "$SHM/small"
+	mount -t tmpfs -o size=$((PAGES * 2))k tmpfs "$SHM/small"
+	C=$SHM/small/copy
+	mkfifo go out
+	migtool_start recv recv image:image "$C" -- \
+		sh -c 'exec $G $C private map byte check say=right <go >out'
+	exec 7<>go 8<>out
+	await 'it waits until there is' recv.err
+	mount -o remount,size=$((PAGES * 8))k "$SHM/small"
+	await 'has all of its memory' recv.err
+	echo >&7
+	read -r -t 60 word <&8
+	[ "$word" = right ]
+	exec 7>&- 8>&-
+	recv_wait recv
+	cmp image "$C"
 }
 
 # killed WORD...: recv is killed when the guest has said its pid; then the guest looks at its pages.

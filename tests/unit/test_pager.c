@@ -19,7 +19,8 @@
 #define SIZE  (PAGES * PAGE)
 
 static int file = -1;
-static unsigned stored; /* how many bytes went into the file past the mappings */
+static unsigned stored;	 /* how many bytes went into the file past the mappings */
+static unsigned no_room; /* so often */
 static struct cancel cancel;
 
 static unsigned char content(uint64_t page)
@@ -44,6 +45,10 @@ static int store(void *arg, unsigned block, uint64_t offset, const void *buf, si
 {
 	(void)arg;
 	(void)block;
+	if (no_room) {
+		no_room--;
+		return err_sys(err, ST_FILE, ENOSPC, "cannot write");
+	}
 	stored += (unsigned)len;
 	if (pwrite(file, buf, len, (off_t)offset) == (ssize_t)len)
 		return 0;
@@ -210,6 +215,26 @@ static void a_range_mapped_twice_covers_no_other(void)
 	end(p);
 }
 
+static void no_room_in_the_file_is_waited_for(void)
+{
+	struct guest_memory g;
+	struct error err;
+	struct pager *p;
+	unsigned char *at;
+
+	REQUIRE(guest_new(&g, 0));
+	at = map_part(&g, 0, 1);
+	REQUIRE(at);
+	p = start(&g, &err);
+	REQUIRE(p);
+	no_room = 2;
+	CHECK(push(p, &err));
+	CHECK(no_room == 0);
+	CHECK(wrong_pages(0, 0) == 0);
+	munmap(at, PAGE);
+	end(p);
+}
+
 static void *look_at(void *at)
 {
 	*(volatile unsigned char *)at;
@@ -292,6 +317,7 @@ static const struct test_case cases[] = {
 	{ "what the guest wrote stays when it unmaps a page",
 	  what_the_guest_wrote_stays_when_it_unmaps_a_page },
 	{ "a range mapped twice covers no other", a_range_mapped_twice_covers_no_other },
+	{ "no room in the file is waited for", no_room_in_the_file_is_waited_for },
 	{ "what a region grew by is no silent wait", what_a_region_grew_by_is_no_silent_wait },
 	{ "what moves while all has come is let go of",
 	  what_moves_while_all_has_come_is_let_go_of },
