@@ -30,6 +30,7 @@
 
 /* What goes before a request that comes just now; large enough that calls cost little. */
 #define PIECE	   (128u << 10)
+#define SECTION	   (8u << 20)
 #define URGENT_BUF (64u << 10)
 #define WAIT_MS	   500 /* shorter than any --timeout */
 #define HEAD	   9   /* be64 offset and flags, a zero page's fill byte */
@@ -199,6 +200,34 @@ static int put_batch(struct lane *l, struct page_batch *b, struct error *err)
 	return stream_writev(l->s, iov, n, err);
 }
 
+/*
+ * A QEMU holds its RCU read lock for as long as a section lasts, and what it wants to free waits
+ * meanwhile: a section is short, and none is open while the background rests.
+ */
+static int end_section(struct postcopy_send *ps, struct error *err)
+{
+	if (!ps->src->in_section)
+		return 0;
+	ps->main.last = NULL;
+	return pagesend_section_close(ps->src, err) || stream_flush(ps->main.s, err) ? -1 : 0;
+}
+
+/* The second connection has no sections. */
+static int begin_section(struct postcopy_send *ps, const struct lane *l, uint64_t len,
+			 struct error *err)
+{
+	struct source *src = ps->src;
+
+	if (l != &ps->main)
+		return 0;
+	if (src->section_bytes >= SECTION && end_section(ps, err))
+		return -1;
+	if (!src->in_section && pagesend_section_open(src, WIRE_SECTION_PART, err))
+		return -1;
+	src->section_bytes += len;
+	return 0;
+}
+
 static int send_run(struct postcopy_send *ps, struct lane *l, const struct page_run *run,
 		    struct error *err)
 {
@@ -207,6 +236,8 @@ static int send_run(struct postcopy_send *ps, struct lane *l, const struct page_
 	struct page_batch *b = l->pool.all;
 	uint32_t page = src->img->target_page, room = batch_room(page);
 
+	if (begin_section(ps, l, run->len, err))
+		return -1;
 	for (uint64_t at = 0; at < run->len;) {
 		batch_reset(b, run->block);
 		for (; at < run->len && b->n < room; at += page)
@@ -430,7 +461,7 @@ int postcopy_send_run(struct postcopy_send *ps, struct error *err)
 		if (cancel_fired(&ps->src->ss->cancel))
 			return cancel_reason(&ps->src->ss->cancel, err);
 		if (ms) {
-			if (wait_budget(ps, ms, err) < 0)
+			if (end_section(ps, err) || wait_budget(ps, ms, err) < 0)
 				return -1;
 			continue;
 		}
@@ -442,7 +473,9 @@ int postcopy_send_run(struct postcopy_send *ps, struct error *err)
 	}
 	/* what the other thread has taken has to be on its way before the end is said */
 	join(ps);
-	return ps->rc < 0 ? cancel_reason(&ps->src->ss->cancel, err) : 0;
+	if (ps->rc < 0)
+		return cancel_reason(&ps->src->ss->cancel, err);
+	return end_section(ps, err);
 }
 
 void postcopy_send_finish(struct postcopy_send *ps)

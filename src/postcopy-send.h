@@ -30,7 +30,7 @@ int postcopy_send_ask(struct postcopy_send *ps, struct error *err);
 /* Behind it: the guest goes on there, and its requests are served. */
 int postcopy_send_resume(struct postcopy_send *ps, struct error *err);
 
-/* Everything that is missing, asked-for pages first. The RAM section is open and stays so. */
+/* Everything that is missing, asked-for pages first, in sections of its own. */
 int postcopy_send_run(struct postcopy_send *ps, struct error *err);
 
 /*

@@ -244,8 +244,7 @@ static int put_end(struct source *src, struct error *err)
 {
 	struct session *ss = src->ss;
 
-	if (pagesend_section_close(src, err) || pagesend_section_open(src, WIRE_SECTION_END, err) ||
-	    pagesend_section_close(src, err))
+	if (pagesend_section_open(src, WIRE_SECTION_END, err) || pagesend_section_close(src, err))
 		return -1;
 	ss->stream_over = true; /* before its last byte: SHUT may be quick */
 	if (stream_put_u8(&ss->stream, WIRE_EOF, err) || stream_flush(&ss->stream, err))
@@ -261,7 +260,7 @@ static int run(struct source *src, struct error *err)
 	if (!src->recovers &&
 	    (put_package(src, err) || wire_put_ping(&ss->stream, WIRE_PING_PUSH, err)))
 		return -1;
-	if (pagesend_section_open(src, WIRE_SECTION_PART, err) || stream_flush(&ss->stream, err))
+	if (stream_flush(&ss->stream, err))
 		return -1;
 	log_verbose("the guest goes on at the destination, %llu bytes of memory follow",
 		    (unsigned long long)pagesource_left(postcopy_send_pages(src->postcopy)));
