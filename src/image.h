@@ -87,7 +87,8 @@ int image_read(const struct image *img, const struct block *b, uint64_t offset, 
 /* Has any file changed since image_open? -1 with ST_UNSUPPORTED if so. */
 int image_check_at_rest(const struct image *img, struct error *err);
 
-/* Likewise, but a file that was only renamed or removed is as good as ever: the memory is the same. */
+/* Likewise, but a file that was only renamed or removed is as good as ever: the memory is the same.
+ */
 int image_check_unwritten(const struct image *img, struct error *err);
 
 /* The block of that name, or NULL. */

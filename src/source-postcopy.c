@@ -12,7 +12,6 @@
 #include "source.h"
 
 #include "blob.h"
-#include "link.h"
 #include "log.h"
 #include "manifest.h"
 #include "postcopy-send.h"
