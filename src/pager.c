@@ -314,17 +314,27 @@ void pager_get_stats(struct pager *p, struct pager_stats *out)
 	pthread_mutex_unlock(&p->lock);
 }
 
-void pager_stop(struct pager *p)
+void pager_halt(struct pager *p)
 {
 	uint64_t one = 1;
+	struct error err;
 
+	if (!p->running)
+		return;
+	while (write(p->stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
+		;
+	pthread_join(p->thread, NULL);
+	p->running = false;
+	/* nobody takes it now */
+	err_set(&err, ST_COMMAND, "the guest is served no more");
+	pager_fail(p, &err);
+}
+
+void pager_stop(struct pager *p)
+{
 	if (!p)
 		return;
-	if (p->running) {
-		while (write(p->stop_fd, &one, sizeof(one)) < 0 && errno == EINTR)
-			;
-		pthread_join(p->thread, NULL);
-	}
+	pager_halt(p);
 	pager_free_spaces(p);
 	if (p->stop_fd >= 0)
 		close(p->stop_fd);

@@ -131,7 +131,10 @@ bool pager_full(const struct error *err);
 /* The guest has ended, as somebody knows who watches its processes. */
 void pager_end(struct pager *p);
 
-/* Ends the threads, closes our descriptors, frees. NULL is accepted. */
+/* Ends the threads: the numbers are final. Who waits for a page goes on waiting. */
+void pager_halt(struct pager *p);
+
+/* The same, closes our descriptors, frees. NULL is accepted. */
 void pager_stop(struct pager *p);
 
 #endif

@@ -290,12 +290,13 @@ static void take_stats(struct lazy *l)
 
 	if (!l->pager)
 		return;
+	pager_halt(l->pager); /* what was answered last is counted, and nobody adds to `needs` */
 	pager_get_stats(l->pager, &st);
 	l->ss->faults = st.latency;
 	l->ss->blocked_ms = st.blocked_ns / 1000000;
 	stat_set(&l->ss->stats.transferred, st.placed);
 	stat_set(&l->ss->stats.postcopy_bytes, st.placed);
-	stat_set(&l->ss->stats.postcopy_requests, st.latency.count);
+	stat_set(&l->ss->stats.postcopy_requests, st.faults);
 }
 
 /* The guest is left waiting, and that is what there is to say. */
@@ -309,22 +310,24 @@ static int left_waiting(struct session *ss, struct error *err)
 int lazy_serve(struct session *ss, struct error *err)
 {
 	struct lazy *l = ss->lazy;
+	bool early;
 	int rc;
 
 	ss->serving = true;
 	l->buf = malloc(l->buf_len);
 	rc = l->buf ? push(l, err) : err_set(err, ST_NOMEM, "no memory to read the image with");
+	early = !rc && !ss->complete && l->caught && !ss->cfg->push_off;
+	if (early)
+		caught_early(l, err);
+	caught_stop(l);
 	take_stats(l);
 	if (rc)
 		return left_waiting(ss, err);
 	ss->serving = false;
-	if (!ss->complete && l->caught && !ss->cfg->push_off)
-		return caught_early(l, err);
-	caught_stop(l);
+	if (early)
+		return -1;
 	if (!ss->complete)
 		log_info("the guest has ended%s", ss->cfg->push_off ? "" : " before it had all");
-	pager_stop(l->pager); /* so that nobody adds to what was needed */
-	l->pager = NULL;
 	return ss->cfg->record ? faultlog_write(&l->needs, ss->cfg->record, l->img, err) : 0;
 }
 
