@@ -23,7 +23,7 @@
 
 /* ---- lists of faults ---- */
 
-int fault_add(struct fault_list *l, const struct fault *f)
+static int fault_add(struct fault_list *l, const struct fault *f)
 {
 	if (l->n == l->room) {
 		size_t room = l->room ? 2 * l->room : 64;
@@ -65,25 +65,6 @@ static void count_closed(struct pager *p, const struct fault *f)
 
 	pthread_mutex_lock(&p->lock);
 	closed(p, f, now);
-	pthread_mutex_unlock(&p->lock);
-}
-
-void pager_answered(struct pager *p, unsigned block, uint64_t offset, uint64_t len)
-{
-	uint64_t now = 0;
-
-	pthread_mutex_lock(&p->lock);
-	for (size_t i = 0; i < p->waiting.n;) {
-		struct fault *f = &p->waiting.v[i];
-
-		if (f->block != block || f->offset < offset || f->offset - offset >= len) {
-			i++;
-			continue;
-		}
-		now = now ? now : pager_clock();
-		closed(p, f, now);
-		fault_drop(&p->waiting, i);
-	}
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -144,36 +125,6 @@ static enum answer read_page(struct pager *p, struct space *s, const struct view
 	return answer_of(p, s, r);
 }
 
-static void ask(struct pager *p, const struct fault *f, uint32_t len)
-{
-	struct error err;
-
-	if (!atomic_load(&p->lost) &&
-	    p->o.source.request(p->o.source.arg, f->block, f->offset, len, &err))
-		pager_lost(p);
-}
-
-/* It is far away. Whoever asked for the page before does not know of this thread that waits. */
-static enum answer ask_page(struct pager *p, struct fault *f, const struct view *v)
-{
-	size_t i = view_index(v, f->address);
-	int rc;
-
-	f->block = v->r.block;
-	f->offset = v->r.offset + (f->address - v->r.address);
-	pthread_mutex_lock(&p->lock);
-	rc = fault_add(&p->waiting, f);
-	pthread_mutex_unlock(&p->lock);
-	if (rc)
-		return NO_MEMORY;
-	if (!bitmap_test_set_atomic(&v->pages->asked, i))
-		ask(p, f, v->r.page);
-	/* came meanwhile: pager_answered() may have looked before it was in the list */
-	if (bitmap_test(&v->pages->done, i))
-		pager_answered(p, f->block, f->offset, v->r.page);
-	return WAITS;
-}
-
 static void note_need(struct pager *p, const struct view *v, uint64_t address)
 {
 	if (p->o.first_need)
@@ -216,7 +167,7 @@ static enum answer answer(struct pager *p, struct fault *f)
 	if (bitmap_test(&v->pages->done, i) || bitmap_test(&v->pages->dropped, i))
 		return answer_of(p, f->space, place_zero(p, f->space, v, f->address));
 	note_need(p, v, f->address);
-	return p->o.source.read ? read_page(p, f->space, v, f->address) : ask_page(p, f, v);
+	return read_page(p, f->space, v, f->address);
 }
 
 /* All that can be answered now. How long to wait before the rest is tried again, -1: there is none.

@@ -10,11 +10,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* What is known of a run of pages. Bits are set by atomic acts and never cleared, but `asked`. */
+/* What is known of a run of pages. Bits are set by atomic acts and never cleared. */
 struct pages {
 	struct bitmap done;    /* it was placed, or is known to be zero */
 	struct bitmap dropped; /* the guest threw it away before: it is zero there */
-	struct bitmap asked;   /* the source was asked for it; under the gate */
 };
 
 /* A region, and which pages its own are. */
@@ -38,8 +37,6 @@ struct fault {
 	struct space *space;
 	uint64_t address; /* of the page */
 	uint64_t since;	  /* nanoseconds */
-	unsigned block;	  /* where its content is, once it waits for pager_arrived() */
-	uint64_t offset;
 };
 
 struct fault_list {
@@ -78,7 +75,7 @@ struct pager {
 	bool running;
 	int stop_fd;
 	int more_fd; /* eventfd: look at `more` */
-	atomic_bool lost, complete, ended;
+	atomic_bool ended;
 
 	/* the fault thread's own */
 	struct fault_list work;
@@ -89,7 +86,6 @@ struct pager {
 	struct pager_more *more;
 	bool failed, full_said;
 	struct error why;
-	struct fault_list waiting; /* for pager_arrived() */
 	size_t open_faults;
 	uint64_t blocked_since; /* nanoseconds; with open_faults */
 	struct pager_stats stats;
@@ -150,9 +146,6 @@ void space_gone(struct pager *p, struct space *s);
 /* ---- pager-fault.c: the fault thread ---- */
 
 void *pager_fault_thread(void *arg);
-/* Threads that waited for these pages go on: it is counted. */
-void pager_answered(struct pager *p, unsigned block, uint64_t offset, uint64_t len);
-int fault_add(struct fault_list *l, const struct fault *f);
 /* The space goes: nobody waits there any more. */
 void faults_forget(struct pager *p, const struct space *s);
 

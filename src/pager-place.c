@@ -301,7 +301,6 @@ static int arrived(struct pager *p, unsigned block, uint64_t offset, uint64_t le
 			pager_fail(p, err);
 			return -1;
 		}
-		pager_answered(p, block, offset + at, n);
 	}
 	return 0;
 }

@@ -24,12 +24,10 @@ static struct pages *new_pages(struct pager *p, size_t n, struct error *err)
 
 	if (grown)
 		p->pages = grown;
-	if (!grown || !pages || bitmap_init(&pages->done, n) || bitmap_init(&pages->dropped, n) ||
-	    bitmap_init(&pages->asked, n)) {
+	if (!grown || !pages || bitmap_init(&pages->done, n) || bitmap_init(&pages->dropped, n)) {
 		if (pages) {
 			bitmap_free(&pages->done);
 			bitmap_free(&pages->dropped);
-			bitmap_free(&pages->asked);
 		}
 		free(pages);
 		no_memory(err);
@@ -121,7 +119,6 @@ void pager_free_spaces(struct pager *p)
 	for (unsigned i = 0; i < p->npages; i++) {
 		bitmap_free(&p->pages[i]->done);
 		bitmap_free(&p->pages[i]->dropped);
-		bitmap_free(&p->pages[i]->asked);
 		free(p->pages[i]);
 	}
 	free(p->pages);

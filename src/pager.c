@@ -129,37 +129,6 @@ struct pager *pager_start(struct guest_memory *guest, const struct pager_options
 	return NULL;
 }
 
-/* ---- the source ---- */
-
-void pager_lost(struct pager *p)
-{
-	atomic_store(&p->lost, true);
-}
-
-int pager_found(struct pager *p, struct error *err)
-{
-	struct fault *copy = NULL;
-	size_t n;
-	int rc = 0;
-
-	atomic_store(&p->lost, false);
-	pthread_mutex_lock(&p->lock);
-	n = p->waiting.n;
-	copy = n ? malloc(n * sizeof(*copy)) : NULL;
-	if (copy)
-		memcpy(copy, p->waiting.v, n * sizeof(*copy));
-	pthread_mutex_unlock(&p->lock);
-	if (n && !copy)
-		return err_set(err, ST_NOMEM, "no memory for the faults that still wait");
-	for (size_t i = 0; i < n && !rc; i++)
-		rc = p->o.source.request(p->o.source.arg, copy[i].block, copy[i].offset, p->page,
-					 err);
-	free(copy);
-	if (rc)
-		pager_lost(p);
-	return rc;
-}
-
 /* ---- the end ---- */
 
 /* Page by page: something else has been mapped in between. */
@@ -241,10 +210,8 @@ int pager_complete(struct pager *p, struct error *err)
 		}
 		if (rc < 0)
 			return -1;
-		if (!rc || atomic_load(&p->ended)) {
-			atomic_store(&p->complete, true);
+		if (!rc || atomic_load(&p->ended))
 			return 0;
-		}
 		if (cancel_wait(p->o.cancel, -1, 0, 1, err) < 0)
 			return -1;
 	}
@@ -343,7 +310,6 @@ void pager_stop(struct pager *p)
 	if (p->buf)
 		munmap(p->buf, p->page);
 	free(p->work.v);
-	free(p->waiting.v);
 	free(p->sizes);
 	pthread_cond_destroy(&p->changed);
 	pthread_cond_destroy(&p->open);

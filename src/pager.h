@@ -25,20 +25,14 @@
 
 struct pager;
 
-/* Where pages come from; one of the two. */
+/* Where pages come from. */
 struct pager_source {
 	/*
-	 * They are here: fills buf with len bytes of the block at once. *zero: they are all zero,
+	 * Fills buf with len bytes of the block at once. *zero: they are all zero,
 	 * and buf need not be filled.
 	 */
 	int (*read)(void *arg, unsigned block, uint64_t offset, void *buf, size_t len, bool *zero,
 		    struct error *err);
-	/*
-	 * They are far away: asks for them, without waiting for them; they come to pager_arrived().
-	 * Each page is asked for once, and again after pager_found(). -1: the source is lost, which
-	 * is no reason to end: the page stays asked for until pager_found().
-	 */
-	int (*request)(void *arg, unsigned block, uint64_t offset, size_t len, struct error *err);
 	void *arg;
 };
 
@@ -96,13 +90,6 @@ int pager_arrived_zero(struct pager *p, unsigned block, uint64_t offset, uint64_
 
 /* The next page at or after `from` that has not come; the block's size: there is none. */
 uint64_t pager_next_missing(struct pager *p, unsigned block, uint64_t from);
-
-/*
- * The source cannot be asked for now: faults are kept. Found again: what is still waited for is
- * asked for again.
- */
-void pager_lost(struct pager *p);
-int pager_found(struct pager *p, struct error *err);
 
 /*
  * Everything that is not zero has come: the rest is zero. From now on the guest needs nobody. -1:
