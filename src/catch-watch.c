@@ -17,6 +17,7 @@
 
 #include "broker-msg.h"
 #include "log.h"
+#include "uffd.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -36,6 +37,8 @@
 #endif
 
 #define EVENTS_AT_ONCE 64
+
+static void take_order(struct catch_watch *w);
 
 static volatile sig_atomic_t asked_to_end;
 
@@ -225,10 +228,53 @@ static void on_stop(struct catch_watch *w, struct catch_thread *t, int status)
 	}
 }
 
+/* A forked child whose memory has gone needs its userfaultfd no more. */
+static bool holds_enough(struct catch_watch *w)
+{
+	const uint64_t anywhere = 1u << 20;
+
+	for (unsigned i = 0; i < w->nkept; i++)
+		if (uffd_gone(w->kept[i], anywhere, (uint32_t)sysconf(_SC_PAGESIZE))) {
+			close(w->kept[i]);
+			w->kept[i--] = w->kept[--w->nkept];
+		}
+	return w->nkept > CATCH_CHILDREN_MAX;
+}
+
+/*
+ * A process that has just begun; its own may have come already or not. If it is one forked child
+ * too many, its userfaultfd cannot be kept for the case that who started us is killed; so it does
+ * not run before it needs none.
+ */
+static bool must_stay(struct catch_watch *w, const struct catch_thread *t)
+{
+	struct error why = { 0 };
+
+	if (t->tid != t->pid || !w->runs_guest || w->releases || w->nkept <= CATCH_CHILDREN_MAX ||
+	    !holds_enough(w))
+		return false;
+	err_set(&why, ST_UNSUPPORTED,
+		"process %ld stands still until all memory has come: more than %d forked children "
+		"live",
+		(long)t->pid, CATCH_CHILDREN_MAX);
+	catch_warn(w, &why);
+	return true;
+}
+
+/* Those that tell of it and of its elders were sent before it began. */
+static void take_orders(struct catch_watch *w)
+{
+	struct pollfd p = { .fd = w->sock, .events = POLLIN };
+
+	while (w->sock >= 0 && poll(&p, 1, 0) > 0)
+		take_order(w);
+}
+
 static void on_event(struct catch_watch *w, pid_t tid, int status)
 {
 	struct catch_thread *t;
 	struct error why = { 0 };
+	bool begins = WIFSTOPPED(status) && w->runs_guest && !catch_find(w, tid);
 
 	if (!WIFSTOPPED(status)) {
 		if (tid == w->root)
@@ -236,8 +282,12 @@ static void on_event(struct catch_watch *w, pid_t tid, int status)
 		drop(w, tid);
 		return;
 	}
+	if (begins)
+		take_orders(w);
 	t = catch_add(w, tid);
-	if (t) {
+	if (t && begins && must_stay(w, t)) {
+		t->stays = true;
+	} else if (t) {
 		on_stop(w, t, status);
 	} else if (catch_proc_process(tid) >= 0) {
 		/* one that nobody watches could read zeros; so it stays where it is */
@@ -383,11 +433,11 @@ static void release_all(struct catch_watch *w)
 	for (unsigned i = w->nthreads; i-- > 0;) {
 		struct catch_thread *t = &w->threads[i];
 
-		if (!t->waits) {
+		if (!t->waits && !t->stays) {
 			catch_ptrace_interrupt(t->tid);
 			continue;
 		}
-		t->waits = false;
+		t->waits = t->stays = false;
 		resume(w, t, 0);
 	}
 }
@@ -429,8 +479,9 @@ static void take_order(struct catch_watch *w)
 		take_ack(w, o.token);
 	else if (n == sizeof(o) && o.op == CATCH_OP_COMPLETE)
 		release_all(w);
-	else if (n == sizeof(o) && o.op == CATCH_OP_KEEP && w->nkept < CATCH_GUESTS_MAX) {
-		w->nkept += nfds; /* it is open as long as we are */
+	else if (n == sizeof(o) && o.op == CATCH_OP_KEEP && nfds &&
+		 w->nkept < sizeof(w->kept) / sizeof(w->kept[0])) {
+		w->kept[w->nkept++] = fd;
 		return;
 	}
 	if (nfds)

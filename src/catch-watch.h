@@ -7,12 +7,14 @@
 #include "catch-proc.h"
 #include "catch-uffd.h"
 
-#define CATCH_THREADS_MAX 4096
-#define CATCH_GUESTS_MAX  64
+#define CATCH_THREADS_MAX  4096
+#define CATCH_GUESTS_MAX   64
+#define CATCH_CHILDREN_MAX 64
 
 struct catch_thread {
 	pid_t tid, pid;
 	bool waits; /* stopped behind its mmap, until somebody serves the region */
+	bool stays; /* stopped where it began, until all memory has come */
 	bool skips; /* the call that it is in was not made, and fails */
 	bool maps;  /* the call that it is in maps a block, as follows */
 	struct {
@@ -38,7 +40,8 @@ struct catch_watch {
 	unsigned nthreads, cap;
 	struct catch_guest guests[CATCH_GUESTS_MAX];
 	unsigned nguests;
-	unsigned nkept; /* userfaultfds of forked children */
+	int kept[2 * CATCH_CHILDREN_MAX]; /* userfaultfds of forked children */
+	unsigned nkept;
 
 	pid_t root; /* COMMAND; 0: not started */
 	int status; /* its waitpid status, once it has ended */

@@ -98,7 +98,8 @@ int catch_ack(uint32_t token, struct error *err);
 
 /*
  * The userfaultfd of a forked child, of which nobody else has a copy: the catcher keeps one, so
- * that the child waits when we are killed. Any thread.
+ * that the child waits when we are killed. Of more than 64 children that live the catcher lets none
+ * run before catch_complete(). Any thread.
  */
 int catch_keep(int uffd, struct error *err);
 

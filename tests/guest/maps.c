@@ -18,6 +18,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
 #include <sys/uio.h>
@@ -138,6 +139,30 @@ static void *in_thread(void *arg)
 	return arg;
 }
 
+/* n children that say one byte and stay, or end, as the word wants it. */
+static void many_children(const char *word)
+{
+	bool ends = word[0] == 's';
+
+	for (int n = atoi(strchr(word, '=') + 1); n > 0; n--) {
+		pid_t pid = fork();
+
+		if (pid < 0)
+			fail("fork");
+		if (pid == 0 && ends)
+			_exit(0);
+		if (pid == 0) {
+			prctl(PR_SET_PDEATHSIG, SIGKILL);
+			if (write(1, "c", 1) != 1)
+				_exit(3);
+			for (;;)
+				pause();
+		}
+		if (ends && waitpid(pid, NULL, 0) != pid)
+			fail("waitpid");
+	}
+}
+
 /* As many calls as it can. */
 static void *calls(void *arg)
 {
@@ -256,6 +281,8 @@ static void do_word(const char *word)
 	} else if (!strcmp(word, "sleep")) {
 		for (;;)
 			pause();
+	} else if (strstr(word, "children=")) {
+		many_children(word);
 	} else if (!strncmp(word, "say=", 4)) {
 		puts(word + 4);
 		fflush(stdout);

@@ -44,6 +44,7 @@ struct run {
 	struct error why; /* of a failure or a warning */
 	unsigned warnings;
 	bool stall;    /* faults are read and not answered */
+	bool keep;     /* children's userfaultfds are the catcher's alone */
 	bool complete; /* let it go once everything is mapped */
 };
 
@@ -106,9 +107,14 @@ static void add_child(struct run *r, const struct space *parent, int uffd)
 {
 	struct space *s = &r->spaces[r->nspaces];
 
-	if (r->nspaces == 8)
-		return;
+	struct error err;
+
 	r->forks++;
+	if (r->nspaces == 8 || r->keep) {
+		CHECK(!r->keep || !catch_keep(uffd, &err));
+		close(uffd);
+		return;
+	}
 	*s = *parent;
 	s->uffd = uffd;
 	s->pid = 0;
@@ -742,6 +748,70 @@ static void sigterm_before_a_mapping_ends_the_command(void)
 	drop_image(&r);
 }
 
+static bool all_are_forked(const struct run *r)
+{
+	return r->forks == 70;
+}
+
+/* How many bytes come, up to n, before nothing does for a while. */
+static unsigned count_bytes(int fd, unsigned n, int ms)
+{
+	struct pollfd p = { .fd = fd, .events = POLLIN };
+	unsigned got = 0;
+	char c;
+
+	while (got < n && poll(&p, 1, ms) > 0 && read(fd, &c, 1) == 1)
+		got++;
+	return got;
+}
+
+/* Each child says so when it runs; those whose userfaultfd nobody could keep do not. */
+static void a_child_too_many_stands_still(void)
+{
+	struct error err;
+	struct run r;
+	int out[2], saved;
+	unsigned n;
+
+	REQUIRE(make_image(&r, TMPFS) && !pipe2(out, O_CLOEXEC));
+	saved = dup(1);
+	fflush(stdout);
+	dup2(out[1], 1);
+	r.keep = true;
+	CHECK(!begin(&r, "exec $G $I map children=70 sleep"));
+	dup2(saved, 1);
+	close(saved);
+	close(out[1]);
+	attend(&r, all_are_forked);
+	attend(&r, warned);
+	CHECK(r.forks == 70 && r.warnings > 0 && strstr(r.why.msg, "stands still"));
+	/* the last one's userfaultfd may come to the catcher when it runs already */
+	CHECK(count_bytes(out[0], 64, 20000) == 64);
+	n = 64 + count_bytes(out[0], 6, 100);
+	CHECK(n <= 65);
+	CHECK(!catch_complete(&err));
+	attend(&r, NULL);
+	CHECK(r.left && r.warnings == 70 - n);
+	CHECK(count_bytes(out[0], 70 - n, 20000) == 70 - n);
+	if (r.nspaces)
+		kill(r.spaces[0].pid, SIGKILL);
+	close(out[0]);
+	drop_image(&r);
+}
+
+/* One after the other there may be any number. */
+static void children_that_end_make_room(void)
+{
+	struct run r;
+
+	REQUIRE(make_image(&r, TMPFS));
+	r.keep = true;
+	CHECK(!begin(&r, "exec $G $I map short-children=200"));
+	attend(&r, NULL);
+	CHECK(exited(&r, 0) && r.forks == 200 && !r.warnings);
+	drop_image(&r);
+}
+
 /* Threads that make calls without end: the order comes through. */
 static void a_busy_guest_hears_that_all_has_come(void)
 {
@@ -964,6 +1034,8 @@ static const struct test_case cases[] = {
 	{ "behind its mapping it waits without us", behind_its_mapping_it_waits_without_us },
 	{ "a guest is not let go by SIGTERM", a_guest_is_not_let_go_by_sigterm },
 	{ "SIGTERM before a mapping ends the command", sigterm_before_a_mapping_ends_the_command },
+	{ "a child too many stands still", a_child_too_many_stands_still },
+	{ "children that end make room", children_that_end_make_room },
 	{ "a busy guest hears that all has come", a_busy_guest_hears_that_all_has_come },
 	{ "an early end is told", an_early_end_is_told },
 	{ "a running process is served", a_running_process_is_served },
