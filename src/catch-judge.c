@@ -5,7 +5,8 @@
 #include <sys/mman.h>
 #include <sys/syscall.h>
 
-/* Calls that reach a file's pages past any mapping, and which argument is its descriptor. */
+/* Calls that reach a file's pages past any mapping, and which argument is its descriptor: each at
+ * most twice. */
 static const struct {
 	long nr;
 	unsigned arg;
@@ -26,26 +27,50 @@ static const struct {
 	{ SYS_pwritev, 0, "pwritev" },
 	{ SYS_pwritev2, 0, "pwritev2" },
 	{ SYS_fallocate, 0, "fallocate" },
+	{ SYS_sendfile, 0, "sendfile" },
+	{ SYS_splice, 2, "splice" },
+	{ SYS_copy_file_range, 2, "copy_file_range" },
 };
 
-enum catch_verdict catch_judge(const struct catch_call *call, int *fd, const char **name)
+static struct catch_judged judge_descriptors(const struct catch_call *call)
 {
-	if (call->nr == SYS_mmap) {
-		*fd = (int)call->args[4];
-		*name = "mmap";
-		return call->args[3] & MAP_ANONYMOUS ? CATCH_FINE : CATCH_MAPS;
+	struct catch_judged j = { .verdict = CATCH_FINE };
+
+	for (size_t i = 0; i < sizeof(readers) / sizeof(readers[0]); i++) {
+		if (readers[i].nr != call->nr)
+			continue;
+		j.verdict = CATCH_READS;
+		j.name = readers[i].name;
+		j.fds[j.nfds++] = readers[i].arg;
 	}
-	if (call->nr == SYS_mlockall) {
-		*name = "mlockall";
-		return call->args[0] & MCL_FUTURE ? CATCH_LOCKS : CATCH_FINE;
+	return j;
+}
+
+struct catch_judged catch_judge(const struct catch_call *call)
+{
+	static const struct catch_judged fine = { .verdict = CATCH_FINE };
+
+	switch (call->nr) {
+	case SYS_mmap:
+		if (call->args[3] & MAP_ANONYMOUS)
+			return fine;
+		return (struct catch_judged){
+			.verdict = CATCH_MAPS, .name = "mmap", .fds = { 4 }, .nfds = 1
+		};
+	case SYS_remap_file_pages: /* its length */
+		return (struct catch_judged){ .verdict = CATCH_REMAPS,
+					      .name = "remap_file_pages",
+					      .spoil = 1 };
+	case SYS_mlockall:
+		if (!(call->args[0] & MCL_FUTURE))
+			return fine;
+		return (struct catch_judged){ .verdict = CATCH_LOCKS, .name = "mlockall" };
+	case SYS_fallocate:
+		if (call->args[1] & FALLOC_FL_PUNCH_HOLE)
+			return fine; /* it drops pages, as a balloon does */
+		break;
+	default:
+		break;
 	}
-	if (call->nr == SYS_fallocate && (call->args[1] & FALLOC_FL_PUNCH_HOLE))
-		return CATCH_FINE; /* it drops pages, as a balloon does */
-	for (size_t i = 0; i < sizeof(readers) / sizeof(readers[0]); i++)
-		if (readers[i].nr == call->nr) {
-			*fd = (int)call->args[readers[i].arg];
-			*name = readers[i].name;
-			return CATCH_READS;
-		}
-	return CATCH_FINE;
+	return judge_descriptors(call);
 }

@@ -7,12 +7,21 @@
 
 enum catch_verdict {
 	CATCH_FINE,
-	CATCH_MAPS,  /* it maps the descriptor `fd`: mmap */
-	CATCH_READS, /* it would see zeros, or write beside them, through the descriptor `fd` */
-	CATCH_LOCKS, /* what is mapped from now on would be filled at once: mlockall */
+	CATCH_MAPS,   /* it maps the descriptor: mmap */
+	CATCH_READS,  /* it would see zeros, or write beside them, through the descriptors */
+	CATCH_REMAPS, /* it maps pages that nobody sees: remap_file_pages */
+	CATCH_LOCKS,  /* what is mapped from now on would be filled at once: mlockall */
 };
 
-/* By the number and arguments alone; whether `fd` is the image's is for the caller to see. */
-enum catch_verdict catch_judge(const struct catch_call *call, int *fd, const char **name);
+/* By the number and arguments alone. */
+struct catch_judged {
+	enum catch_verdict verdict;
+	const char *name;
+	/* MAPS, READS: arguments that are descriptors; whether of the image, the caller sees */
+	unsigned fds[2], nfds;
+	unsigned spoil; /* LOCKS, REMAPS: with -1 in that argument the kernel refuses the call */
+};
+
+struct catch_judged catch_judge(const struct catch_call *call);
 
 #endif

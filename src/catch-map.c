@@ -27,19 +27,33 @@ static void name_of(pid_t pid, char out[64])
 	snprintf(out, 64, "%s (process %ld)", comm, (long)pid);
 }
 
-/* The call is not made. True: the thread goes on, and it fails. */
-static bool deny(struct catch_watch *w, struct catch_thread *t, const struct error *why)
+/*
+ * The kernel refuses the call for the argument. True: the thread goes on, and the call fails. It
+ * keeps its number: a filter of the guest's would end it for another.
+ */
+static bool deny(struct catch_watch *w, struct catch_thread *t, const struct catch_call *c,
+		 unsigned argument, const struct error *why)
 {
-	if (!w->runs_guest || catch_ptrace_skip(t->tid)) {
+	struct catch_regs regs;
+
+	if (!w->runs_guest || catch_ptrace_get(t->tid, &regs)) {
+		catch_fail(w, why);
+		return false;
+	}
+	regs_set_arg(&regs, argument, UINT64_MAX);
+	if (catch_ptrace_set(t->tid, &regs)) {
 		catch_fail(w, why);
 		return false;
 	}
 	t->skips = true;
+	t->spoilt = argument;
+	t->was = c->args[argument];
 	catch_warn(w, why);
 	return true;
 }
 
-static bool deny_read(struct catch_watch *w, struct catch_thread *t, const char *call)
+static bool deny_read(struct catch_watch *w, struct catch_thread *t, const struct catch_call *c,
+		      const char *call, unsigned argument)
 {
 	struct error why = { 0 };
 	char name[64];
@@ -48,10 +62,10 @@ static bool deny_read(struct catch_watch *w, struct catch_thread *t, const char 
 	err_set(&why, ST_UNSUPPORTED,
 		"%s calls %s on IMAGE, whose pages have not come: it would get zeros", name, call);
 	err_hint(&why, "in postcopy IMAGE can be mapped, and nothing else; let COMMAND map it");
-	return deny(w, t, &why);
+	return deny(w, t, c, argument, &why);
 }
 
-static bool deny_lock(struct catch_watch *w, struct catch_thread *t)
+static bool deny_lock(struct catch_watch *w, struct catch_thread *t, const struct catch_call *c)
 {
 	struct error why = { 0 };
 	char name[64];
@@ -61,7 +75,7 @@ static bool deny_lock(struct catch_watch *w, struct catch_thread *t)
 		"%s calls mlockall(MCL_FUTURE): IMAGE would be filled with zeros when it is mapped",
 		name);
 	err_hint(&why, "let COMMAND lock its memory after it has mapped IMAGE, or not at all");
-	return deny(w, t, &why);
+	return deny(w, t, c, 0, &why);
 }
 
 static bool is_guest(const struct catch_watch *w, pid_t pid)
@@ -96,18 +110,23 @@ static bool enter_map(struct catch_thread *t, const struct catch_call *c, int bl
 
 bool catch_entry(struct catch_watch *w, struct catch_thread *t, const struct catch_call *call)
 {
-	const char *name = "";
-	int fd = -1, block;
+	struct catch_judged j = catch_judge(call);
+	int block;
 
-	switch (catch_judge(call, &fd, &name)) {
+	switch (j.verdict) {
 	case CATCH_FINE:
 		return true;
 	case CATCH_LOCKS:
-		return is_guest(w, t->pid) || deny_lock(w, t);
+		return is_guest(w, t->pid) || deny_lock(w, t, call);
+	case CATCH_REMAPS:
+		return deny_read(w, t, call, j.name, j.spoil);
 	case CATCH_READS:
-		return catch_proc_file(t->tid, fd, &w->files) < 0 || deny_read(w, t, name);
+		for (unsigned i = 0; i < j.nfds; i++)
+			if (catch_proc_file(t->tid, (int)call->args[j.fds[i]], &w->files) >= 0)
+				return deny_read(w, t, call, j.name, j.fds[i]);
+		return true;
 	case CATCH_MAPS:
-		block = catch_proc_file(t->tid, fd, &w->files);
+		block = catch_proc_file(t->tid, (int)call->args[j.fds[0]], &w->files);
 		return block < 0 || enter_map(t, call, block);
 	}
 	return true;
@@ -253,6 +272,7 @@ bool catch_exit(struct catch_watch *w, struct catch_thread *t, const struct catc
 	struct catch_regs regs;
 
 	if (t->skips && !catch_ptrace_get(t->tid, &regs)) {
+		regs_set_arg(&regs, t->spoilt, t->was); /* the result may be in its register */
 		regs_set_result(&regs, -EIO);
 		catch_ptrace_set(t->tid, &regs);
 	}

@@ -21,9 +21,6 @@
 #ifndef PTRACE_O_SUSPEND_SECCOMP
 #define PTRACE_O_SUSPEND_SECCOMP (1 << 21)
 #endif
-#ifndef NT_ARM_SYSTEM_CALL
-#define NT_ARM_SYSTEM_CALL 0x404
-#endif
 
 #define OPTIONS                                                                                   \
 	(PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACEFORK | PTRACE_O_TRACEVFORK | PTRACE_O_TRACECLONE | \
@@ -104,22 +101,6 @@ int catch_ptrace_get(pid_t tid, struct catch_regs *out)
 int catch_ptrace_set(pid_t tid, const struct catch_regs *in)
 {
 	return regset(PTRACE_SETREGSET, tid, (void *)&in->r, sizeof(in->r), NT_PRSTATUS);
-}
-
-int catch_ptrace_skip(pid_t tid)
-{
-	struct catch_regs regs;
-
-#if defined(__aarch64__)
-	int none = -1;
-
-	if (regset(PTRACE_SETREGSET, tid, &none, sizeof(none), NT_ARM_SYSTEM_CALL))
-		return -1;
-#endif
-	if (catch_ptrace_get(tid, &regs))
-		return -1;
-	regs_skip(&regs);
-	return catch_ptrace_set(tid, &regs);
 }
 
 /* ---- memory ---- */

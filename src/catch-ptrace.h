@@ -31,8 +31,6 @@ int catch_ptrace_call(pid_t tid, struct catch_call *out);
 int catch_ptrace_message(pid_t tid, unsigned long *out);
 int catch_ptrace_get(pid_t tid, struct catch_regs *out);
 int catch_ptrace_set(pid_t tid, const struct catch_regs *in);
-/* At an entry: the call is not made, and its exit comes next. */
-int catch_ptrace_skip(pid_t tid);
 
 /*
  * Calls made by a stopped thread, which is where it was afterwards, as if nothing had been. begin:

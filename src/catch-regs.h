@@ -4,6 +4,7 @@
 #define MIGTOOL_CATCH_REGS_H
 
 #include <linux/audit.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <string.h>
 #include <sys/user.h>
@@ -48,10 +49,10 @@ static inline void regs_set_arg(struct catch_regs *c, unsigned n, uint64_t v)
 	*at[n] = v;
 }
 
-/* At its entry: the call is not made. */
-static inline void regs_skip(struct catch_regs *c)
+/* A number of x32: the same calls under others. -1 is none. */
+static inline bool regs_foreign(long nr)
 {
-	c->r.orig_rax = ~0ULL;
+	return nr >= 0 && (nr & 0x40000000);
 }
 
 /* The instruction at `site` is to be run with these. */
@@ -111,10 +112,10 @@ static inline void regs_set_arg(struct catch_regs *c, unsigned n, uint64_t v)
 	c->r.regs[n] = v;
 }
 
-/* The number is no register here: catch_ptrace_skip() sets it. */
-static inline void regs_skip(struct catch_regs *c)
+static inline bool regs_foreign(long nr)
 {
-	(void)c;
+	(void)nr;
+	return false;
 }
 
 static inline void regs_call(struct catch_regs *c, uint64_t site, long nr, const uint64_t args[6])

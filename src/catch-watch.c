@@ -38,8 +38,6 @@
 
 #define EVENTS_AT_ONCE 64
 
-static void take_order(struct catch_watch *w);
-
 static volatile sig_atomic_t asked_to_end;
 
 static void on_signal(int sig)
@@ -185,9 +183,9 @@ static void on_call(struct catch_watch *w, struct catch_thread *t)
 		resume(w, t, 0);
 		return;
 	}
-	if (call.at == CALL_ENTRY && call.foreign) {
+	if (call.at == CALL_ENTRY && (call.foreign || regs_foreign(call.nr))) {
 		err_set(&why, ST_UNSUPPORTED,
-			"process %ld makes 32-bit system calls, which are not watched",
+			"process %ld makes 32-bit or x32 system calls, which are not watched",
 			(long)t->pid);
 		err_hint(&why, "COMMAND has to be a program of this machine's own kind");
 		catch_fail(w, &why);
@@ -229,7 +227,7 @@ static void on_stop(struct catch_watch *w, struct catch_thread *t, int status)
 }
 
 /* A forked child whose memory has gone needs its userfaultfd no more. */
-static bool holds_enough(struct catch_watch *w)
+static void drop_kept(struct catch_watch *w)
 {
 	const uint64_t anywhere = 1u << 20;
 
@@ -238,20 +236,23 @@ static bool holds_enough(struct catch_watch *w)
 			close(w->kept[i]);
 			w->kept[i--] = w->kept[--w->nkept];
 		}
-	return w->nkept > CATCH_CHILDREN_MAX;
 }
 
 /*
- * A process that has just begun; its own may have come already or not. If it is one forked child
- * too many, its userfaultfd cannot be kept for the case that who started us is killed; so it does
- * not run before it needs none.
+ * A process that has just begun. If it is one forked child too many, its userfaultfd cannot be
+ * kept for the case that who started us is killed; so it does not run before it needs none.
  */
-static bool must_stay(struct catch_watch *w, const struct catch_thread *t)
+static bool must_stay(struct catch_watch *w, struct catch_thread *t)
 {
 	struct error why = { 0 };
+	unsigned n = 0;
 
-	if (t->tid != t->pid || !w->runs_guest || w->releases || w->nkept <= CATCH_CHILDREN_MAX ||
-	    !holds_enough(w))
+	if (t->tid != t->pid || w->releases)
+		return false;
+	t->child = true;
+	for (unsigned i = 0; i < w->nthreads; i++)
+		n += w->threads[i].child;
+	if (n <= CATCH_CHILDREN_MAX)
 		return false;
 	err_set(&why, ST_UNSUPPORTED,
 		"process %ld stands still until all memory has come: more than %d forked children "
@@ -259,15 +260,6 @@ static bool must_stay(struct catch_watch *w, const struct catch_thread *t)
 		(long)t->pid, CATCH_CHILDREN_MAX);
 	catch_warn(w, &why);
 	return true;
-}
-
-/* Those that tell of it and of its elders were sent before it began. */
-static void take_orders(struct catch_watch *w)
-{
-	struct pollfd p = { .fd = w->sock, .events = POLLIN };
-
-	while (w->sock >= 0 && poll(&p, 1, 0) > 0)
-		take_order(w);
 }
 
 static void on_event(struct catch_watch *w, pid_t tid, int status)
@@ -282,8 +274,6 @@ static void on_event(struct catch_watch *w, pid_t tid, int status)
 		drop(w, tid);
 		return;
 	}
-	if (begins)
-		take_orders(w);
 	t = catch_add(w, tid);
 	if (t && begins && must_stay(w, t)) {
 		t->stays = true;
@@ -482,6 +472,8 @@ static void take_order(struct catch_watch *w)
 	else if (n == sizeof(o) && o.op == CATCH_OP_KEEP && nfds &&
 		 w->nkept < sizeof(w->kept) / sizeof(w->kept[0])) {
 		w->kept[w->nkept++] = fd;
+		if (w->nkept > CATCH_CHILDREN_MAX)
+			drop_kept(w);
 		return;
 	}
 	if (nfds)

@@ -14,9 +14,12 @@
 struct catch_thread {
 	pid_t tid, pid;
 	bool waits; /* stopped behind its mmap, until somebody serves the region */
+	bool child; /* the first of a process that began behind the first mapping */
 	bool stays; /* stopped where it began, until all memory has come */
-	bool skips; /* the call that it is in was not made, and fails */
-	bool maps;  /* the call that it is in maps a block, as follows */
+	bool skips; /* the call that it is in fails, for its argument `spoilt` */
+	unsigned spoilt;
+	uint64_t was; /* that argument */
+	bool maps;    /* the call that it is in maps a block, as follows */
 	struct {
 		uint64_t prot, flags; /* as it wanted them */
 		uint64_t len, offset;

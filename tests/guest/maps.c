@@ -10,9 +10,12 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
+#include <stddef.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +24,7 @@
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/uio.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -112,6 +116,42 @@ static void copy_through(const char *word)
 	got(n, buf);
 }
 
+/* One byte into the image. Refused it is status 0. */
+static void copy_into(const char *word)
+{
+	int p[2], from = open("/dev/zero", O_RDONLY);
+	int file = open("/dev/shm", O_TMPFILE | O_RDWR, 0600);
+	off_t at = 0;
+	ssize_t n;
+
+	if (from < 0 || file < 0 || pipe(p) || write(p[1], "x", 1) != 1 || write(file, "x", 1) != 1)
+		fail("pipe");
+	if (!strcmp(word, "sendfile-to"))
+		n = sendfile(fd, file, &at, 1);
+	else if (!strcmp(word, "splice-to"))
+		n = splice(p[0], NULL, fd, &at, 1, 0);
+	else
+		n = copy_file_range(file, &at, fd, NULL, 1, 0);
+	if (n >= 0 || errno != EIO)
+		_exit(1);
+}
+
+/* A call of a number that there is not ends it. */
+static void filter_numbers(void)
+{
+	struct sock_filter f[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JGE | BPF_K, 0x40000000, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_KILL_PROCESS),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog prog = { 4, f };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) ||
+	    prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &prog))
+		fail("seccomp");
+}
+
 /* late: it says who it is, and looks when it has read a byte. */
 static void in_child(bool late)
 {
@@ -200,6 +240,11 @@ static int do_call(const char *word)
 	else if (!strcmp(word, "sendfile") || !strcmp(word, "splice") ||
 		 !strcmp(word, "copy_file_range"))
 		copy_through(word);
+	else if (!strcmp(word, "sendfile-to") || !strcmp(word, "splice-to") ||
+		 !strcmp(word, "copy-to"))
+		copy_into(word);
+	else if (!strcmp(word, "x32"))
+		syscall(0x40000000 | SYS_getpid);
 	else
 		return -1;
 	return 0;
@@ -248,6 +293,8 @@ static void do_word(const char *word)
 	} else if (!strcmp(word, "thread")) {
 		if (pthread_create(&thread, NULL, in_thread, NULL) || pthread_join(thread, NULL))
 			fail("thread");
+	} else if (!strcmp(word, "filter")) {
+		filter_numbers();
 	} else if (!strcmp(word, "busy")) {
 		for (int i = 0; i < 32; i++)
 			if (pthread_create(&thread, NULL, calls, NULL))
@@ -263,6 +310,9 @@ static void do_word(const char *word)
 		static char buf[PAGE];
 
 		if (pread(fd, buf, PAGE, 0) >= 0 || errno != EIO)
+			_exit(1);
+	} else if (!strcmp(word, "remap")) {
+		if (remap_file_pages(mem[0], PAGE, 0, 1, 0) >= 0 || errno != EIO)
 			_exit(1);
 	} else if (!strcmp(word, "byte")) {
 		char c;
