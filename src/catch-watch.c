@@ -497,20 +497,11 @@ static void settle_signals(sigset_t *while_waiting)
 	sigdelset(while_waiting, SIGTERM);
 }
 
-static void settle(const struct catch_plan *plan, int sock)
+static void settle(int sock)
 {
-	int null = -1;
-
 	prctl(PR_SET_NAME, "migtool-catcher");
 	setsid();
 	broker_close_but(3, &sock, 1);
-	if (plan->null_stdio)
-		null = broker_acts.open("/dev/null", O_RDWR, 0);
-	if (null >= 0) {
-		dup2(null, 0);
-		dup2(null, 1);
-		close(null);
-	}
 }
 
 /* True: there may be more; a busy guest has always one, and orders must not wait for it. */
@@ -565,7 +556,7 @@ _Noreturn void catch_serve(const struct catch_plan *plan, int sock)
 	struct catch_watch w = { .plan = plan, .sock = sock, .exec_report = -1 };
 	sigset_t mask;
 
-	settle(plan, sock);
+	settle(sock);
 	settle_signals(&mask);
 	for (;;) {
 		struct pollfd p = { .events = POLLIN };

@@ -40,11 +40,6 @@ int catch_start(const struct catch_plan *plan, struct error *err)
 	return 0;
 }
 
-bool catch_started(void)
-{
-	return sock >= 0;
-}
-
 int catch_fd(void)
 {
 	return sock;

@@ -26,7 +26,6 @@
 struct catch_plan {
 	char *const *argv; /* NULL-terminated; PATH is searched */
 	pid_t guest;	   /* not 0: it runs already, maps the image, and is taken instead */
-	bool null_stdio;   /* 0 and 1 are the connection to the peer: COMMAND gets /dev/null */
 };
 
 /*
@@ -34,7 +33,6 @@ struct catch_plan {
  * no sandbox. ST_NOMEM.
  */
 int catch_start(const struct catch_plan *plan, struct error *err);
-bool catch_started(void);
 
 /* A RAM block: its file, open for writing, and the size that it is to have. */
 struct catch_block {
