@@ -239,8 +239,9 @@ static int take_region(struct caught *c, const struct catch_event *e, struct err
 		err_set(err, ST_UNSUPPORTED, "%s maps IMAGE private, on hugetlbfs", what(c));
 		return err_hint(err, "let it map IMAGE shared (QEMU: share=on), or use /dev/shm");
 	}
+	if (!c->known) /* later the push reads it */
+		c->shared = e->region.shared;
 	c->known = true;
-	c->shared = e->region.shared;
 	pthread_mutex_lock(&c->lock);
 	if (c->over) {
 		uffd_unregister(c->spaces[at].uffd, r.address, r.len);

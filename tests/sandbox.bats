@@ -108,7 +108,7 @@ assert_confined() { # PID
 	for call in execve socket ptrace; do
 		rm -f unix
 		INSIDE=(env "ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-}" LD_PRELOAD="$(dirname "$MIGTOOL")/tools/forbidden.so" "FORBIDDEN=$call")
-		[ $call != ptrace ] || ! nm "$MIGTOOL" | grep -q __asan_init || continue
+		[ $call != ptrace ] || ! nm "$MIGTOOL" | grep -qE '__(asan_init|tsan_init|ubsan_handle)' || continue
 		recv_start recv unix:unix copy
 		# shellcheck disable=SC2034 # for the helper
 		INSIDE=()
