@@ -175,9 +175,11 @@ AARCH64_LIBS := libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev 
 	libtasn1-6 libidn2-0 libunistring2 libp11-kit0 libffi8 libseccomp-dev libseccomp2
 AARCH64_ROOT := build/aarch64-libs
 AARCH64_SO := $(AARCH64_ROOT)/usr/lib/aarch64-linux-gnu
+# zlib1g's lies where systems without a merged /usr look for it
+AARCH64_PATH := $(AARCH64_SO):$(AARCH64_ROOT)/lib/aarch64-linux-gnu
 # What qemu-user cannot do: SO_ZEROCOPY; seccomp; mapping hugetlbfs (its addresses are not aligned enough);
-# ptrace.
-AARCH64_NOT := test_host test_image_host test_sandbox test_catch
+# ptrace; userfaultfd.
+AARCH64_NOT := test_host test_image_host test_sandbox test_catch test_pager
 AARCH64_TESTS := $(filter-out $(AARCH64_NOT),$(notdir $(UNIT)) $(FUZZ:%=fuzz_%))
 
 ## deps-aarch64: installs the cross compiler and qemu-user, unpacks the libraries for arm64
@@ -189,9 +191,9 @@ deps-aarch64:
 check-aarch64: deps-aarch64
 	+$(Q)$(MAKE) --no-print-directory B=build/aarch64 CC=aarch64-linux-gnu-gcc \
 		AR=aarch64-linux-gnu-ar CPPFLAGS='-isystem $(AARCH64_ROOT)/usr/include' \
-		LDFLAGS='-L$(AARCH64_SO) -Wl,-rpath-link,$(AARCH64_SO)' all unit
+		LDFLAGS='-L$(AARCH64_SO) -Wl,-rpath-link,$(AARCH64_PATH)' all unit
 	$(Q)B=build/aarch64 \
-		RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH=$(abspath $(AARCH64_SO))' \
+		RUNNER='qemu-aarch64 -L /usr/aarch64-linux-gnu -E LD_LIBRARY_PATH=$(CURDIR)/$(subst :,:$(CURDIR)/,$(AARCH64_PATH))' \
 		tests/run $(or $(TESTS),$(AARCH64_TESTS))
 
 LINT_DEPS := shellcheck mandoc clang-format python3 git
