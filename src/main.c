@@ -4,6 +4,7 @@
 #include "confine.h"
 #include "log.h"
 #include "options.h"
+#include "signals.h"
 #include "options-table.h"
 
 #include <errno.h>
@@ -31,6 +32,8 @@ static int run(const struct config *cfg, struct error *err)
 	log_init(level(cfg->verbosity), name);
 	if (!commands[cfg->command])
 		return err_set(err, ST_UNSUPPORTED, "command %s is not built yet", name);
+	if (cfg->command == CMD_SEND || cfg->command == CMD_RECV)
+		signals_hold();
 	if (confine(cfg, err))
 		return -1;
 	r = commands[cfg->command](cfg, err);

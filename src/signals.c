@@ -27,16 +27,29 @@ static bool is_ignored(int signo)
 	return sigaction(signo, NULL, &sa) == 0 && sa.sa_handler == SIG_IGN;
 }
 
+static void our_signals(sigset_t *set)
+{
+	sigemptyset(set);
+	/* A blocked signal is queued even where it is ignored, so nohup has to be asked for. */
+	for (size_t i = SIGNAL_INT; i < NREQUESTS; i++)
+		if (i != SIGNAL_HUP || !is_ignored(SIGHUP))
+			sigaddset(set, requests[i].signo);
+}
+
+void signals_hold(void)
+{
+	sigset_t set;
+
+	our_signals(&set);
+	pthread_sigmask(SIG_BLOCK, &set, NULL);
+}
+
 int signals_init(struct error *err)
 {
 	sigset_t set;
 
-	sigemptyset(&set);
-	/* A blocked signal is queued even where it is ignored, so nohup has to be asked for. */
-	for (size_t i = SIGNAL_INT; i < NREQUESTS; i++)
-		if (i != SIGNAL_HUP || !is_ignored(SIGHUP))
-			sigaddset(&set, requests[i].signo);
-	pthread_sigmask(SIG_BLOCK, &set, NULL);
+	signals_hold();
+	our_signals(&set);
 	signal(SIGPIPE, SIG_IGN);
 	signal_fd = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
 	if (signal_fd < 0)

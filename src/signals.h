@@ -18,6 +18,12 @@ enum signal_request {
 };
 
 /*
+ * Blocks them until signals_init makes them requests: for what comes before it and must not be cut
+ * short, as the start of the sandbox's processes. What is spawned does not inherit it.
+ */
+void signals_hold(void);
+
+/*
  * Blocks them and makes the descriptor; called once, before any thread starts (threads inherit the
  * mask). SIGINT is taken even where a shell's `&` made us ignore it; SIGHUP stays ignored under
  * nohup. ST_NOMEM when the kernel has no descriptor for us.

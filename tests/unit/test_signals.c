@@ -102,10 +102,31 @@ static void ignored_from_birth(void)
 	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/* In a child, whose mask is none at first. */
+static void held_from_the_start(void)
+{
+	int status = -1;
+	pid_t pid = fork();
+
+	if (pid == 0) {
+		struct error e;
+		sigset_t none;
+
+		sigemptyset(&none);
+		sigprocmask(SIG_SETMASK, &none, NULL);
+		signals_hold();
+		kill(getpid(), SIGTERM);
+		_exit(signals_init(&e) || signals_next() != SIGNAL_TERM);
+	}
+	REQUIRE(pid > 0 && waitpid(pid, &status, 0) == pid);
+	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
 static const struct test_case cases[] = {
 	{ "each signal is its request", each_signal_is_its_request },
 	{ "a thread inherits the mask", a_thread_inherits_the_mask },
 	{ "a broken pipe is an error number, not a death", a_broken_pipe_is_an_error_number },
 	{ "SIGINT comes even to a background job, SIGHUP not under nohup", ignored_from_birth },
+	{ "what comes while they are held is a request afterwards", held_from_the_start },
 };
 TEST_MAIN(cases)
