@@ -20,7 +20,6 @@ setup() {
 }
 
 teardown() {
-	[ ! -e pool ] || cat pool >/proc/sys/vm/nr_hugepages
 	peer_teardown
 }
 
@@ -99,10 +98,7 @@ start_slow() {
 }
 
 @test "huge pages: to hugetlbfs, from there, and too few of them" {
-	local pool
-	pool=$(cat /proc/sys/vm/nr_hugepages)
-	echo $((pool + 4)) >/proc/sys/vm/nr_hugepages || skip "no huge pages here"
-	echo "$pool" >pool
+	huge_pages 4
 	mkdir huge
 	mount_private huge -t hugetlbfs -o pagesize=2M,size=8M none
 	run_pair unix:socket "$IMAGES/random" huge/copy

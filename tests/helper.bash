@@ -14,6 +14,7 @@ case ${B:=build} in
 esac
 INSIDE=() # what migtools are started with, as mount_private's nsenter
 declare -gA PEER_PIDS # load is a function: without -g it would be local
+HUGE_POOL=/proc/sys/vm/nr_hugepages
 
 # peer_started NAME: the last background process has that name.
 peer_started() {
@@ -57,6 +58,45 @@ peer_teardown() {
 		rm -f "$file"
 	done
 	PEER_PIDS=()
+	huge_pages_end
+}
+
+# huge_pages N: the machine's pool has N huge pages more, until the test is over. The pool is one for all:
+# whoever sizes it takes his turn by a lock on the file itself, and so does tests/unit/huge_pool.h.
+huge_pages() {
+	exec {HUGE_LOCK}<"$HUGE_POOL" || skip "no huge pages here"
+	flock -w 300 "$HUGE_LOCK" || {
+		echo "somebody has had the pool of huge pages for 300 seconds" >&2
+		return 1
+	}
+	HUGE_WAS=$(cat "$HUGE_POOL")
+	echo $((HUGE_WAS + $1)) >"$HUGE_POOL" || skip "no huge pages here"
+	[ "$(cat "$HUGE_POOL")" -ge $((HUGE_WAS + $1)) ] || {
+		echo "no memory for $1 huge pages" >&2
+		return 1
+	}
+}
+
+# By hand: whatever inherited the descriptor would keep the lock. The pages may be in use until a mount has
+# gone, and the next one must not take them for the machine's.
+huge_pages_end() {
+	local i rc=0
+	[ -n "${HUGE_LOCK:-}" ] || return 0
+	if [ -n "${HUGE_WAS:-}" ]; then
+		echo "$HUGE_WAS" >"$HUGE_POOL" || rc=1
+		for ((i = 0; i < 500; i++)); do
+			[ "$(cat "$HUGE_POOL")" -gt "$HUGE_WAS" ] || break
+			sleep 0.02
+		done
+		[ "$i" -lt 500 ] || {
+			echo "the pool of huge pages is not what it was, $HUGE_WAS" >&2
+			rc=1
+		}
+	fi
+	flock -u "$HUGE_LOCK"
+	exec {HUGE_LOCK}<&-
+	unset HUGE_LOCK HUGE_WAS
+	return "$rc"
 }
 
 # A process in the background must not hold bats' own descriptors: bats would wait for it.

@@ -21,7 +21,6 @@ setup() {
 }
 
 teardown() {
-	[ ! -e pool ] || cat pool >/proc/sys/vm/nr_hugepages
 	peer_teardown
 }
 
@@ -110,10 +109,7 @@ served_whole() {
 }
 
 @test "huge pages are placed whole" {
-	local pool
-	pool=$(cat /proc/sys/vm/nr_hugepages)
-	echo $((pool + 8)) >/proc/sys/vm/nr_hugepages || skip "no huge pages here"
-	echo "$pool" >pool
+	huge_pages 8
 	serve
 	vmm_start --huge --regions 2
 	served_whole

@@ -3,6 +3,7 @@
  * COMMAND is a small static guest (tests/guest/maps.c) that looks at every page of an image in
  * which there is nothing but holes; its faults are served from here, by hand.
  */
+#include "huge_pool.h"
 #include "test.h"
 
 #include "catch.h"
@@ -568,30 +569,22 @@ static void a_memfd_is_served(void)
 	drop_image(&r);
 }
 
-static bool huge_pages(const char *count)
-{
-	int fd = open("/proc/sys/vm/nr_hugepages", O_WRONLY);
-	bool ok = fd >= 0 && write(fd, count, strlen(count)) > 0;
-
-	if (fd >= 0)
-		close(fd);
-	return ok;
-}
-
 static void hugetlbfs_is_served(void)
 {
+	struct huge_pool pool;
 	struct run r;
 
-	huge_pages("8");
+	if (!huge_pool_grow(&pool, 8))
+		SKIP("no huge pages, or no memory for them");
 	if (!make_image(&r, HUGE)) {
-		huge_pages("0");
+		huge_pool_end(&pool);
 		SKIP("no huge pages");
 	}
 	CHECK(!begin(&r, "$G $I map check; exit $?"));
 	attend(&r, NULL);
 	CHECK(exited(&r, 0) && r.faults == 4 && r.page == 2u << 20);
 	drop_image(&r);
-	huge_pages("0");
+	huge_pool_end(&pool);
 }
 
 static void a_disk_is_refused(void)

@@ -3,10 +3,10 @@
  * Images where a file system is special: huge pages, full or read-only ones, ones without holes,
  * and block devices. Everything is mounted in a mount namespace of this process' own.
  */
+#include "huge_pool.h"
 #include "image_fixture.h"
 
 #include <sched.h>
-#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/statvfs.h>
 
@@ -70,22 +70,6 @@ static void finish(struct image *img)
 
 /* ---- huge pages ---- */
 
-static int read_pool(int fd)
-{
-	char text[32] = { 0 };
-
-	return pread(fd, text, sizeof(text) - 1, 0) > 0 ? atoi(text) : -1;
-}
-
-static void write_pool(int fd, int n)
-{
-	char text[32];
-	int len = snprintf(text, sizeof(text), "%d\n", n);
-
-	/* at 0: the kernel ignores what is written further on */
-	CHECK(pwrite(fd, text, (size_t)len, 0) == len);
-}
-
 static void (*huge_case)(void);
 
 /* qemu-user cannot map huge pages: then that has to be what we say. */
@@ -102,36 +86,20 @@ static void on_hugetlbfs(void)
 	CHECK(!exists(at("img.part")));
 }
 
-static void in_pool(int fd, void (*fn)(void))
-{
-	char options[64];
-	int pool = read_pool(fd);
-
-	write_pool(fd, pool + HUGE_PAGES);
-	if (read_pool(fd) < pool + HUGE_PAGES) {
-		write_pool(fd, pool);
-		SKIP("no memory for huge pages");
-	}
-	snprintf(options, sizeof(options), "pagesize=2M,size=%u", (unsigned)(HUGE_PAGES * HUGE));
-	huge_case = fn;
-	in_mount("hugetlbfs", options, on_hugetlbfs);
-	write_pool(fd, pool);
-}
-
 /* With a few more huge pages in the pool, of which the mount may have HUGE_PAGES. */
 static void with_huge_pages(void (*fn)(void))
 {
-	int fd;
+	struct huge_pool pool;
+	char options[64];
 
 	if (geteuid() != 0)
 		SKIP("only root can mount");
-	fd = open("/proc/sys/vm/nr_hugepages", O_RDWR);
-	if (fd < 0)
-		SKIP("this kernel has no huge pages");
-	/* the pool is the machine's: another run of this test waits its turn */
-	CHECK(flock(fd, LOCK_EX) == 0);
-	in_pool(fd, fn);
-	close(fd);
+	if (!huge_pool_grow(&pool, HUGE_PAGES))
+		SKIP("no huge pages, or no memory for them");
+	snprintf(options, sizeof(options), "pagesize=2M,size=%u", (unsigned)(HUGE_PAGES * HUGE));
+	huge_case = fn;
+	in_mount("hugetlbfs", options, on_hugetlbfs);
+	huge_pool_end(&pool);
 }
 
 static void huge_model(void)
