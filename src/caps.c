@@ -33,9 +33,9 @@ const struct cap_info cap_table[CAP__MAX] = {
 			"not built yet: block devices in the stream (QEMU dropped it in 9.1)" },
 	[CAP_RETURN_PATH] = { "return-path", "2.10", EFFECT_ACT,
 			      "QEMU's own back channel, with a QEMU at the other end" },
-	[CAP_PAUSE_BEFORE_SWITCHOVER] = { "pause-before-switchover", "2.11", EFFECT_REFUSED,
-					  "not built yet: a halt between the last page and the "
-					  "switchover" },
+	[CAP_PAUSE_BEFORE_SWITCHOVER] = { "pause-before-switchover", "2.11", EFFECT_ACT,
+					  "the source waits for SIGUSR2 or --continue-fd before "
+					  "it gives the guest up" },
 	[CAP_MULTIFD] = { "multifd", "4.0", EFFECT_ACT,
 			  "pages travel on connections of their own, compressed or not" },
 	[CAP_DIRTY_BITMAPS] = { "dirty-bitmaps", "2.12", EFFECT_REFUSED,

@@ -48,7 +48,7 @@ struct config {
 	int verbosity;		    /* -v counts up, -q down */
 	int64_t timeout;	    /* seconds, 0: never, -1: not given (60) */
 	unsigned postcopy_after;    /* per cent of the memory, 0: at once */
-	int ready_fd;		    /* -1: none */
+	int ready_fd, continue_fd;  /* -1: none */
 	const char *rsh;	    /* --rsh CMD: a remote shell, NULL: the library */
 	const char *remote_command; /* what starts migtool on the far host; NULL: migtool */
 	unsigned ssh_port;	    /* -p, 0: not given */

@@ -196,11 +196,11 @@ static int start_catcher(const struct config *cfg, struct error *err)
 
 static int start(const struct config *cfg, const struct uri *uri, struct error *err)
 {
-	int keep[2] = { cfg->ready_fd, uri->scheme == SCHEME_FD ? uri->fd : -1 };
+	int keep[] = { cfg->ready_fd, cfg->continue_fd, uri->scheme == SCHEME_FD ? uri->fd : -1 };
 
 	if (make_policy(cfg, uri, err))
 		return -1;
-	sandbox_close_inherited(keep, 2);
+	sandbox_close_inherited(keep, sizeof(keep) / sizeof(keep[0]));
 	host_remember(cfg->command == CMD_CHECK || cfg->caps.on[CAP_POSTCOPY_RAM]);
 	congestion_remember();
 	jsonline_seed();

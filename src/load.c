@@ -198,6 +198,19 @@ static int take_compared(struct target *t, uint32_t len, struct error *err)
 			     "as an old copy with --delta");
 }
 
+/* It takes as long as the source's user wants it to. */
+static int take_paused(struct target *t, uint32_t len, struct error *err)
+{
+	if (len || !t->ss->caps.on[CAP_PAUSE_BEFORE_SWITCHOVER] || !t->have_ram || t->ram_ended)
+		return err_set(err, ST_DATA, "PAUSED of %u bytes, and no pause can be here", len);
+	if (!t->paused)
+		log_info("the source waits for its user before the switchover");
+	t->paused = true;
+	atomic_store(&t->ss->phase, "pre-switchover");
+	t->moved_at = 0;
+	return 0;
+}
+
 static int our_command(struct target *t, const struct wire_command *c, struct error *err)
 {
 	switch (c->cmd) {
@@ -211,6 +224,8 @@ static int our_command(struct target *t, const struct wire_command *c, struct er
 		return take_want(t, c->len, err);
 	case MIG_CMD_COMPARED:
 		return take_compared(t, c->len, err);
+	case MIG_CMD_PAUSED:
+		return take_paused(t, c->len, err);
 	case MIG_CMD_KEEPALIVE:
 		if (c->len)
 			break;

@@ -179,14 +179,14 @@ static int set_postcopy_after(struct config *cfg, const struct option_row *row, 
 	return 0;
 }
 
-static int set_ready_fd(struct config *cfg, const struct option_row *row, const char *value,
-			struct error *err)
+static int set_fd(struct config *cfg, const struct option_row *row, const char *value,
+		  struct error *err)
 {
 	uint64_t v;
 
 	if (units_parse_u64(value, &v) || v > INT_MAX)
 		return bad_value(row, value, "the number of an open descriptor", err);
-	cfg->ready_fd = (int)v;
+	*(int *)((char *)cfg + row->field) = (int)v;
 	return 0;
 }
 
@@ -303,6 +303,9 @@ const struct option_row option_table[] = {
 	{ "--postcopy-after", NULL, ARG_REQUIRED, "PERCENT", SEND, 0, GROUP_TRAVEL,
 	  "with postcopy-ram: let the guest go on there once so much was sent (0); 100: on SIGUSR2",
 	  .set = set_postcopy_after },
+	{ "--continue-fd", NULL, ARG_REQUIRED, "N", SEND, 0, GROUP_TRAVEL,
+	  "with pause-before-switchover: go on at a byte, or the end, on descriptor N",
+	  .set = set_fd, FIELD(continue_fd) },
 	{ "--device-state", NULL, ARG_REQUIRED, "FILE", MOVE, 0, GROUP_TRAVEL,
 	  "an opaque file that travels beside the memory", .set = set_text, FIELD(device_state) },
 	{ "--dry-run", "-n", ARG_NONE, NULL, SEND, 0, GROUP_TRAVEL,
@@ -336,7 +339,8 @@ const struct option_row option_table[] = {
 	  "let the part that reads the peer do all that you may", .set = set_flag,
 	  FIELD(no_sandbox) },
 	{ "--ready-fd", NULL, ARG_REQUIRED, "N", MOVE, 0, GROUP_PEER,
-	  "write the URI and a newline to descriptor N once listening", .set = set_ready_fd },
+	  "write the URI and a newline to descriptor N once listening", .set = set_fd,
+	  FIELD(ready_fd) },
 
 	/* the image */
 	{ "--force", NULL, ARG_NONE, NULL, MOVE, 0, GROUP_IMAGE,
@@ -430,6 +434,5 @@ const struct option_row option_table[] = {
 		.group = GROUP_HIDDEN                                         \
 	}
 	LATER("--on-loss", NULL, ARG_REQUIRED),
-	LATER("--continue-fd", NULL, ARG_REQUIRED),
 	{ .flag = NULL },
 };

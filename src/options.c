@@ -451,6 +451,23 @@ static int check_ssh(const struct config *cfg, struct error *err)
 	return err_hint(err, "give it to `migtool recv`");
 }
 
+/* What lets a pause end, and does not carry the stream too. */
+static int check_pause(const struct config *cfg, struct error *err)
+{
+	char stream[32];
+
+	if (cfg->continue_fd < 0)
+		return 0;
+	if (!cfg->caps.on[CAP_PAUSE_BEFORE_SWITCHOVER]) {
+		err_set(err, ST_USAGE, "--continue-fd lets a pause end, and there is none");
+		return err_hint(err, "--cap pause-before-switchover=on");
+	}
+	snprintf(stream, sizeof(stream), "fd:%d", cfg->continue_fd);
+	if (strcmp(cfg->uri, stream) && (strcmp(cfg->uri, "stdio:") || cfg->continue_fd > 1))
+		return 0;
+	return err_set(err, ST_USAGE, "--continue-fd %d: the stream is there", cfg->continue_fd);
+}
+
 /* What only makes sense, or does not, together. */
 static int check_config(const struct config *cfg, struct error *err)
 {
@@ -461,7 +478,7 @@ static int check_config(const struct config *cfg, struct error *err)
 	}
 	if (cfg->argv && (!cfg->argv[0] || !cfg->argv[0][0]))
 		return err_set(err, ST_USAGE, "no COMMAND behind --");
-	if (check_ssh(cfg, err) || check_lazy(cfg, err))
+	if (check_ssh(cfg, err) || check_lazy(cfg, err) || check_pause(cfg, err))
 		return -1;
 	if (cfg->command == CMD_RECV && !cfg->image && !cfg->uffd_socket) {
 		err_set(err, ST_USAGE, "recv: an operand is missing");
@@ -516,7 +533,7 @@ int options_parse(struct config *cfg, int argc, char **argv, struct error *err)
 	memset(cfg, 0, sizeof(*cfg));
 	params_init(&cfg->params);
 	cfg->timeout = -1;
-	cfg->ready_fd = -1;
+	cfg->ready_fd = cfg->continue_fd = -1;
 	if (argc > 0) {
 		argv++;
 		argc--;

@@ -71,7 +71,8 @@ struct session {
 	atomic_bool postcopy;	 /* the guest runs, or is about to, before its memory is there */
 	atomic_bool committed;	 /* COMMIT was sent or taken: a cancel is refused */
 	atomic_bool serving;	 /* a guest runs and waits for its pages: ending leaves it so */
-	bool cancelled_late;	 /* the main thread's: a cancel was refused already */
+	bool continued;	     /* the user has let it leave pre-switchover, maybe in another try */
+	bool cancelled_late; /* the main thread's: a cancel was refused already */
 
 	pthread_mutex_t lock; /* guards what follows until the next blank line */
 	bool failed;
@@ -133,6 +134,8 @@ int source_channels(struct session *ss, struct error *err);
 int source_compare(struct session *ss, struct error *err);
 int source_setup(struct session *ss, struct error *err);
 int source_precopy(struct session *ss, struct error *err);
+/* With pause-before-switchover: until the user says so. */
+int source_pause(struct session *ss, struct error *err);
 int source_switchover(struct session *ss, struct error *err);
 /* With ss->postcopy. */
 int source_postcopy(struct session *ss, struct error *err);

@@ -142,7 +142,11 @@ bool source_step(struct session *ss)
 {
 	struct source *src = ss->source;
 
-	if (!src || !src->postcopy || ss->postcopy)
+	if (!src)
+		return false;
+	if (source_pause_leave(src))
+		return true;
+	if (!src->postcopy || ss->postcopy)
 		return false;
 	return !atomic_exchange(&src->postcopy_asked, true);
 }

@@ -421,7 +421,7 @@ int source_switchover(struct session *ss, struct error *err)
 	ss->stream_over = true; /* before its last byte: READY may be quick */
 	if (put_tail(src, err) || stream_flush(&ss->stream, err))
 		return -1;
-	src->all_sent = true;
+	src->may_explain = true;
 	return 0;
 }
 
@@ -541,7 +541,7 @@ static void tell(struct source *src, const struct error *why)
 	uint8_t msg[7 + WIRE_FAILED_MAX];
 	size_t len;
 
-	if (!src->all_sent || ss->committed || !ss->dialect.migtool || !ss->main)
+	if (!src->may_explain || ss->committed || !ss->dialect.migtool || !ss->main)
 		return;
 	len = wire_failed_pack(why, msg + 7);
 	msg[0] = WIRE_COMMAND;
@@ -578,6 +578,7 @@ void source_end(struct session *ss, const struct error *why)
 		part(src);
 	returnpath_stop(&src->rp);
 	postcopy_send_close(src->postcopy); /* the return path's thread has used it until now */
+	source_pause_close(src);
 	delta_compare_free(src->compare);
 	batch_pool_destroy(&src->pool);
 	page_cache_free(src->cache);

@@ -45,7 +45,12 @@ struct source {
 	const struct block *last_block; /* main channel's "same block" state */
 	bool in_section;		/* a RAM section is open on the main channel */
 	uint64_t section_bytes;
-	bool all_sent; /* the stream is over: a reason may stand behind it */
+	bool may_explain; /* a reason may stand where the stream is: behind its end, in a pause */
+
+	struct {
+		int wake;	   /* eventfd, -1: none */
+		atomic_bool waits; /* for the user */
+	} pause;
 };
 
 /* Is it a block that both ends reach and that is not sent (x-ignore-shared)? source-open.c */
@@ -72,6 +77,13 @@ void source_postcopy_changed(struct source *src);
 int source_postcopy_finish(struct source *src, struct error *err);
 /* What was sent before the switch. */
 void source_postcopy_sent(struct source *src, const struct block *b, uint64_t offset, uint64_t len);
+
+/* ---- source-pause.c: likewise with pause-before-switchover ---- */
+
+int source_pause_open(struct source *src, struct error *err);
+void source_pause_close(struct source *src);
+/* By the main thread: the user wants it to go on. False: it does not wait. */
+bool source_pause_leave(struct source *src);
 
 /* ---- pagesend.c: which record or batch a page becomes ---- */
 

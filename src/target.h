@@ -58,6 +58,7 @@ struct target {
 	uint8_t *page, *delta; /* XBZRLE's */
 	bool have_state;
 	uint64_t state_size;	  /* bytes of device state that came in commands */
+	bool paused;		  /* the source has said PAUSED */
 	uint64_t moved, moved_at; /* what has come so far, and when more was seen last (ms) */
 	bool have_digest;
 	struct wire_digest digest; /* what the source says */

@@ -309,6 +309,7 @@ const char *wire_command_name(uint16_t cmd)
 		[MIG_CMD_WANT - WIRE_OURS] = "WANT",
 		[MIG_CMD_COMPARED - WIRE_OURS] = "COMPARED",
 		[MIG_CMD_HEARD - WIRE_OURS] = "HEARD",
+		[MIG_CMD_PAUSED - WIRE_OURS] = "PAUSED",
 	};
 
 	if (cmd < sizeof(names) / sizeof(names[0]) && names[cmd])

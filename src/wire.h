@@ -79,8 +79,9 @@ enum wire_cmd {
 	MIG_CMD_FAILED = 0x4004,       /* be32 status, text: why the source stops */
 	MIG_CMD_KEEPALIVE = 0x4005,    /* empty */
 	MIG_CMD_WANT = 0x4006,	       /* delta_want: chunks whose pages' digests are wanted */
-	MIG_CMD_HEARD = 0x4008,	       /* empty: a source that tries again has heard DONE */
 	MIG_CMD_COMPARED = 0x4007,     /* be64: no more is wanted, so many bytes will travel */
+	MIG_CMD_HEARD = 0x4008,	       /* empty: a source that tries again has heard DONE */
+	MIG_CMD_PAUSED = 0x4009,       /* empty: the source waits for its user, however long */
 };
 
 /* PING's values: any would do, these are QEMU's. */

@@ -74,7 +74,7 @@ judge() {
 @test "what is not built yet is in no help and no listing" {
 	"$MIGTOOL" --help >help
 	"$MIGTOOL" --list-options >>help
-	for option in --far --continue-fd --on-loss; do
+	for option in --far --on-loss; do
 		run -1 grep -- "$option" help
 	done
 	run -4 "$MIGTOOL" send --on-loss kill image tcp:h:1

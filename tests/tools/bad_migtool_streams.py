@@ -18,6 +18,7 @@ from bad_streams import BLOCK, be, block_list, footer, header, last, part, start
 from migtool_stream import q  # noqa: E402
 
 GREETING = m.frame(m.greeting())
+PAUSES = m.frame(m.greeting(capabilities=["pause-before-switchover"]))
 
 
 def greeted(status, words, **changes):
@@ -39,6 +40,7 @@ def good():
                                           "blocks": [{"name": BLOCK, "size": m.SIZE}]}) + m.GOOD
     yield "good-keepalives", 0, "", GREETING + m.BEGIN + m.command(m.KEEPALIVE) * 3 + part(
         m.zero_run()) + m.command(m.KEEPALIVE) + m.END
+    yield "good-paused", 0, "", PAUSES + m.BEGIN + part(m.zero_run()) + m.command(m.PAUSED) * 3 + m.END
     yield "good-no-pages", 0, "", GREETING + m.BEGIN + m.END
     paths = ("../../../../../tmp/escaped", m.SIZE), ("..", m.SIZE), ("/tmp/escaped", m.SIZE)
     yield "good-paths-as-names", 0, "", m.frame(m.greeting(blocks=[
@@ -149,6 +151,10 @@ def elements():
     yield "command-state-unexpected", 4, "device state", stream(
         m.BEGIN + m.command(m.DEVICE_STATE, b"abc") + m.END)
     yield "command-keepalive-length", 12, "KEEPALIVE", stream(m.BEGIN + m.command(m.KEEPALIVE, b"x"))
+    yield "command-paused-unannounced", 12, "PAUSED", stream(m.BEGIN + m.command(m.PAUSED))
+    yield "command-paused-length", 12, "PAUSED", PAUSES + m.BEGIN + m.command(m.PAUSED, b"x")
+    yield "command-paused-early", 12, "PAUSED", PAUSES + m.HEAD + m.command(m.PAUSED)
+    yield "command-paused-late", 12, "PAUSED", PAUSES + m.BEGIN + last() + m.command(m.PAUSED)
     wrong = bytearray(m.ZERO_DIGEST)
     wrong[5] = 1
     yield "digest-memory", 13, "digest", stream(

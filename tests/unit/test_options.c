@@ -64,7 +64,8 @@ static void what_is_not_given_has_its_default(void)
 	CHECK(!cfg.listen && !cfg.connect && !cfg.one_way && !cfg.device_state && !cfg.base);
 	CHECK(!cfg.delta && !cfg.force && !cfg.in_place && !cfg.dry_run && !cfg.json);
 	CHECK(cfg.progress == PROGRESS_AUTO && cfg.verbosity == 0);
-	CHECK(cfg.timeout == -1 && cfg.ready_fd == -1 && !cfg.replay_dirty);
+	CHECK(cfg.timeout == -1 && cfg.ready_fd == -1 && cfg.continue_fd == -1 &&
+	      !cfg.replay_dirty);
 	CHECK(params_multifd_channels(&cfg.params) == 2);
 	CHECK(params_max_bandwidth(&cfg.params) == 0);
 	for (int i = 0; i < CAP__MAX; i++)
@@ -103,6 +104,8 @@ static void every_option_reaches_its_field(void)
 	CHECK(cfg.connect && cfg.force && cfg.in_place && cfg.delta);
 	CHECK(cfg.ready_fd == 7 && cfg.page_size == 16384);
 	CHECK_STR(cfg.uuid, "01234567-89ab-cdef-0123-456789abcdef");
+	REQUIRE(parse("send --cap pause-before-switchover --continue-fd 5 i u") == 0);
+	CHECK(cfg.continue_fd == 5);
 	REQUIRE(parse("send --x-replay-dirty=f i u") == 0);
 	CHECK_STR(cfg.replay_dirty, "f");
 }
@@ -223,6 +226,10 @@ static void wrong_values_are_refused(void)
 		"send --timeout 2147484 i u",
 		"send --ready-fd x i u",
 		"send --ready-fd 2147483648 i u",
+		"send --continue-fd 5 i u",
+		"send --continue-fd 5 --cap pause-before-switchover i fd:5",
+		"send --continue-fd 0 --cap pause-before-switchover i stdio:",
+		"send --continue-fd x --cap pause-before-switchover i u",
 		"send --bwlimit fast i u",
 		"send --progress=yes i u",
 		"send --base= i u",
