@@ -267,7 +267,7 @@ try_packets() {
 @test "the real source is taken at once while others say nothing" {
 	recv_start recv unix:socket copy
 	peer_start peer source socket crowd
-	until [ -s peer.out ]; do sleep 0.02; done
+	wait_for_file peer.out
 	migtool_start send send "$IMAGES/mixed" unix:socket --cap multifd --timeout 8
 	migtool_wait send
 	migtool_wait recv
@@ -279,7 +279,7 @@ try_packets() {
 @test "the real source is taken at once while others stop in the middle of their greetings" {
 	recv_start recv unix:socket copy
 	peer_start peer source socket halves
-	until [ -s peer.out ]; do sleep 0.02; done
+	wait_for_file peer.out
 	migtool_start send send "$IMAGES/mixed" unix:socket --timeout 8
 	migtool_wait send
 	# nobody's time was over
@@ -293,7 +293,7 @@ try_packets() {
 @test "the real source is taken although hundreds say nothing" {
 	recv_start recv unix:socket copy
 	peer_start peer source socket flood
-	until [ -s peer.out ]; do sleep 0.02; done
+	wait_for_file peer.out
 	migtool_start send send "$IMAGES/mixed" unix:socket
 	migtool_wait send
 	migtool_wait recv

@@ -278,9 +278,7 @@ try_dirty() {
 	migtool_start send send "$IMAGES/mixed" "$RECV_URI"
 	migtool_wait send
 	migtool_wait recv
-	for _ in {1..100}; do
-		[ "$(wc -l <ran 2>/dev/null)" = 2 ] && break || sleep 0.05
-	done
+	wait_for_line ran survived
 	[ "$(cat ran)" = $'same\nsurvived' ]
 	[ "$(cat sid)" -ne "$(ps -o sid= -p $$)" ]
 }

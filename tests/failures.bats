@@ -355,7 +355,7 @@ interrupt_often() {
 		else
 			migtool_start recv recv "exec:echo \$\$ >child; exec sleep 300" copy
 		fi
-		until [ -s child ]; do sleep 0.02; done
+		wait_for_file child
 		pid=$(cat child)
 		kill -0 "$pid"
 		kill -INT "${PEER_PIDS[$side]}"

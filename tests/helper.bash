@@ -38,6 +38,29 @@ wait_for_end() {
 	wait "$pid"
 }
 
+# wait_until COMMAND [ARG]...: until it succeeds, 30 seconds at the most.
+wait_until() {
+	local i
+	for ((i = 0; i < 1500; i++)); do
+		! "$@" || return 0
+		sleep 0.02
+	done
+	echo "not within 30 seconds: $*" >&2
+	return 1
+}
+
+wait_for_file() { # PATH: something is in it
+	wait_until test -s "$1"
+}
+
+# wait_for_line FILE PATTERN: a line of it matches.
+wait_for_line() {
+	wait_until grep -qs -e "$2" "$1" || {
+		cat "$1" >&2
+		return 1
+	}
+}
+
 # What all said that took part, after a test has failed.
 peer_messages() {
 	local file
@@ -215,6 +238,10 @@ assert_error() {
 	}
 }
 
+warned() { # NAME WORDS: one of its warnings has these in it
+	grep -F -- "warning: " "$PEER_DIR/$1.err" | grep -qF -- "$2"
+}
+
 # assert_nothing IMAGE...: nothing is there, whole or in part.
 assert_nothing() {
 	local image
@@ -297,6 +324,27 @@ player_says() { # the next line of what it prints
 # What it was told is done, and it has nothing to complain of.
 player_ended() {
 	[[ $(player_says) == ended* ]] && [ ! -s "$PEER_DIR/player.err" ]
+}
+
+# link_start PORT [POINT]...: a link to that port, which breaks there (tests/tools/cut_proxy.py); LINK is its
+# URI.
+link_start() {
+	rm -f "$PEER_DIR"/link.{in,out}
+	mkfifo "$PEER_DIR"/link.{in,out}
+	"$TOOLS/cut_proxy.py" "$@" <"$PEER_DIR/link.in" >"$PEER_DIR/link.out" 2>"$PEER_DIR/link.err" \
+		3>&- 4>&- &
+	peer_started link
+	# what it says of its cuts needs a reader
+	exec 8>"$PEER_DIR/link.in" 7<"$PEER_DIR/link.out"
+	read -r -t 20 LINK <&7
+	LINK=tcp:127.0.0.1:$LINK
+}
+
+# Its connections end with it.
+link_stop() {
+	[ -n "${PEER_PIDS[link]:-}" ] || return 0
+	exec 8>&- 7<&-
+	wait_for_end link
 }
 
 make_image() { # [--seed N] [--size MIB] KIND OUT

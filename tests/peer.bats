@@ -26,12 +26,7 @@ destination_start() {
 	rm -rf copy socket
 	"$PEER" receive --listen "$@" socket copy >peer.json 2>peer.err 3>&- 4>&- &
 	peer_started peer
-	local i
-	for ((i = 0; i < 500; i++)); do
-		[ ! -S socket ] || return 0
-		sleep 0.02
-	done
-	return 1
+	wait_until test -S socket
 }
 
 # source_run STATUS [OPTION]... [-- RECV-OPTION...]: the peer as the source of a `recv`, which has to

@@ -28,26 +28,13 @@ teardown() {
 	rm -r "$SHM"
 }
 
-await() { # WORDS FILE
-	for _ in {1..1000}; do
-		! grep -q -- "$1" "$2" || return 0
-		sleep 0.02
-	done
-	cat "$2"
-	return 1
-}
-
 # recv_run STATUS [OPTION]... -- COMMAND...: from `image` to $C.
 recv_run() {
-	local status=$1 options=()
-	shift
-	while [ "$1" != -- ]; do
-		options+=("$1")
-		shift
-	done
+	local status=$1 BEFORE BEHIND
+	split_options "${@:2}"
 	rm -f "$C"
 	run -"$status" --separate-stderr timeout 60 "$MIGTOOL" recv --json --progress=none \
-		"${options[@]}" image:image "$C" "$@" </dev/null
+		"${BEFORE[@]}" image:image "$C" -- "${BEHIND[@]}" </dev/null
 }
 
 # said PATTERN...: each is in what recv told people.
@@ -100,28 +87,24 @@ faults_run() { # COMMAND...
 	done
 }
 
+last_line_is() { # FILE LINE
+	[ "$(tail -n 1 "$1")" = "$2" ]
+}
+
 # The whole memory comes, and COMMAND, which is told to look at it then, survives recv.
 survives() { # [OPTION]... -- WORD...
-	local options=() i
-	while [ "$1" != -- ]; do
-		options+=("$1")
-		shift
-	done
-	shift
+	local BEFORE BEHIND
+	split_options "$@"
 	rm -f go out
 	mkfifo go
 	exec 7<>go
-	recv_run 0 "${options[@]}" -- \
-		sh -c "exec \$G \$C $* say=\$\$ byte check say=right sleep <go >out 2>&1"
+	recv_run 0 "${BEFORE[@]}" -- \
+		sh -c "exec \$G \$C ${BEHIND[*]} say=\$\$ byte check say=right sleep <go >out 2>&1"
 	jq -e '.status == "completed" and .complete and .owner == "destination"' <<<"${lines[-1]}"
 	echo >&7
 	read -r GUEST <out
-	for ((i = 0; i < 1000; i++)); do
-		[ "$(tail -n 1 out)" != right ] || break
-		sleep 0.02
-	done
+	wait_until last_line_is out right
 	exec 7>&-
-	[ "$(tail -n 1 out)" = right ]
 	kill "$GUEST"
 	GUEST=
 	cmp image "$C"
@@ -245,9 +228,9 @@ survives() { # [OPTION]... -- WORD...
 	migtool_start recv recv image:image "$C" -- \
 		sh -c 'exec $G $C private map byte check say=right <go >out'
 	exec 7<>go 8<>out
-	await 'it waits until there is' recv.err
+	wait_for_line recv.err 'it waits until there is'
 	mount -o remount,size=$((PAGES * 8))k "$SHM/small"
-	await 'has all of its memory' recv.err
+	wait_for_line recv.err 'has all of its memory'
 	echo >&7
 	read -r -t 60 word <&8
 	[ "$word" = right ]
@@ -258,7 +241,6 @@ survives() { # [OPTION]... -- WORD...
 
 # killed WORD...: recv is killed when the guest has said its pid; then the guest looks at its pages.
 killed() {
-	local i
 	rm -f go out "$C"
 	mkfifo go out
 	migtool_start recv recv --push=off image:image "$C" -- \
@@ -268,11 +250,7 @@ killed() {
 	kill -KILL "${PEER_PIDS[recv]}"
 	wait "${PEER_PIDS[recv]}" || true
 	echo >&7
-	for ((i = 0; i < 500; i++)); do
-		grep -q userfault "/proc/$GUEST/wchan" && break
-		sleep 0.02
-	done
-	grep -q userfault "/proc/$GUEST/wchan"
+	wait_for_line "/proc/$GUEST/wchan" userfault
 	run ! read -r -t 0.1 _ <&8
 	kill -KILL "$GUEST"
 	GUEST=

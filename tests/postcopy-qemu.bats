@@ -8,19 +8,8 @@ load qemu
 load tls
 
 setup_file() {
-	qemu_build_guest
-	# shellcheck disable=SC2034
-	PEER_DIR=$BATS_FILE_TMPDIR
-	cd "$BATS_FILE_TMPDIR" || return
 	tls_make
-	qemu_start src
-	qemu_wait_tick src 5
-	recv_start recv unix:socket image
-	qemu_migrate src unix:socket
-	qemu_wait_status src completed
-	recv_wait recv
-	qemu_stop src
-	cp image/ram/pc.ram image.ram
+	qemu_save_guest
 }
 
 setup() {
@@ -32,17 +21,11 @@ teardown() {
 	peer_teardown
 }
 
-# wait_for_guest [-S|ARG]... -- [SETTING]...: a QEMU that waits for postcopy; QEMU_URI is where.
+# wait_for_guest [ARG]... -- [SETTING]...: a QEMU that waits for postcopy.
 wait_for_guest() {
-	local args=()
-	while [ $# -gt 0 ] && [ "$1" != -- ]; do
-		args+=("$1")
-		shift
-	done
-	shift || true
-	qemu_start_incoming dst defer "${args[@]}"
-	qemu_qmp dst incoming "${LISTEN:-unix:socket}" postcopy-ram "$@"
-	QEMU_URI=$(qemu_qmp dst address)
+	local BEFORE BEHIND
+	split_options "$@"
+	qemu_listen "${BEFORE[@]}" -- postcopy-ram "${BEHIND[@]}"
 }
 
 send() { # [OPTION]... IMAGE URI
@@ -53,8 +36,7 @@ send() { # [OPTION]... IMAGE URI
 # It goes on with the next line, and neither it nor anybody else misses a page.
 assert_guest_runs() {
 	qemu_wait_status dst completed
-	qemu_wait_tick dst $(($(PEER_DIR=$BATS_FILE_TMPDIR qemu_serial_last_tick src) + 10))
-	assert_guest_went_on "$BATS_FILE_TMPDIR/src.serial" dst.serial
+	assert_saved_guest_runs
 	assert_json send '.status == "completed"' '.owner == "destination"' .complete \
 		'.ram."postcopy-bytes" > 100000' '.ram.remaining == 0'
 }
@@ -308,15 +290,6 @@ recover_guest() { # URI
 	assert_json send '.owner == "unknown"' '.complete == false'
 }
 
-wait_for_line() { # FILE LINE
-	local i
-	for ((i = 0; i < 600; i++)); do
-		! grep -qx "$2" "$1" || return 0
-		sleep 0.05
-	done
-	return 1
-}
-
 # recover_from ANSWERS: `send --resume` of which a QEMU takes only the beginning.
 recover_from() {
 	"$TOOLS/paused_qemu.py" qemu "$IMAGE" "$1" >qemu.out 3>&- 4>&- &
@@ -329,7 +302,7 @@ recover_from() {
 
 @test "a recovery can be cancelled until QEMU is told to resume; what fails behind is a loss" {
 	recover_from 1
-	wait_for_line qemu.out 10
+	wait_for_line qemu.out "^10\$"
 	kill -INT "${PEER_PIDS[send]}"
 	migtool_wait send 20
 	assert_json send '.status == "cancelled"' '.owner == "unknown"'

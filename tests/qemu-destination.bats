@@ -10,18 +10,7 @@ load qemu
 UUID=12345678-9abc-def0-0123-456789abcdef
 
 setup_file() {
-	qemu_build_guest
-	# shellcheck disable=SC2034
-	PEER_DIR=$BATS_FILE_TMPDIR
-	cd "$BATS_FILE_TMPDIR" || return
-	qemu_start src -uuid "$UUID"
-	qemu_wait_tick src 5
-	recv_start recv unix:socket image
-	qemu_migrate src unix:socket validate-uuid
-	qemu_wait_status src completed
-	recv_wait recv
-	qemu_stop src
-	cp image/ram/pc.ram image.ram
+	qemu_save_guest -uuid "$UUID" -- validate-uuid
 }
 
 setup() {
@@ -33,11 +22,9 @@ teardown() {
 	peer_teardown
 }
 
-# wait_for_guest [SETTING]...: a QEMU that waits, paused, and QEMU_URI, where.
+# wait_for_guest [SETTING]...: a QEMU that waits, paused.
 wait_for_guest() {
-	qemu_start_incoming dst defer -S -uuid "$UUID"
-	qemu_qmp dst incoming "${LISTEN:-unix:socket}" "$@"
-	QEMU_URI=$(qemu_qmp dst address)
+	qemu_listen -S -uuid "$UUID" -- "$@"
 }
 
 send() { # [OPTION]... IMAGE URI
@@ -55,8 +42,7 @@ assert_guest_arrived() {
 	"$TOOLS/qemu_stream.py" --out again again.stream >again.json
 	assert_same_image "$IMAGE" again --devices --except globalstate
 	qemu_qmp dst cont
-	qemu_wait_tick dst $(($(PEER_DIR=$BATS_FILE_TMPDIR qemu_serial_last_tick src) + 10))
-	assert_guest_went_on "$BATS_FILE_TMPDIR/src.serial" dst.serial
+	assert_saved_guest_runs
 	[ "$(jq -r .status send.json)" = completed ]
 }
 
@@ -98,8 +84,7 @@ assert_guest_arrived() {
 	qemu_start_incoming dst unix:socket -uuid "$UUID"
 	qemu_qmp dst status
 	send "$IMAGE" unix:socket
-	qemu_wait_tick dst $(($(PEER_DIR=$BATS_FILE_TMPDIR qemu_serial_last_tick src) + 10))
-	assert_guest_went_on "$BATS_FILE_TMPDIR/src.serial" dst.serial
+	assert_saved_guest_runs
 }
 
 @test "with a return path send knows that the guest has arrived" {
@@ -198,8 +183,7 @@ replay_rounds() { # [OPTION]...
 	cmp ram dirty.ram
 	cmp "$IMAGE/ram/pc.ram" "$BATS_FILE_TMPDIR/image.ram" # the source is as it was
 	qemu_qmp dst cont
-	qemu_wait_tick dst $(($(PEER_DIR=$BATS_FILE_TMPDIR qemu_serial_last_tick src) + 10))
-	assert_guest_went_on "$BATS_FILE_TMPDIR/src.serial" dst.serial
+	assert_saved_guest_runs
 }
 
 @test "memory that changes while it is sent arrives as it is at last" {

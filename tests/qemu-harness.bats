@@ -70,7 +70,7 @@ records() {
 	for method in none zlib zstd; do
 		"$TOOLS/capture.py" socket "$method" 2 3>&- &
 		peer_started capture
-		while [ ! -S socket ]; do sleep 0.01; done
+		wait_until test -S socket
 		qemu_migrate src unix:socket multifd multifd-channels=2 "multifd-compression=$method"
 		qemu_wait_status src completed
 		wait_for_end capture

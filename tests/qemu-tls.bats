@@ -10,18 +10,8 @@ load qemu
 load tls
 
 setup_file() {
-	qemu_build_guest
-	# shellcheck disable=SC2034
-	PEER_DIR=$BATS_FILE_TMPDIR
-	cd "$BATS_FILE_TMPDIR" || return
 	tls_make
-	qemu_start src
-	qemu_wait_tick src 5
-	recv_start recv unix:socket image
-	qemu_migrate src unix:socket
-	qemu_wait_status src completed
-	recv_wait recv
-	qemu_stop src
+	qemu_save_guest
 }
 
 setup() {
@@ -97,11 +87,7 @@ from_qemu_refused() {
 	# without it a QEMU listens to nobody, and may be done before it sees that it was cut off
 	qemu_migrate src "$RECV_URI" return-path ${source:+tls-creds=tls0}
 	qemu_wait_status src failed
-	for _ in {1..200}; do
-		! grep -qF -- "$words" recv.err || break
-		sleep 0.02
-	done
-	grep -F "warning: dropped" recv.err | grep -qF -- "$words"
+	wait_until warned recv "$words"
 	qemu_qmp src wait-run running >/dev/null
 	qemu_stop src
 	kill "${PEER_PIDS[recv]}"
@@ -127,18 +113,16 @@ from_qemu_refused() {
 to_qemu() {
 	local source=$1 dest=$2 options=$3
 	shift 3
-	qemu_start_incoming dst defer -S -object "$(qemu_creds "$dest" server)"
-	qemu_qmp dst incoming tcp:127.0.0.1:0 tls-creds=tls0 "$@"
+	LISTEN=tcp:127.0.0.1:0 qemu_listen -S -object "$(qemu_creds "$dest" server)" -- tls-creds=tls0 "$@"
 	# shellcheck disable=SC2086
 	timeout 60 "$MIGTOOL" send --json --progress=none --timeout 20 --peer qemu $options \
-		"$(creds "$source")" "$IMAGE" "$(qemu_qmp dst address)" >send.json 2>send.err 3>&- 4>&-
+		"$(creds "$source")" "$IMAGE" "$QEMU_URI" >send.json 2>send.err 3>&- 4>&-
 	qemu_wait_status dst completed
 	qemu_qmp dst wait-run paused >/dev/null
 	qemu_save_ram dst ram
 	cmp ram "$IMAGE/ram/pc.ram"
 	qemu_qmp dst cont
-	qemu_wait_tick dst $(($(PEER_DIR=$BATS_FILE_TMPDIR qemu_serial_last_tick src) + 5))
-	assert_guest_went_on "$BATS_FILE_TMPDIR/src.serial" dst.serial
+	assert_saved_guest_runs
 	qemu_stop dst
 	rm -f dst.serial ram
 }

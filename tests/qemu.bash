@@ -9,9 +9,9 @@
 
 GUEST_MIB=32
 
-# Makes the boot-sector guest in the file's directory. Arguments: what make-boot takes.
+# Makes the boot-sector guest in the file's directory.
 qemu_build_guest() {
-	"$BATS_TEST_DIRNAME/guest/make-boot" "$BATS_FILE_TMPDIR/guest" "$@"
+	"$BATS_TEST_DIRNAME/guest/make-boot" "$BATS_FILE_TMPDIR/guest"
 }
 
 # qemu_run NAME [ARG]...: a QEMU with just what is given.
@@ -39,6 +39,17 @@ qemu_start_incoming() {
 	local name=$1 uri=$2
 	shift 2
 	qemu_start "$name" -incoming "$uri" "$@"
+}
+
+# qemu_listen [ARG]... [-- SETTING...]: `dst`, which waits for a migration with these settings at LISTEN
+# (unix:socket); QEMU_URI is where.
+qemu_listen() {
+	local BEFORE BEHIND
+	split_options "$@"
+	qemu_start_incoming dst defer "${BEFORE[@]}"
+	qemu_qmp dst incoming "${LISTEN:-unix:socket}" "${BEHIND[@]}"
+	# shellcheck disable=SC2034 # for the caller
+	QEMU_URI=$(qemu_qmp dst address)
 }
 
 # qemu_qmp NAME ARG...: what qmp.py takes.
@@ -98,6 +109,30 @@ assert_guest_went_on() { # SERIAL-FILE...
 		{ n++ }
 		END { if (n <= from + 1) { print "only " n " ticks, " from " in the first"; bad = 1 }
 		      exit bad }'
+}
+
+# qemu_save_guest [ARG]... [-- SETTING...]: for setup_file. A guest has run a while and is in the file's
+# directory: as `image` (its block pc.ram as image.ram, too), and what it printed in src.serial.
+qemu_save_guest() {
+	local BEFORE BEHIND
+	split_options "$@"
+	PEER_DIR=$BATS_FILE_TMPDIR
+	cd "$BATS_FILE_TMPDIR" || return
+	qemu_build_guest
+	qemu_start src "${BEFORE[@]}"
+	qemu_wait_tick src 5
+	recv_start recv unix:socket image
+	qemu_migrate src unix:socket "${BEHIND[@]}"
+	qemu_wait_status src completed
+	recv_wait recv
+	qemu_stop src
+	cp image/ram/pc.ram image.ram
+}
+
+# It goes on in dst with the line that was due when it was saved.
+assert_saved_guest_runs() {
+	qemu_wait_tick dst $(($(PEER_DIR=$BATS_FILE_TMPDIR qemu_serial_last_tick src) + 10))
+	assert_guest_went_on "$BATS_FILE_TMPDIR/src.serial" dst.serial
 }
 
 qemu_stop() { # NAME

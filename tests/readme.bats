@@ -207,10 +207,7 @@ END
 	EDIT="s|/dev/shm/|$PWD/|g" recv_readme recv my-vmm
 	"$MIGTOOL" send -q sent.mem "$RECV_URI"
 	recv_wait recv
-	for _ in {1..100}; do
-		[ ! -s vmm.saw ] || break
-		sleep 0.05
-	done
+	wait_for_file vmm.saw
 	[ "$(cat vmm.saw)" = 0 ]
 }
 

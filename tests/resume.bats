@@ -25,22 +25,6 @@ teardown() {
 	[ -z "${SHM:-}" ] || rm -r "$SHM"
 }
 
-# link_start PORT [BYTES:HOW]...: a link to that port, which breaks there; LINK is its URI.
-link_start() {
-	rm -f link.stop link.out
-	mkfifo link.stop link.out
-	"$TOOLS/cut_proxy.py" "$@" <link.stop >link.out 2>link.err 3>&- 4>&- &
-	peer_started link
-	exec 8>link.stop 7<link.out
-	read -r -t 20 LINK <&7
-	LINK=tcp:127.0.0.1:$LINK
-}
-
-link_stop() {
-	exec 8>&- 7<&-
-	wait_for_end link
-}
-
 # cut_pair IMAGE COPY "POINTS" [SEND-OPTION]... [-- RECV-OPTION...]: a transfer with --retry over a
 # link that breaks at the POINTS.
 cut_pair() {

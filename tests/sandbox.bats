@@ -28,12 +28,7 @@ field() { # PID NAME
 }
 
 gone() { # PID
-	local i
-	for ((i = 0; i < 500; i++)); do
-		[ -e "/proc/$1" ] || return 0
-		sleep 0.02
-	done
-	return 1
+	wait_until test ! -e "/proc/$1"
 }
 
 assert_confined() { # PID
@@ -77,7 +72,7 @@ assert_confined() { # PID
 	migtool_start send send "$IMAGES/random" "exec:$look >exec; socat - UNIX-CONNECT:socket"
 	migtool_wait send
 	migtool_wait recv
-	for _ in {1..100}; do [ ! -e ended ] || break; sleep 0.05; done
+	wait_until test -e ended
 	diff expected command
 	diff expected exec
 }

@@ -18,13 +18,7 @@ teardown_file() {
 
 setup() {
 	cd "$BATS_TEST_TMPDIR" || return
-	unset SSH_AUTH_SOCK
-	export HOME=$PWD/home # whose .ssh is read, and never written
-	mkdir -p home/.ssh there
-	cp "$SSHD/known_hosts" home/.ssh/known_hosts
-	cp "$SSHD/key" home/.ssh/id_ed25519
-	SSH_PORT=$(<"$SSHD/port")
-	use_port "$SSH_PORT"
+	ssh_home
 }
 
 teardown() {
@@ -33,17 +27,10 @@ teardown() {
 	peer_teardown
 }
 
-use_port() {
-	SSH_PORT=$1
-	FAR=ssh://127.0.0.1:$1$PWD/there
-}
-
 # own_sshd [CONFIG-LINE]...: one for this test alone; known_hosts is its own.
 own_sshd() {
 	sshd_start "$PWD/own" "$@"
-	use_port "$SSH_PORT"
-	cp own/known_hosts home/.ssh/known_hosts
-	cp own/key home/.ssh/id_ed25519
+	ssh_known own
 }
 
 # accept KEY...: the public keys that log in to own_sshd
@@ -244,17 +231,8 @@ on_terminal() { # STATUS [PROMPT=ANSWER]... [--] [OPTION]...
 	push 0
 	socat UNIX-LISTEN:agent,fork SYSTEM:'echo this is no agent at all' &
 	peer_started agent
-	wait_for_file agent
+	wait_until test -S agent
 	push 0
-}
-
-wait_for_file() {
-	local i
-	for ((i = 0; i < 500; i++)); do
-		[ ! -e "$1" ] || return 0
-		sleep 0.02
-	done
-	return 1
 }
 
 @test "keys of all kinds and forms log in" {
@@ -387,18 +365,13 @@ secret_account() {
 	says "is there an ssh server on port $SSH_PORT of 127.0.0.1?"
 	socat "TCP-LISTEN:$SSH_PORT,reuseaddr,fork" SYSTEM:'read -r banner; echo HTTP/1.0 400 Bad Request' &
 	peer_started http
-	wait_for_port
+	wait_until somebody_listens
 	push 35
 	says "127.0.0.1]:$SSH_PORT is no ssh server: it says \"HTTP/1.0 400 Bad Request\""
 }
 
-wait_for_port() {
-	local i
-	for ((i = 0; i < 500; i++)); do
-		! (exec 3<>"/dev/tcp/127.0.0.1/$SSH_PORT") 2>/dev/null || return 0
-		sleep 0.02
-	done
-	return 1
+somebody_listens() {
+	(exec 3<>"/dev/tcp/127.0.0.1/$SSH_PORT") 2>/dev/null
 }
 
 @test "a server that says nothing is not waited for longer than --timeout" {
@@ -406,7 +379,7 @@ wait_for_port() {
 	sshd_stop "$PWD/own"
 	socat "TCP-LISTEN:$SSH_PORT,reuseaddr,fork" SYSTEM:'sleep 100' &
 	peer_started silent
-	wait_for_port
+	wait_until somebody_listens
 	push 30 --timeout 1
 	says "does not answer in time"
 	migtool_start send send "$IMAGES/mixed" "$FAR/image"
@@ -449,7 +422,7 @@ wait_for_port() {
 @test "a link that is cut in the middle is a lost connection, and nothing half done looks done" {
 	own_sshd
 	migtool_start send send --bwlimit 2M "$IMAGES/mixed" "$FAR/image"
-	wait_for_file there/image.part
+	wait_until test -e there/image.part
 	sshd_stop "$PWD/own"
 	migtool_wait send 10
 	output=$(<send.err)

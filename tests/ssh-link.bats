@@ -20,13 +20,7 @@ teardown_file() {
 
 setup() {
 	cd "$BATS_TEST_TMPDIR" || return
-	unset SSH_AUTH_SOCK
-	export HOME=$PWD/home
-	mkdir -p home/.ssh there
-	cp "$SSHD/known_hosts" home/.ssh/known_hosts
-	cp "$SSHD/key" home/.ssh/id_ed25519
-	SSH_PORT=$(<"$SSHD/port")
-	FAR=ssh://127.0.0.1:$SSH_PORT$PWD/there
+	ssh_home
 }
 
 teardown() {
@@ -36,23 +30,11 @@ teardown() {
 	assert_nothing_far "$SSHD"
 }
 
-# link_start [POINT]...: a path to the sshd that breaks there (tests/tools/cut_proxy.py). FAR leads
-# along it.
-link_start() {
-	mkfifo link.stop link.out
-	"$TOOLS/cut_proxy.py" "$SSH_PORT" "$@" <link.stop >link.out 2>link.err 3>&- 4>&- &
-	peer_started link
-	exec 8>link.stop 7<link.out
-	read -r -t 20 LINK <&7
-	FAR=ssh://127.0.0.1:$LINK$PWD/there
-	sed "s/:$SSH_PORT/:$LINK/" "$SSHD/known_hosts" >home/.ssh/known_hosts
-}
-
-link_stop() {
-	[ -p link.stop ] || return 0
-	exec 8>&- 7<&-
-	wait_for_end link
-	rm link.stop link.out
+# far_link [POINT]...: a link to the sshd, and FAR leads along it.
+far_link() {
+	link_start "$SSH_PORT" "$@"
+	FAR=ssh://${LINK#tcp:}$PWD/there
+	sed "s/:$SSH_PORT/:${LINK##*:}/" "$SSHD/known_hosts" >home/.ssh/known_hosts
 }
 
 # transfer send|recv IMAGE [OPTION]...: the image to there/copy, or from the far side to there/copy.
@@ -90,7 +72,7 @@ survives() {
 	read -ra points <<<"$2"
 	shift 2
 	rm -rf there/*
-	link_start "${points[@]}"
+	far_link "${points[@]}"
 	transfer "$name" "$IMAGES/random" --retry 5 "$@"
 	migtool_wait "$name"
 	says "$name" "trying again"
@@ -141,7 +123,7 @@ stands_still() {
 @test "a path that passes nothing any more is given up after --timeout" {
 	local name
 	for name in send recv; do
-		link_start 3000000:drop
+		far_link 3000000:drop
 		transfer "$name" "$IMAGES/random" --timeout 1
 		stands_still "$name"
 		link_stop # and with it the far side's connection

@@ -103,6 +103,27 @@ sshd_stop() {
 	rm -f "$1/pid"
 }
 
+# ssh_home: a home of the test's own, in whose .ssh is what logs in to the sshd of the directory SSHD.
+# SSH_PORT is that one's, FAR the URI of the directory `there`.
+ssh_home() {
+	unset SSH_AUTH_SOCK
+	export HOME=$PWD/home
+	mkdir -p home/.ssh there
+	ssh_known "$SSHD"
+}
+
+ssh_known() { # DIR: the sshd that the home knows from now on
+	cp "$1/known_hosts" home/.ssh/known_hosts
+	cp "$1/key" home/.ssh/id_ed25519
+	ssh_port "$(<"$1/port")"
+}
+
+ssh_port() { # PORT
+	SSH_PORT=$1
+	# shellcheck disable=SC2034 # for the caller
+	FAR=ssh://127.0.0.1:$1$PWD/there
+}
+
 # far_left DIR: the processes that a login to that sshd has left, as "PID COMMAND"; none, after a
 # moment for what is about to end.
 far_left() {

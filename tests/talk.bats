@@ -25,18 +25,6 @@ send_slowly() {
 	peer_started send
 }
 
-# Waits until FILE has a line that matches.
-wait_for_line() { # FILE PATTERN
-	local i
-	for ((i = 0; i < 200; i++)); do
-		! grep -q -e "$2" "$1" || return 0
-		sleep 0.05
-	done
-	echo "no '$2' in $1:"
-	cat "$1"
-	return 1
-}
-
 @test "with --json stdout is one object a side, and both agree" {
 	recv_start recv tcp:127.0.0.1:0 arrived.mem
 	"$MIGTOOL" send --json guest.mem "$RECV_URI" >send.json
@@ -219,10 +207,7 @@ wait_for_line() { # FILE PATTERN
 @test "check does not wait for ever for the rest of an answer" {
 	socat UNIX-LISTEN:at SYSTEM:'printf migt && exec sleep 20' 3>&- 4>&- &
 	local pid=$! i
-	for ((i = 0; i < 100; i++)); do
-		[ ! -S at ] || break
-		sleep 0.05
-	done
+	wait_until test -S at
 	run -30 timeout 15 "$MIGTOOL" check --timeout 1 unix:at
 	[[ $output == *"has not given a whole answer within 1 s"* ]]
 	kill "$pid"

@@ -52,14 +52,19 @@ refused() {
 	migtool_wait send "$status"
 	grep -F "error: " send.err | grep -qF -- "$says"
 	assert_json send '.ram.transferred < 2000' '.owner == "source"' '.complete == false'
-	for _ in {1..200}; do
-		! grep -F "warning: " recv.err | grep -qF -- "$warns" || break
-		sleep 0.02
-	done
-	grep -F "warning: " recv.err | grep -qF -- "$warns"
+	wait_until warned recv "$warns"
 	kill "${PEER_PIDS[recv]}"
 	migtool_wait recv 20
 	[ ! -e copy ] && [ ! -e copy.part ]
+}
+
+# proxy_start [OPTION]...: PROXIED leads to recv; what passes is in `wire` (tests/tools/record_proxy.py).
+proxy_start() {
+	rm -f proxy.port
+	"$TOOLS/record_proxy.py" "$@" "${RECV_URI##*:}" wire >proxy.port 2>proxy.err 3>&- 4>&- &
+	peer_started proxy
+	wait_for_file proxy.port
+	PROXIED=tcp:127.0.0.1:$(<proxy.port)
 }
 
 # ---- it works ----
@@ -100,18 +105,12 @@ refused() {
 }
 
 @test "nothing of the image can be read on the wire, on no channel" {
-	local proxied
 	for caps in "" "--cap=multifd"; do
 		for tls in "" psk; do
 			rm -rf copy wire
 			recv_start recv tcp:127.0.0.1:0 copy ${tls:+"$(creds $tls)"}
-			rm -f proxy.port
-	"$TOOLS/record_proxy.py" "${RECV_URI##*:}" wire >proxy.port 2>proxy.err \
-				3>&- 4>&- &
-			peer_started proxy
-			while [ ! -s proxy.port ]; do sleep 0.02; done
-			proxied=tcp:127.0.0.1:$(cat proxy.port)
-			migtool_start send send ${tls:+"$(creds $tls)"} ${caps:+"$caps"} "$IMAGES/marked" "$proxied"
+			proxy_start
+			migtool_start send send ${tls:+"$(creds $tls)"} ${caps:+"$caps"} "$IMAGES/marked" "$PROXIED"
 			migtool_wait send
 			migtool_wait recv
 			kill "${PEER_PIDS[proxy]}"
@@ -242,10 +241,7 @@ refused() {
 	gnutls-cli --x509cafile "$TLS/ca/cert.pem" --x509certfile "$TLS/old/client-cert.pem" \
 		--x509keyfile "$TLS/old/client-key.pem" -p "${RECV_URI##*:}" 127.0.0.1 \
 		</dev/null >cli.err 2>&1 || true
-	for _ in {1..200}; do
-		! grep -q "expired on 2020-01-31 00:00:00 UTC" recv.err || break
-		sleep 0.02
-	done
+	wait_for_line recv.err "expired on 2020-01-31 00:00:00 UTC"
 	grep -qF "the source's certificate (CN=source) expired on 2020-01-31 00:00:00 UTC" recv.err
 	kill "${PEER_PIDS[recv]}"
 	recv_wait recv 20
@@ -254,10 +250,7 @@ refused() {
 	gnutls-serv --echo --x509cafile "$TLS/ca/cert.pem" --x509certfile "$TLS/old/server-cert.pem" \
 		--x509keyfile "$TLS/old/server-key.pem" -p "$port" >serv.err 2>&1 </dev/null 3>&- 4>&- &
 	peer_started serv
-	for _ in {1..200}; do
-		! grep -q "listening on IPv4" serv.err || break
-		sleep 0.02
-	done
+	wait_for_line serv.err "listening on IPv4"
 	run -5 "$MIGTOOL" send -q "$(creds client)" "$IMAGES/mixed" "tcp:127.0.0.1:$port"
 	[[ $output == *"the destination's certificate (CN=localhost) expired on 2020-01-31"* ]]
 }
@@ -276,7 +269,7 @@ refused() {
 	recv_start recv tcp:127.0.0.1:0 copy "$(creds server)"
 	"$TOOLS/half_tls.py" "${RECV_URI##*:}" 6 >half.out 2>half.err 3>&- 4>&- &
 	peer_started half
-	while [ ! -s half.out ]; do sleep 0.02; done
+	wait_for_file half.out
 	"$MIGTOOL" send -q "$(creds client)" --cap multifd "$IMAGES/mixed" "$RECV_URI"
 	recv_wait recv
 	cmp "$IMAGES/mixed" copy
@@ -396,13 +389,9 @@ bad_creds() { # WORDS DIR [OPTION]...
 	for caps in "" "--cap=multifd"; do
 		rm -rf copy wire
 		recv_start recv tcp:127.0.0.1:0 copy "$(creds psk)"
-		rm -f proxy.port
-	"$TOOLS/record_proxy.py" --cut 2000000 "${RECV_URI##*:}" wire >proxy.port 2>proxy.err \
-			3>&- 4>&- &
-		peer_started proxy
-		while [ ! -s proxy.port ]; do sleep 0.02; done
+		proxy_start --cut 2000000
 		migtool_start send send --timeout 20 "$(creds psk)" ${caps:+"$caps"} "$IMAGES/random" \
-			"tcp:127.0.0.1:$(cat proxy.port)"
+			"$PROXIED"
 		migtool_wait send 10
 		migtool_wait recv 10
 		[ ! -e copy ] && [ ! -e copy.part ]
@@ -412,13 +401,8 @@ bad_creds() { # WORDS DIR [OPTION]...
 
 @test "bytes that change on the way are found out" {
 	recv_start recv tcp:127.0.0.1:0 copy "$(creds psk)"
-	rm -f proxy.port
-	"$TOOLS/record_proxy.py" --flip 2000000 "${RECV_URI##*:}" wire >proxy.port 2>proxy.err \
-		3>&- 4>&- &
-	peer_started proxy
-	while [ ! -s proxy.port ]; do sleep 0.02; done
-	migtool_start send send --timeout 20 "$(creds psk)" "$IMAGES/random" \
-		"tcp:127.0.0.1:$(cat proxy.port)"
+	proxy_start --flip 2000000
+	migtool_start send send --timeout 20 "$(creds psk)" "$IMAGES/random" "$PROXIED"
 	recv_wait recv 12
 	grep -q "error: .*TLS with" recv.err
 	migtool_wait send 5
@@ -428,10 +412,7 @@ bad_creds() { # WORDS DIR [OPTION]...
 @test "a failing end's last words travel through TLS" {
 	recv_start recv tcp:127.0.0.1:0 copy "$(creds psk)"
 	migtool_start send send --bwlimit 200K "$(creds psk)" "$IMAGES/random" "$RECV_URI"
-	for _ in {1..200}; do
-		[ ! -e copy.part ] || break
-		sleep 0.02
-	done
+	wait_until test -e copy.part
 	sleep 0.3
 	kill "${PEER_PIDS[recv]}"
 	recv_wait recv 20

@@ -167,7 +167,7 @@ ends() {
 	rm copy
 	"$TOOLS/with_fds.py" listen "$PWD/socket" "$MIGTOOL" recv fd:3 copy 3>&- 4>&- &
 	peer_started recv
-	for _ in {1..200}; do [ -S socket ] && break || sleep 0.05; done
+	wait_until test -S socket
 	migtool_start send send "$IMAGES/mixed" unix:socket --cap multifd
 	migtool_wait send
 	migtool_wait recv

@@ -39,18 +39,9 @@ vmm_start() {
 	peer_started vmm
 }
 
-await() { # WORDS FILE
-	for _ in {1..1000}; do
-		! grep -q -- "$1" "$2" || return 0
-		sleep 0.02
-	done
-	cat "$2"
-	return 1
-}
-
 # The guest looks at all of its pages; none is wrong.
 finish() {
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	echo >&8
 	wait_for_end vmm
 	cat vmm.out
@@ -91,7 +82,7 @@ served_whole() {
 @test "--push=off: only what is touched moves, until the VMM ends" {
 	serve --push=off
 	vmm_start --touch 10 --remove
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -0 "${PEER_PIDS[recv]}"
 	finish
 	recv_wait recv
@@ -123,7 +114,7 @@ served_whole() {
 @test "--record writes what was needed first, --prefetch brings that first" {
 	serve --push=off --record needed
 	vmm_start --touch 20
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -KILL "${PEER_PIDS[vmm]}"
 	recv_wait recv
 	[ "$(head -n 1 needed)" = "migtool-faults 1" ]
@@ -132,7 +123,7 @@ served_whole() {
 	grep -qE '^0x[0-9a-f]+ pc\.ram$' needed
 	serve --push=off --prefetch needed
 	vmm_start --touch 0
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	finish
 	recv_wait recv
 	# it exists
@@ -145,7 +136,7 @@ served_whole() {
 @test "killed, recv leaves a guest that waits and sees no zeros" {
 	serve --push=off
 	vmm_start --touch 1
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -KILL "${PEER_PIDS[recv]}"
 	wait_for_end recv || true
 	# what had come is right, the rest is waited for
@@ -158,10 +149,10 @@ served_whole() {
 @test "a first SIGTERM is refused, a second one leaves the guest waiting" {
 	serve --push=off
 	vmm_start --touch 1
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -HUP "${PEER_PIDS[recv]}"
 	kill -TERM "${PEER_PIDS[recv]}"
-	await 'needs its pages' recv.err
+	wait_for_line recv.err 'needs its pages'
 	kill -0 "${PEER_PIDS[recv]}"
 	kill -TERM "${PEER_PIDS[recv]}"
 	recv_wait recv 50
@@ -176,7 +167,7 @@ served_whole() {
 	cp --sparse=always "$IMAGES/guest" guest
 	serve --push=off
 	vmm_start --touch 1
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	truncate -s 1M guest
 	echo >&8
 	recv_wait recv 50
@@ -187,14 +178,14 @@ served_whole() {
 @test "who is no VMM is dropped with a warning, and the next one is served" {
 	serve
 	printf 'GET / HTTP/1.1\r\n\r\n' | timeout 10 socat -u - UNIX-CONNECT:socket
-	await 'dropped unix:socket.*no JSON array' recv.err
+	wait_for_line recv.err 'dropped unix:socket.*no JSON array'
 	printf '[{"base_host_virt_addr":4096,"size":4096,"offset":0,"page_size":4096}]' |
 		timeout 10 socat -u - UNIX-CONNECT:socket
-	await 'no descriptor came with it' recv.err
+	wait_for_line recv.err 'no descriptor came with it'
 	printf '[{"size":4096}' | timeout 10 socat -u - UNIX-CONNECT:socket
-	await 'closed its connection after 14 bytes' recv.err
+	wait_for_line recv.err 'closed its connection after 14 bytes'
 	vmm_start --lie-size
-	await 'its memory has 0x1001000 bytes' recv.err
+	wait_for_line recv.err 'its memory has 0x1001000 bytes'
 	kill -KILL "${PEER_PIDS[vmm]}"
 	wait_for_end vmm || true
 	vmm_start
