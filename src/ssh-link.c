@@ -79,6 +79,15 @@ bool ssh_link_room(const struct ssh_link *l)
 	return OUT_SIZE - (l->out_end - l->out_at) >= ONE_PACKET;
 }
 
+/* After a call that failed: 0 if it only has to wait, else -1. */
+static int not_now(struct ssh_link *l)
+{
+	if (errno == EAGAIN)
+		return 0;
+	l->errnum = errno;
+	return -1;
+}
+
 int ssh_link_flush(struct ssh_link *l)
 {
 	ssize_t n;
@@ -89,12 +98,8 @@ int ssh_link_flush(struct ssh_link *l)
 		n = send(l->tcp->wfd, l->out + l->out_at, l->out_end - l->out_at,
 			 MSG_DONTWAIT | MSG_NOSIGNAL);
 	while (n < 0 && errno == EINTR);
-	if (n < 0 && errno == EAGAIN)
-		return 0;
-	if (n < 0) {
-		l->errnum = errno;
-		return -1;
-	}
+	if (n < 0)
+		return not_now(l);
 	l->out_at += (size_t)n;
 	if (l->out_at == l->out_end)
 		l->out_at = l->out_end = 0;
@@ -121,12 +126,8 @@ int ssh_link_fill(struct ssh_link *l)
 	do
 		n = recv(l->tcp->rfd, l->in, IN_SIZE, MSG_DONTWAIT);
 	while (n < 0 && errno == EINTR);
-	if (n < 0 && errno == EAGAIN)
-		return 0;
-	if (n < 0) {
-		l->errnum = errno;
-		return -1;
-	}
+	if (n < 0)
+		return not_now(l);
 	if (!n)
 		l->in_eof = true;
 	l->in_end = (size_t)n;

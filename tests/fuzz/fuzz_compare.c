@@ -8,14 +8,11 @@
  * says to have (and, if it may have a part only, such as are zero at both ends), and the others
  * are accounted for.
  */
-#include "fuzz.h"
+#include "fuzz_image.h"
 
 #include "../unit/delta_fixture.h"
 
 #include "log.h"
-
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define NBLOCKS 2
 #define PAGES	(5 * DELTA_PAGES + 2)
@@ -25,7 +22,6 @@
 static const char *const names[NBLOCKS] = { "large", "small" };
 static const unsigned pages[NBLOCKS] = { PAGES, DELTA_PAGES };
 static uint8_t *memory[NBLOCKS];
-static char dir[64];
 
 /* What the destination says of a page or of a chunk. */
 enum claim { CLAIM_ZERO, CLAIM_RIGHT, CLAIM_OTHER };
@@ -50,54 +46,32 @@ struct talk {
 
 /* ---- the image ---- */
 
-static void remove_image(void)
+static void free_memory(void)
 {
-	char path[128];
-
-	for (unsigned i = 0; i < NBLOCKS; i++) {
-		snprintf(path, sizeof(path), "%s/ram/%s", dir, names[i]);
-		unlink(path);
+	for (unsigned i = 0; i < NBLOCKS; i++)
 		free(memory[i]);
-	}
-	snprintf(path, sizeof(path), "%s/ram", dir);
-	rmdir(path);
-	rmdir(dir);
 }
 
 /* Chunks with data, holes, and both; zeros that are stored. */
-static void make_block(unsigned block)
+static enum fuzz_page page_kind(unsigned page)
 {
-	char path[128];
-	int fd;
+	unsigned chunk = page / DELTA_PAGES;
 
-	memory[block] = calloc(pages[block], PAGE);
-	snprintf(path, sizeof(path), "%s/ram/%s", dir, names[block]);
-	fd = open(path, O_RDWR | O_CREAT, 0600);
-	FUZZ_CHECK(memory[block] && fd >= 0 && !ftruncate(fd, (off_t)pages[block] * PAGE));
-	for (unsigned i = 0; i < pages[block]; i++) {
-		uint8_t *page = memory[block] + (size_t)i * PAGE;
-		unsigned chunk = i / DELTA_PAGES;
-
-		if (chunk == 1 || (chunk == 2 && i % 4))
-			continue;
-		if (chunk != 3)
-			memset(page, (int)(i % 7), PAGE);
-		FUZZ_CHECK(pwrite(fd, page, PAGE, (off_t)i * PAGE) == PAGE);
-	}
-	close(fd);
+	if (chunk == 1 || (chunk == 2 && page % 4))
+		return FUZZ_PAGE_HOLE;
+	return chunk == 3 ? FUZZ_PAGE_ZEROS : FUZZ_PAGE_DATA;
 }
 
 static void make_image(void)
 {
 	char path[128];
 
-	strcpy(dir, "/dev/shm/migtool-fuzz.XXXXXX");
-	FUZZ_CHECK(mkdtemp(dir));
-	snprintf(path, sizeof(path), "%s/ram", dir);
+	fuzz_make_dir();
+	snprintf(path, sizeof(path), "%s/ram", fuzz_dir);
 	FUZZ_CHECK(!mkdir(path, 0700));
 	for (unsigned i = 0; i < NBLOCKS; i++)
-		make_block(i);
-	atexit(remove_image);
+		memory[i] = fuzz_make_block(fuzz_dir, names[i], pages[i], page_kind);
+	atexit(free_memory);
 	log_init(LOG_ANSWER, "fuzz");
 }
 
@@ -348,13 +322,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 1)
 		return 0;
-	if (!dir[0])
+	if (!fuzz_dir[0])
 		make_image();
 	memset(&k, 0, sizeof(k));
 	k.in = data + 1;
 	k.left = size - 1;
 	FUZZ_CHECK(!delta_end_open(&k.e, ROLE_SOURCE));
-	k.e.src.img = image_open(dir, &opts, &err);
+	k.e.src.img = image_open(fuzz_dir, &opts, &err);
 	FUZZ_CHECK(k.e.src.img && !sent_digest_init(&k.e.src.digest, k.e.src.img, false, &err));
 	k.e.src.answer.found = data[0] & 1 ? FOUND_COMPLETE : FOUND_PART;
 	k.c = delta_compare_open(&k.e.src, &err);

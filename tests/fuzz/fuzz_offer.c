@@ -7,15 +7,11 @@
  * What is said is right, in order and whole; a WANT of something that is there is answered once all
  * was said; the old copy is in the new image.
  */
-#include "fuzz.h"
+#include "fuzz_image.h"
 
 #include "../unit/delta_fixture.h"
 
 #include "log.h"
-
-#include <ftw.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #define NBLOCKS 3 /* the last one is new */
 #define PAGES	(70 * DELTA_PAGES + 3)
@@ -24,7 +20,7 @@
 static const char *const names[NBLOCKS] = { "large", "small", "new" };
 static const unsigned pages[NBLOCKS] = { PAGES, 3, 20 };
 static uint8_t *memory[NBLOCKS];
-static char dir[64], old_path[80], new_path[80];
+static char old_path[80], new_path[80];
 
 struct talk {
 	struct delta_end e;
@@ -38,59 +34,35 @@ struct talk {
 
 /* ---- the old copy ---- */
 
-static int remove_one(const char *path, const struct stat *st, int type, struct FTW *at)
+static void free_memory(void)
 {
-	(void)st;
-	(void)type;
-	(void)at;
-	return remove(path);
-}
-
-static void remove_all(void)
-{
-	nftw(dir, remove_one, 8, FTW_DEPTH | FTW_PHYS);
 	for (unsigned i = 0; i < NBLOCKS; i++)
 		free(memory[i]);
 }
 
-static void make_block(unsigned block)
+static enum fuzz_page page_kind(unsigned page)
 {
-	char path[128];
-	int fd;
+	unsigned chunk = page / DELTA_PAGES;
 
-	memory[block] = calloc(pages[block], PAGE);
-	FUZZ_CHECK(memory[block]);
-	if (block == NBLOCKS - 1)
-		return;
-	snprintf(path, sizeof(path), "%s/ram/%s", old_path, names[block]);
-	fd = open(path, O_RDWR | O_CREAT, 0600);
-	FUZZ_CHECK(fd >= 0 && !ftruncate(fd, (off_t)pages[block] * PAGE));
-	for (unsigned i = 0; i < pages[block]; i++) {
-		uint8_t *page = memory[block] + (size_t)i * PAGE;
-		unsigned chunk = i / DELTA_PAGES;
-
-		if (chunk % 8 == 3 || (chunk > 10 && chunk < 60) || (chunk % 8 == 4 && i % 5))
-			continue;
-		if (chunk % 8 != 5) /* zeros that are stored */
-			memset(page, (int)(i % 11), PAGE);
-		FUZZ_CHECK(pwrite(fd, page, PAGE, (off_t)i * PAGE) == PAGE);
-	}
-	close(fd);
+	if (chunk % 8 == 3 || (chunk > 10 && chunk < 60) || (chunk % 8 == 4 && page % 5))
+		return FUZZ_PAGE_HOLE;
+	return chunk % 8 == 5 ? FUZZ_PAGE_ZEROS : FUZZ_PAGE_DATA;
 }
 
 static void make_old(void)
 {
 	char path[128];
 
-	strcpy(dir, "/dev/shm/migtool-fuzz.XXXXXX");
-	FUZZ_CHECK(mkdtemp(dir));
-	snprintf(old_path, sizeof(old_path), "%s/old", dir);
-	snprintf(new_path, sizeof(new_path), "%s/new/", dir);
+	fuzz_make_dir();
+	snprintf(old_path, sizeof(old_path), "%s/old", fuzz_dir);
+	snprintf(new_path, sizeof(new_path), "%s/new/", fuzz_dir);
 	snprintf(path, sizeof(path), "%s/ram", old_path);
 	FUZZ_CHECK(!mkdir(old_path, 0700) && !mkdir(path, 0700));
-	for (unsigned i = 0; i < NBLOCKS; i++)
-		make_block(i);
-	atexit(remove_all);
+	for (unsigned i = 0; i < NBLOCKS - 1; i++)
+		memory[i] = fuzz_make_block(old_path, names[i], pages[i], page_kind);
+	memory[NBLOCKS - 1] = calloc(pages[NBLOCKS - 1], PAGE);
+	FUZZ_CHECK(memory[NBLOCKS - 1]);
+	atexit(free_memory);
 	log_init(LOG_ANSWER, "fuzz");
 }
 
@@ -235,7 +207,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 
 	if (size < 1)
 		return 0;
-	if (!dir[0])
+	if (!fuzz_dir[0])
 		make_old();
 	memset(&k, 0, sizeof(k));
 	early = data[0] & 1;

@@ -76,50 +76,56 @@ static void a_broken_pipe_is_an_error_number(void)
 	signals_close();
 }
 
-/* In a child that ignores both: does SIGINT arrive, and SIGHUP not? */
-static void ignored_from_birth(void)
+/* What fn() returns in a child, whose mask is none at first. */
+static int in_child(int (*fn)(void))
 {
 	int status = -1;
 	pid_t pid = fork();
 
 	if (pid == 0) {
-		struct error e;
 		sigset_t none;
 
 		sigemptyset(&none);
 		sigprocmask(SIG_SETMASK, &none, NULL);
-		signal(SIGINT, SIG_IGN);
-		signal(SIGHUP, SIG_IGN);
-		if (signals_init(&e))
-			_exit(1);
-		kill(getpid(), SIGHUP);
-		if (signals_next() != SIGNAL_NONE)
-			_exit(2);
-		kill(getpid(), SIGINT);
-		_exit(signals_next() == SIGNAL_INT ? 0 : 3);
+		_exit(fn());
 	}
-	REQUIRE(pid > 0 && waitpid(pid, &status, 0) == pid);
-	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	if (pid < 0 || waitpid(pid, &status, 0) != pid || !WIFEXITED(status))
+		return -1;
+	return WEXITSTATUS(status);
 }
 
-/* In a child, whose mask is none at first. */
+static int ignore_both(void)
+{
+	struct error e;
+
+	signal(SIGINT, SIG_IGN);
+	signal(SIGHUP, SIG_IGN);
+	if (signals_init(&e))
+		return 1;
+	kill(getpid(), SIGHUP);
+	if (signals_next() != SIGNAL_NONE)
+		return 2;
+	kill(getpid(), SIGINT);
+	return signals_next() == SIGNAL_INT ? 0 : 3;
+}
+
+static void ignored_from_birth(void)
+{
+	CHECK(in_child(ignore_both) == 0);
+}
+
+static int hold_first(void)
+{
+	struct error e;
+
+	signals_hold();
+	kill(getpid(), SIGTERM);
+	return signals_init(&e) || signals_next() != SIGNAL_TERM;
+}
+
 static void held_from_the_start(void)
 {
-	int status = -1;
-	pid_t pid = fork();
-
-	if (pid == 0) {
-		struct error e;
-		sigset_t none;
-
-		sigemptyset(&none);
-		sigprocmask(SIG_SETMASK, &none, NULL);
-		signals_hold();
-		kill(getpid(), SIGTERM);
-		_exit(signals_init(&e) || signals_next() != SIGNAL_TERM);
-	}
-	REQUIRE(pid > 0 && waitpid(pid, &status, 0) == pid);
-	CHECK(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+	CHECK(in_child(hold_first) == 0);
 }
 
 static const struct test_case cases[] = {
