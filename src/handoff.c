@@ -2,6 +2,7 @@
 #include "handoff.h"
 
 #include "jsonbound.h"
+#include "jsonread.h"
 #include "uffd.h"
 
 #include <errno.h>
@@ -98,7 +99,9 @@ int handoff_parse(const char *text, size_t n, struct guest_space *s, struct erro
 		return n < TEXT_MAX ? 0 : bad(err, "it has no end");
 	if (!json_within(text, (size_t)len, VALUES_MAX, 4))
 		return bad(err, "it has more values than a guest's regions");
-	root = json_loadb(text, (size_t)len, JSON_REJECT_DUPLICATES, &why);
+	root = json_read(text, (size_t)len, &why);
+	if (!root && errno == ENOMEM)
+		return err_set(err, ST_NOMEM, "no memory for the VMM's hand-over of its memory");
 	if (!json_is_array(root))
 		rc = bad(err, root ? "it is no array" : why.text);
 	else if (!json_array_size(root))

@@ -2,6 +2,7 @@
 #include "manifest.h"
 
 #include "digest.h"
+#include "jsonread.h"
 #include "log.h"
 #include "units.h"
 
@@ -318,10 +319,12 @@ struct manifest *manifest_parse(const char *text, size_t len, struct error *err)
 		err_set(err, ST_FILE, "%zu bytes are more than a manifest's %u", len, TEXT_MAX);
 		return NULL;
 	}
-	root = json_loadb(text, len, JSON_REJECT_DUPLICATES, &why);
+	root = json_read(text, len, &why);
 	if (!json_is_object(root)) {
 		if (root)
 			err_set(err, ST_FILE, "not a JSON object");
+		else if (errno == ENOMEM)
+			err_set(err, ST_NOMEM, "out of memory");
 		else
 			err_set(err, ST_FILE, "line %d: %s", why.line, why.text);
 		json_decref(root);

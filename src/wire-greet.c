@@ -2,6 +2,7 @@
 #include "wire-greet.h"
 
 #include "jsonbound.h"
+#include "jsonread.h"
 #include "jsonline.h"
 #include "log.h"
 #include "stats.h"
@@ -487,7 +488,7 @@ static int check_version(const json_t *o, struct error *err)
 }
 
 /* An object, or NULL. `what` is "greeting" or "answer". */
-static json_t *load(const char *text, size_t len, size_t flags, const char *what, struct error *err)
+static json_t *load(const char *text, size_t len, const char *what, struct error *err)
 {
 	json_error_t why;
 	json_t *o;
@@ -497,10 +498,8 @@ static json_t *load(const char *text, size_t len, size_t flags, const char *what
 			what, VALUES_MAX, LEVELS_MAX);
 		return NULL;
 	}
-	errno = 0;
-	o = json_loadb(text, len, flags, &why);
-	/* where memory is short jansson blames the text, or nothing, or leaves a member out */
-	if (json_is_object(o) && errno != ENOMEM)
+	o = json_read(text, len, &why);
+	if (json_is_object(o))
 		return o;
 	if (errno == ENOMEM)
 		err_set(err, ST_NOMEM, "no memory for the %s", what);
@@ -513,7 +512,7 @@ static json_t *load(const char *text, size_t len, size_t flags, const char *what
 
 int greet_parse(const char *text, size_t len, struct greeting *g, struct error *err)
 {
-	json_t *o = load(text, len, JSON_REJECT_DUPLICATES, "greeting", err);
+	json_t *o = load(text, len, "greeting", err);
 	int rc = -1;
 
 	memset(g, 0, sizeof(*g));
@@ -626,7 +625,7 @@ static void parse_refusal(const json_t *o, struct greet_answer *a)
 int greet_answer_parse(const char *text, size_t len, struct greet_answer *a, bool *wait,
 		       struct error *err)
 {
-	json_t *o = load(text, len, 0, "answer", err);
+	json_t *o = load(text, len, "answer", err);
 	uint64_t channels;
 	int rc = -1;
 
