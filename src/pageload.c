@@ -300,6 +300,24 @@ static int take_record(struct target *t, uint64_t offset, uint32_t flags, struct
 
 /* ---- the section ---- */
 
+/* A QEMU whose pages have the family's usual size does not say it: then --page-size is believed. */
+static int maybe_page_size(struct target *t, struct error *err)
+{
+	if (t->ss->dialect.migtool || !t->ss->cfg->page_size || t->config.page_bits)
+		return -1;
+	return err_hint(err, "--page-size has to be the source's own, and it does not say which; "
+			     "nearly all guests have the default, 4096");
+}
+
+/* Only the page's size tells the total from the flags in its low bits. */
+static int bad_total(struct target *t, uint64_t total, struct error *err)
+{
+	err_set(err, ST_DATA,
+		"the source's memory has 0x%llx bytes, expected a multiple of the page (%u)",
+		(unsigned long long)total, t->ss->page_size);
+	return maybe_page_size(t, err);
+}
+
 static int take_block_list(struct target *t, uint64_t total, struct error *err)
 {
 	struct ram_block_info *list;
@@ -311,7 +329,7 @@ static int take_block_list(struct target *t, uint64_t total, struct error *err)
 	t->listed = true;
 	if (ram_get_block_list(&t->ss->stream, total, t->ss->page_size, t->config.ignore_shared,
 			       &list, &n, err))
-		return -1;
+		return err->status == ST_DATA ? maybe_page_size(t, err) : -1;
 	rc = load_blocks(t, list, n, err);
 	free(list);
 	return rc;
@@ -340,6 +358,8 @@ static int take_word(struct target *t, enum wire_type type, uint64_t word, struc
 
 	if (flags == RAM_MEM_SIZE && type == WIRE_SECTION_START)
 		return take_block_list(t, offset, err);
+	if (type == WIRE_SECTION_START && !t->listed && (word & 0xfff) == RAM_MEM_SIZE)
+		return bad_total(t, word & ~(uint64_t)0xfff, err);
 	if ((flags == RAM_EOS || flags == RAM_MULTIFD_FLUSH) && !offset && !t->listed)
 		return err_set(err, ST_DATA, "no list of blocks");
 	if (flags == RAM_EOS && !offset)

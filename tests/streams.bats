@@ -171,6 +171,18 @@ try_cases() {
 	[ "$(ls image/ram)" = foreign ]
 }
 
+@test "a --page-size that is not the source's is what the message names" {
+	local size
+	unpack plain
+	for size in 8K 64K; do
+		run receive plain image --page-size "$size"
+		[ "$status" -eq 12 ] && [ ! -e image ] && [ ! -e image.part ]
+		grep -qF "expected a multiple of the page ($((${size%K} * 1024)))" err
+		grep -q 'hint: --page-size has to be .* 4096$' err
+	done
+	receive plain image --page-size 4K
+}
+
 @test "streams that end in the middle of anything are refused, and nothing is left" {
 	try_cases "cut-*"
 }
