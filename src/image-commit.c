@@ -62,6 +62,7 @@ static void fill_manifest(struct image *img)
 		image_block_digest(b, &d);
 		digest_hex(d, m->blocks[i].digest);
 	}
+	m->postcopy = false;
 	m->has_device_state = p->state.fd >= 0;
 	m->device_state_size = p->state_size;
 	if (m->has_device_state)
@@ -108,6 +109,23 @@ static int sync_tree(struct image *img, struct error *err)
 		r = sync_directory(ram, err);
 	free(ram);
 	return r < 0 ? -1 : sync_fd(t->lock, t->part, err);
+}
+
+int image_note_postcopy(struct image *img, struct error *err)
+{
+	struct image_priv *p = image_priv(img);
+	const struct target *t = p->target;
+
+	if (!img->directory)
+		return 0;
+	fill_manifest(img);
+	img->manifest->postcopy = true;
+	for (unsigned i = 0; i < img->nblocks; i++)
+		img->manifest->blocks[i].digest[0] = '\0'; /* they change */
+	if ((p->state.fd >= 0 && sync_fd(p->state.fd, p->state.path, err) < 0) ||
+	    write_manifest(img, t->part, err) < 0 || sync_fd(t->lock, t->part, err) < 0)
+		return -1;
+	return sync_fd(t->parent, t->part, err);
 }
 
 /* A file that no directory names on the disk is lost with the power, synced or not. */

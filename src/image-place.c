@@ -89,6 +89,20 @@ void place_close(struct block *b)
 
 /* ---- writing ---- */
 
+void image_came(const struct image *img, const struct block *b, struct bitmap *map)
+{
+	const struct bitmap *present = &block_priv(b)->present;
+	size_t units = img->target_page / UNIT, end = (size_t)(b->size / UNIT), from, to;
+
+	for (from = 0; (from = bitmap_next_set(present, from, end)) < end; from = to) {
+		size_t first = (from + units - 1) / units;
+
+		to = bitmap_next_clear(present, from, end);
+		if (to / units > first)
+			bitmap_set(map, first, to / units - first);
+	}
+}
+
 uint64_t image_placed_bytes(const struct image *img)
 {
 	uint64_t units = 0;

@@ -10,6 +10,7 @@
 #include "image-internal.h"
 
 #include "broker.h"
+#include "image-dir.h"
 #include "image-part.h"
 #include "log.h"
 
@@ -93,6 +94,36 @@ static int look_at_part(const char *final, struct image_start *s, struct error *
 		s->kind = complete ? START_COMPLETE : START_PART;
 	free(part);
 	return r < 0 ? -1 : 0;
+}
+
+int image_find_postcopy(const char *path, struct manifest **m, struct error *err)
+{
+	struct image_start start;
+	char *final, *part;
+	struct stat st;
+	int fd, r = -1;
+
+	*m = NULL;
+	if (image_find_start(path, false, &start, err) < 0)
+		return -1;
+	if (start.kind != START_PART)
+		return 0;
+	final = image_final_name(path, err);
+	part = final ? image_format(err, "%s.part", final) : NULL;
+	fd = part ? broker_open(part, O_PATH | O_NOFOLLOW, 0) : -1;
+	if (fd >= 0 && !fstat(fd, &st))
+		r = S_ISDIR(st.st_mode) ? image_dir_manifest(part, m, err) : 0;
+	else if (part)
+		r = err_sys(err, ST_FILE, errno, "cannot look at %s", part);
+	if (*m && !(*m)->postcopy) {
+		manifest_free(*m);
+		*m = NULL;
+	}
+	if (fd >= 0)
+		close(fd);
+	free(part);
+	free(final);
+	return r;
 }
 
 int image_find_start(const char *path, bool in_place, struct image_start *s, struct error *err)

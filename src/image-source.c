@@ -229,6 +229,12 @@ static int open_dir(struct image *img, const struct image_source_opts *opts, str
 	img->directory = true;
 	if (image_dir_manifest(img->path, &img->manifest, err) < 0)
 		return -1;
+	if (img->manifest && img->manifest->postcopy) {
+		err_set(err, ST_UNSUPPORTED,
+			"%s has not all of its guest's memory: a postcopy into it broke",
+			img->path);
+		return err_hint(err, "`recv --resume --cap postcopy-ram` brings the rest");
+	}
 	img->target_page = opts->page_size ? opts->page_size
 			   : img->manifest ? img->manifest->page_size
 					   : 0;

@@ -13,7 +13,6 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -186,10 +185,6 @@ static int make_block(struct image *img, struct block *b, const char *path, int 
 		return -1;
 	b->fd = f->fd;
 	b->page_size = f->page;
-	/* a source may be reading it by another name; of a single file `lock` says so */
-	if (img->directory && image_priv(img)->target->in_place &&
-	    image_file_lock(f, LOCK_EX, err) < 0)
-		return -1;
 	if (f->kind == FILE_DEVICE) {
 		if (f->size < b->size)
 			return wrong_size(f, b, err);
@@ -282,8 +277,8 @@ static int make_directory(struct image *img, const struct image_layout *layout, 
 		return err_hint(err,
 				"receive into a directory elsewhere, or one block into a file");
 	}
-	if (!fresh &&
-	    (check_no_others(img, t->part, err) < 0 || remove_old_words(t->part, err) < 0))
+	if (!fresh && (check_no_others(img, t->part, err) < 0 ||
+		       (!layout->postcopy && remove_old_words(t->part, err) < 0)))
 		return -1;
 	ram = image_format(err, "%s/ram", t->part);
 	if (!ram)
@@ -293,6 +288,53 @@ static int make_directory(struct image *img, const struct image_layout *layout, 
 		    : 0;
 	free(ram);
 	return r ? -1 : open_blocks(img, layout, err);
+}
+
+/* ---- a postcopy that broke ---- */
+
+static int read_state(const struct image_priv *p, struct error *err)
+{
+	uint8_t buf[16384];
+
+	for (uint64_t at = 0; at < p->state_size;) {
+		uint64_t left = p->state_size - at;
+		size_t n = left < sizeof(buf) ? (size_t)left : sizeof(buf);
+
+		if (image_file_read(&p->state, p->state.path, at, buf, n, err) < 0)
+			return -1;
+		digest_stream_update(p->state_digest, buf, n);
+		at += n;
+	}
+	return 0;
+}
+
+/* The devices came before the guest was given up: they are whole. */
+static int resume_state(struct image *img, const struct manifest *m, struct error *err)
+{
+	struct image_priv *p = image_priv(img);
+	char *path, hex[33];
+	int r;
+
+	if (!m->has_device_state)
+		return 0;
+	path = image_format(err, "%s/device-state", p->target->part);
+	if (!path)
+		return -1;
+	r = image_file_open(&p->state, path, O_RDWR, 0, err);
+	free(path);
+	if (r < 0)
+		return -1;
+	p->state_size = p->state.size;
+	p->state_digest = digest_stream_new();
+	if (!p->state_digest)
+		return err_set(err, ST_NOMEM, "out of memory");
+	if (read_state(p, err) < 0)
+		return -1;
+	digest_hex(digest_stream_get(p->state_digest), hex);
+	if (p->state_size == m->device_state_size && !strcmp(hex, m->device_state_digest))
+		return 0;
+	return err_set(err, ST_FILE, "%s is not the device state that %s/manifest.json tells of",
+		       p->state.path, p->target->part);
 }
 
 /* ---- image_create ---- */
@@ -428,7 +470,9 @@ static int create(struct image *img, const struct image_layout *layout, const st
 		return -1;
 	if (!img->directory)
 		return make_block(img, &img->blocks[0], p->target->part, 0, err);
-	return start_manifest(img, layout, err) < 0 ? -1 : make_directory(img, layout, err);
+	if (start_manifest(img, layout, err) < 0 || make_directory(img, layout, err) < 0)
+		return -1;
+	return layout->postcopy ? resume_state(img, layout->postcopy, err) : 0;
 }
 
 struct image *image_create(const char *path, const struct image_layout *layout, struct error *err)

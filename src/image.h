@@ -22,6 +22,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+struct bitmap;
+
 #define BLOCK_NAME_MAX	  255
 #define IMAGE_SESSION_LEN 16
 
@@ -91,31 +93,6 @@ int image_check_at_rest(const struct image *img, struct error *err);
  */
 int image_check_unwritten(const struct image *img, struct error *err);
 
-/* Are the blocks of two images one file? */
-bool image_same_file(const struct block *a, const struct block *b);
-
-/*
- * Nobody on this host may release it, or write it in place, as long as it is open: ST_FILE, if
- * another migtool does. Not for blocks that image_release_open was called for.
- */
-int image_hold(const struct image *img, struct error *err);
-
-/*
- * A block whose memory will be given back, in place of image_hold. On tmpfs and hugetlbfs; with
- * `force` on any file system. ST_UNSUPPORTED; ST_FILE: it cannot be written, or is used.
- */
-int image_release_open(struct image *img, struct block *b, bool force, struct error *err);
-
-/*
- * Gives a run back: it is a hole from now on, for everybody who has the file. For what the
- * destination has acknowledged as its own, and nobody here will read again. Whole pages of the
- * host's only: what a run names of others stays. *bytes: so much became free, also on failure
- * (ST_FILE, ST_DATA for a run outside of the block). One thread, which alone calls
- * image_check_unwritten.
- */
-int image_release(struct image *img, struct block *b, uint64_t offset, uint64_t len,
-		  uint64_t *bytes, struct error *err);
-
 /* The block of that name, or NULL. */
 struct block *image_find(const struct image *img, const char *name, size_t len);
 
@@ -138,6 +115,9 @@ struct image_layout {
 	bool force, in_place;
 	bool keep;   /* in place: what the files hold stays, to be taken by image_adopt */
 	bool resume; /* go on with what image_find_start found, to be taken likewise */
+	/* resume: what image_find_postcopy found, whose device state is whole; NULL: something else
+	 */
+	const struct manifest *postcopy;
 	const uint8_t *session;	  /* IMAGE_SESSION_LEN bytes: remembered beside; NULL: not */
 	const char *device_state; /* path, for a raw file; NULL: a device state is refused */
 };
@@ -187,6 +167,12 @@ struct image_start {
 
 /* ST_FILE: another migtool writes it. */
 int image_find_start(const char *path, bool in_place, struct image_start *start, struct error *err);
+
+/*
+ * What image_note_postcopy noted in IMAGE.part, to be freed; NULL in *m: there is none. A raw file
+ * has no room for it. ST_FILE, ST_NOMEM.
+ */
+int image_find_postcopy(const char *path, struct manifest **m, struct error *err);
 
 /*
  * Can image_create succeed for that path? Called before a peer is waited for. resume: whatever
@@ -253,6 +239,19 @@ uint64_t image_placed_bytes(const struct image *img);
 int image_put_device_state(struct image *img, const void *buf, size_t len, struct error *err);
 /* Digest and size of the device state written so far, or of a source's. */
 void image_device_state_digest(const struct image *img, struct digest *out, uint64_t *size);
+
+/*
+ * Notes durably that the guest was given up for this destination before all of its memory is here:
+ * a directory's manifest says so until image_sync, with the device state as it is now. Who sends
+ * from it before is refused. ST_FILE.
+ */
+int image_note_postcopy(struct image *img, struct error *err);
+
+/*
+ * Which of a destination's pages have come? Bit i is for the i-th target page; map is empty and has
+ * a bit for each. A page with zeros in it may have come or not, and counts as not.
+ */
+void image_came(const struct image *img, const struct block *b, struct bitmap *map);
 
 /*
  * Makes it durable: fsync of everything and of the names, and a directory's manifest, whose

@@ -299,7 +299,8 @@ static int parse_root(struct manifest *m, const json_t *root, struct error *err)
 	    get_page_size(root, "", &m->page_size, err) < 0 ||
 	    get_text(root, "", "target-arch", m->target_arch, sizeof(m->target_arch), err) < 0 ||
 	    get_text(root, "", "source", m->source, sizeof(m->source), err) < 0 ||
-	    get_text(root, "", "run-state", m->run_state, sizeof(m->run_state), err) < 0)
+	    get_text(root, "", "run-state", m->run_state, sizeof(m->run_state), err) < 0 ||
+	    get_bool(root, "", "postcopy", &m->postcopy, err) < 0)
 		return -1;
 	if (m->uuid[0] && uuid_parse(m->uuid, uuid) < 0)
 		return wrong(err, "", "uuid", "a UUID");
@@ -447,6 +448,14 @@ static int put_state(json_t *root, const struct manifest *m)
 	       json_object_set_new(root, "device-state", state);
 }
 
+static int put_postcopy(json_t *root, const struct manifest *m)
+{
+	if (m->postcopy)
+		return json_object_set_new(root, "postcopy", json_true());
+	json_object_del(root, "postcopy");
+	return 0;
+}
+
 char *manifest_format(const struct manifest *m)
 {
 	json_t *root = m->unknown ? json_deep_copy(m->unknown) : json_object();
@@ -456,7 +465,7 @@ char *manifest_format(const struct manifest *m)
 	      put_text(root, "uuid", m->uuid) | put_page_size(root, m->page_size) |
 	      put_text(root, "target-arch", m->target_arch) | put_text(root, "source", m->source) |
 	      put_capabilities(root, m) | put_text(root, "run-state", m->run_state) |
-	      put_blocks(root, m) | put_state(root, m)))
+	      put_blocks(root, m) | put_state(root, m) | put_postcopy(root, m)))
 		text = json_dumps(root, JSON_INDENT(2));
 	json_decref(root);
 	return text;

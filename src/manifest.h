@@ -34,6 +34,7 @@ struct manifest {
 	uint64_t device_state_size;
 	char device_state_digest[33];
 	bool has_device_state;
+	bool postcopy; /* the guest was given up for it, and its memory is not all here */
 	void *unknown; /* json_t of the whole file as read, for the keys kept; owned */
 };
 

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* Images as a destination: what is placed, what is refused, what stands under which name when. */
+#include "bitmap.h"
 #include "image_fixture.h"
 
 #include <pthread.h>
@@ -834,6 +835,61 @@ static void a_raw_image_has_its_device_state_beside_it(void)
 	on_each_fs(raw_state);
 }
 
+/* Pages of 16 KiB: one whole, one half of zeros, none, one whole. */
+static void parked(void)
+{
+	static uint8_t pages[4 * 4 * PG];
+	struct block b = block_of("pc.ram", sizeof(pages));
+	struct image_layout l = {
+		.blocks = &b, .nblocks = 1, .target_page = 4 * PG, .from_qemu = true
+	};
+	struct image_source_opts o = { 0 };
+	struct manifest *m;
+	struct image *img;
+	struct bitmap map;
+	struct error e;
+
+	memset(pages, 'x', sizeof(pages));
+	memset(pages + 6 * PG, 0, 6 * PG);
+	CHECK(!image_find_postcopy(at("dir"), &m, &e) && !m);
+	img = image_create(at("dir"), &l, &e);
+	REQUIRE(img);
+	CHECK(!image_place(img, &img->blocks[0], 0, pages, 8 * PG, &e));
+	CHECK(!image_put_device_state(img, "state", 5, &e));
+	CHECK(image_find_postcopy(at("dir"), &m, &e) == -1); /* it is locked */
+	CHECK(!image_note_postcopy(img, &e));
+	image_close(img, true);
+	CHECK(!image_open(at("dir.part"), &o, &e));
+	CHECK_ERR(e, ST_UNSUPPORTED, "has not all of its guest's memory");
+	REQUIRE(!image_find_postcopy(at("dir"), &m, &e) && m);
+	CHECK(m->nblocks == 1 && m->page_size == 4 * PG && m->device_state_size == 5);
+	l.resume = l.force = true;
+	l.postcopy = m;
+	img = image_create(at("dir"), &l, &e);
+	REQUIRE(img && !bitmap_init(&map, 4));
+	CHECK(!image_adopt_block(img, &img->blocks[0], NULL, NULL, NULL, &e));
+	image_came(img, &img->blocks[0], &map);
+	CHECK(bitmap_count(&map) == 1 && bitmap_test(&map, 0));
+	CHECK(!image_place(img, &img->blocks[0], 12 * PG, pages + 12 * PG, 4 * PG, &e));
+	image_came(img, &img->blocks[0], &map);
+	CHECK(bitmap_count(&map) == 2 && bitmap_test(&map, 3));
+	bitmap_free(&map);
+	CHECK(!image_sync(img, &e) && !image_commit(img, &e));
+	image_close(img, false);
+	manifest_free(m);
+	CHECK(!image_find_postcopy(at("dir"), &m, &e) && !m);
+	CHECK(file_is(at("dir/ram/pc.ram"), pages, sizeof(pages)));
+	CHECK(file_is(at("dir/device-state"), "state", 5));
+	img = image_open(at("dir"), &o, &e);
+	CHECK(img && !img->manifest->postcopy && img->manifest->device_state_size == 5);
+	image_close(img, false);
+}
+
+static void a_guest_that_waits_for_the_rest_of_its_memory(void)
+{
+	on_each_fs(parked);
+}
+
 static const struct test_case cases[] = {
 	{ "pages may come in any order and often", pages_may_come_in_any_order_and_often },
 	{ "a terabyte of holes costs nothing", sparse_on_both },
@@ -854,6 +910,8 @@ static const struct test_case cases[] = {
 	  a_device_state_is_never_newer_than_its_memory },
 	{ "a raw image has its device state beside it",
 	  a_raw_image_has_its_device_state_beside_it },
+	{ "a guest that waits for the rest of its memory",
+	  a_guest_that_waits_for_the_rest_of_its_memory },
 };
 
 TEST_MAIN(cases)

@@ -73,7 +73,8 @@ static const char full[] =
 	"{\"version\":1,\"machine\":\"pc-i440fx-7.2\",\"colour\":[1,{\"deep\":null}],"
 	"\"uuid\":\"123e4567-e89b-12d3-a456-426614174000\",\"page-size\":4096,"
 	"\"target-arch\":\"x86_64\",\"source\":\"qemu\",\"capabilities\":[\"multifd\",\"events\"],"
-	"\"run-state\":\"paused\",\"blocks\":[{\"name\":\"pc.ram\",\"size\":1073741824,"
+	"\"run-state\":\"paused\",\"postcopy\":true,\"blocks\":[{\"name\":\"pc.ram\",\"size\":"
+	"1073741824,"
 	"\"page-size\":2097152,\"gpa\":0,\"shared\":true,\"taste\":\"sour\","
 	"\"digest\":\"00112233445566778899aabbccddeeff\"},"
 	"{\"name\":\"top\",\"size\":0,\"gpa\":\"0xffffffffffffffff\"}],"
@@ -103,7 +104,7 @@ static void check_full(const struct manifest *m)
 	CHECK_STR(m->blocks[0].digest, "00112233445566778899aabbccddeeff");
 	CHECK(m->blocks[1].has_gpa && m->blocks[1].gpa == UINT64_MAX && !m->blocks[1].shared);
 	CHECK(m->blocks[1].size == 0 && m->blocks[1].page_size == 0 && !m->blocks[1].digest[0]);
-	CHECK(m->has_device_state && m->device_state_size == 77);
+	CHECK(m->postcopy && m->has_device_state && m->device_state_size == 77);
 	CHECK_STR(m->device_state_digest, "ffeeddccbbaa99887766554433221100");
 }
 
@@ -138,6 +139,7 @@ static void unknown_keys_are_kept_and_known_ones_changed(void)
 	m->blocks[0].has_gpa = m->blocks[0].shared = false;
 	m->blocks[0].size = 8192;
 	m->device_state_size = 78;
+	m->postcopy = false;
 	m->nblocks = 1;
 	text = manifest_format(m);
 	manifest_free(m);
@@ -147,7 +149,7 @@ static void unknown_keys_are_kept_and_known_ones_changed(void)
 	REQUIRE(root);
 	CHECK(json_object_get(json_array_get(json_object_get(root, "colour"), 1), "deep"));
 	CHECK_STR(json_string_value(json_object_get(root, "machine")), "q35");
-	CHECK(!json_object_get(root, "run-state"));
+	CHECK(!json_object_get(root, "run-state") && !json_object_get(root, "postcopy"));
 	CHECK(json_array_size(json_object_get(root, "blocks")) == 1);
 	b = json_array_get(json_object_get(root, "blocks"), 0);
 	CHECK_STR(json_string_value(json_object_get(b, "taste")), "sour");
