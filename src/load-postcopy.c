@@ -25,7 +25,7 @@ static const uint8_t ping_command[] = { WIRE_COMMAND, 0, MIG_CMD_PING, 0, 4 };
 static int misplaced(const struct target *t, const char *what, struct error *err)
 {
 	static const char *const after[] = { "the stream's head", "POSTCOPY_ADVISE",
-					     "POSTCOPY_RAM_DISCARD", "POSTCOPY_RUN" };
+					     "POSTCOPY_RAM_DISCARD", "the break", "POSTCOPY_RUN" };
 
 	return err_set(err, ST_DATA, "%s behind %s is not expected", what, after[t->postcopy]);
 }
@@ -193,6 +193,9 @@ static int take_packaged(struct target *t, uint32_t len, struct error *err)
 		t->postcopy = POSTCOPY_RUNNING;
 		rc = open_package(t, p, n, err);
 	}
+	/* whoever comes after us has to know what this is */
+	if (!rc)
+		rc = image_note_postcopy(t->img, err);
 	free(p);
 	if (rc)
 		return -1;

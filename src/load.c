@@ -281,6 +281,8 @@ static int qemu_command(struct target *t, const struct wire_command *c, struct e
 		return answer_ping(t, err);
 	if (c->cmd == MIG_CMD_SWITCHOVER_START)
 		return 0;
+	if (target_recover_takes(c->cmd) && t->recovers)
+		return target_recover_command(t, c, err);
 	if (load_postcopy_takes(c->cmd) && !t->ss->dialect.migtool)
 		return load_postcopy_command(t, c, err);
 	err_set(err, ST_UNSUPPORTED, "command %u (%s) of %u bytes cannot be followed", c->cmd,
@@ -362,10 +364,24 @@ int load_blocks(struct target *t, const struct ram_block_info *list, unsigned n,
 	return rc;
 }
 
+/* The one that began over the connection that broke: only its number is not known. */
+static int check_recovered_section(struct target *t, const struct wire_section *sec,
+				   struct error *err)
+{
+	if (t->postcopy != POSTCOPY_RUNNING || sec->type == WIRE_SECTION_START || t->ram_ended ||
+	    (t->have_ram && sec->id != t->ram_id))
+		return err_set(err, ST_DATA, "section %u is not expected in a recovery", sec->id);
+	t->have_ram = true;
+	t->ram_id = sec->id;
+	return 0;
+}
+
 static int check_section(struct target *t, const struct wire_section *sec, struct error *err)
 {
 	char shown[520];
 
+	if (t->recovers)
+		return check_recovered_section(t, sec, err);
 	if (sec->type != WIRE_SECTION_START) {
 		if (t->ram_ended)
 			return err_set(err, ST_DATA, "a RAM section behind the last one");
@@ -397,10 +413,11 @@ static int take_footer(struct target *t, const struct wire_section *sec, struct 
 {
 	const uint8_t *next;
 
-	if (sec->type == WIRE_SECTION_START) {
+	if (!t->footers_known) {
 		if (stream_peek(&t->ss->stream, 1, &next, err))
 			return -1;
 		t->footers = *next == WIRE_FOOTER;
+		t->footers_known = true;
 	}
 	return t->footers ? wire_get_footer(&t->ss->stream, sec->id, err) : 0;
 }

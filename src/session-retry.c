@@ -27,8 +27,9 @@ static bool link_died(const struct error *why)
 
 bool session_tries_again(const struct session *ss, const struct error *why)
 {
-	/* behind a QEMU's switch to postcopy nobody comes with all of the guest again */
-	bool switched = ss->role == ROLE_DESTINATION && ss->committed;
+	/* behind a QEMU's switch to postcopy nobody comes with all of the guest again, only with
+	 * the rest of it */
+	bool switched = ss->role == ROLE_DESTINATION && ss->committed && !ss->parked;
 
 	return ss->tries < ss->cfg->retry && link_died(why) && !switched &&
 	       ss->owner != OWNER_DESTINATION;
@@ -106,7 +107,7 @@ static int forget_try(struct session *ss, struct error *err)
 	memset(&ss->stream, 0, sizeof(ss->stream));
 	ss->failed = false;
 	err_clear(&ss->why);
-	ss->watched = ss->stream_over = ss->committed = false;
+	ss->watched = ss->stream_over = ss->committed = ss->postcopy = ss->parked = false;
 	ss->complete = ss->digest_known = ss->digest_verified = ss->unheard = false;
 	ss->phase = "open";
 	stat_set(&ss->stats.travelled, 0);

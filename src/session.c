@@ -360,7 +360,8 @@ static void attend(struct session *ss, struct run *r, struct progress *p)
 
 static enum migration_status final_status(const struct run *r)
 {
-	if (r->rc && r->ss->serving)
+	/* the guest waits for memory, and somebody can come with it */
+	if (r->rc && (r->ss->serving || (r->ss->postcopy && r->err.status == ST_LOST)))
 		return MIG_POSTCOPY_PAUSED;
 	return !r->rc ? MIG_COMPLETED : r->err.status == ST_CANCELLED ? MIG_CANCELLED : MIG_FAILED;
 }

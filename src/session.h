@@ -89,6 +89,7 @@ struct session {
 	bool unheard;	   /* nobody hears this destination's verdict */
 	bool peer_retries; /* a source that says HEARD, or comes back */
 	bool kept;	   /* a failed destination has something to go on with */
+	bool parked;	   /* a link broke, and what there is waits for the rest of the memory */
 	struct digest digest;
 	struct latency faults; /* of a guest that was served */
 	uint64_t blocked_ms;   /* for how long it waited for pages */

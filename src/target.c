@@ -41,8 +41,8 @@ static void know_nothing(struct session *ss)
 /* Waiting for the source has no limit unless one is given, whoever comes and is dropped. */
 static uint64_t first_deadline(const struct session *ss)
 {
-	/* a source that tries again comes within its pauses */
-	if (ss->tries)
+	/* a source that tries again comes within its pauses; people start a recovery */
+	if (ss->tries && !ss->target->recovers)
 		return link_deadline(LINK_RETURN_MS);
 	return link_deadline(ss->cfg->timeout >= 0 ? link_timeout_ms(ss) : -1);
 }
@@ -57,10 +57,13 @@ int target_open(struct session *ss, struct error *err)
 	ss->target = t;
 	t->ss = ss;
 	pthread_mutex_init(&t->rp_lock, NULL);
-	t->first_by = first_deadline(ss);
 	know_nothing(ss);
-	return image_check_target(cfg->image, target_may_exist(t), cfg->in_place, target_resumes(t),
-				  err);
+	if (image_check_target(cfg->image, target_may_exist(t), cfg->in_place, target_resumes(t),
+			       err) ||
+	    target_recover_open(t, err))
+		return -1;
+	t->first_by = first_deadline(ss);
+	return 0;
 }
 
 /* ---- the main connection ---- */
@@ -110,7 +113,8 @@ static int accept_main(struct session *ss, struct error *err)
 		if (!r)
 			return err_set(err, ST_TIMEOUT, "no source came within %d s",
 				       (int)ss->cfg->timeout);
-		if (get_be32(first) == WIRE_MAGIC || !memcmp(first, GREET_MAGIC, GREET_MAGIC_LEN)) {
+		if (get_be32(first) == WIRE_MAGIC || !memcmp(first, GREET_MAGIC, GREET_MAGIC_LEN) ||
+		    target_recover_is(first)) {
 			ss->main = t;
 			return 0;
 		}
@@ -146,6 +150,26 @@ int target_accept(struct session *ss, struct error *err)
 
 /* ---- greet ---- */
 
+/* Who wants to recover, and what waits for it, have to come together. */
+static int recognise_recovery(struct target *t, const uint8_t *first, struct error *err)
+{
+	if (t->recovers && target_recover_is(first)) {
+		target_recover_greet(t);
+		return 0;
+	}
+	if (t->recovers) {
+		err_set(err, ST_UNSUPPORTED,
+			"%s waits for the rest of its guest's memory, and the source begins anew",
+			image_part_path(t->img));
+		return err_hint(err, "the QEMU that is in postcopy-paused goes on with it: "
+				     "`migrate -r`");
+	}
+	err_set(err, ST_UNSUPPORTED,
+		"the source recovers from a broken postcopy, and no %s.part waits for that",
+		t->ss->cfg->image);
+	return err_hint(err, "recv --resume --cap postcopy-ram=on, with the IMAGE of before");
+}
+
 /* 0: known, 1: another one please, -1 */
 static int recognise(struct target *t, struct error *err)
 {
@@ -161,6 +185,8 @@ static int recognise(struct target *t, struct error *err)
 		ss->watched = true;
 	if (stream_peek(&ss->stream, 4, &first, err))
 		return -1;
+	if (t->recovers || target_recover_is(first))
+		return recognise_recovery(t, first, err);
 	if (get_be32(first) == WIRE_MAGIC) {
 		ss->main->lax_end = true;
 		ss->channels = params_multifd_channels(&ss->cfg->params);
@@ -278,10 +304,13 @@ int target_precopy(struct session *ss, struct error *err)
 {
 	if (!load_stream(ss->target, err))
 		return 0;
-	if (ss->target->postcopy != POSTCOPY_RUNNING)
+	if (ss->target->postcopy < POSTCOPY_PAUSED)
 		return -1;
+	/* a link that breaks is one thing, a disk or a stream that is bad another */
+	ss->parked = (err->status == ST_SOCKET || err->status == ST_TIMEOUT) && !ss->cfg->in_place;
 	return session_lost(ss, err, "the source gave the guest up, and its memory is not all here",
-			    "the source has all of it, in postcopy-paused");
+			    "the source has all of it, in postcopy-paused: `recv --resume --cap "
+			    "postcopy-ram` here, then `migrate -r` there");
 }
 
 /* ---- switchover: is it all here, and is it right? ---- */
@@ -354,7 +383,9 @@ static int make_durable(struct target *t, struct error *err)
 		return session_lost(t->ss, err,
 				    "the source gave the guest up, and its memory is not surely on "
 				    "the disk",
-				    "the source has all of it, in postcopy-paused");
+				    "the source has all of it, in postcopy-paused: make room, "
+				    "`recv --resume --cap postcopy-ram` here, then `migrate -r` "
+				    "there");
 	if (t->rp_open)
 		return -1;
 	t->ss->owner = OWNER_UNKNOWN;

@@ -19,7 +19,13 @@ enum old_copy {
 };
 
 /* How far a QEMU's postcopy is. */
-enum postcopy_state { POSTCOPY_NONE, POSTCOPY_ADVISED, POSTCOPY_DISCARDED, POSTCOPY_RUNNING };
+enum postcopy_state {
+	POSTCOPY_NONE,
+	POSTCOPY_ADVISED,
+	POSTCOPY_DISCARDED,
+	POSTCOPY_PAUSED, /* broken; asked what has come */
+	POSTCOPY_RUNNING,
+};
 
 struct target {
 	struct session *ss;
@@ -42,9 +48,10 @@ struct target {
 	atomic_bool adopting;	 /* likewise the greeting's waits */
 
 	/* parser */
-	bool have_ram, ram_ended, footers, start_done;
+	bool have_ram, ram_ended, footers, footers_known, start_done;
 	bool listed; /* the list of blocks came */
 	enum postcopy_state postcopy;
+	bool recovers; /* IMAGE.part waits for the rest of a guest that was given up for it */
 	uint32_t ram_id;
 	bool flush_word;	 /* the barrier is RAM_MULTIFD_FLUSH */
 	struct block *block;	 /* main channel's "same block" state */
@@ -108,6 +115,18 @@ int load_blocks(struct target *t, const struct ram_block_info *list, unsigned n,
 
 bool load_postcopy_takes(uint16_t cmd);
 int load_postcopy_command(struct target *t, const struct wire_command *c, struct error *err);
+
+/* ---- target-recover.c: a QEMU's postcopy that broke ---- */
+
+/* Opens the IMAGE.part that such a one has left, if there is one; then t->recovers is set. */
+int target_recover_open(struct target *t, struct error *err);
+/* Are these a recovery's first bytes? At least 4. */
+bool target_recover_is(const uint8_t *first);
+/* The connection is one: what the stream's head would have said is known. */
+void target_recover_greet(struct target *t);
+/* RECV_BITMAP and POSTCOPY_RESUME. */
+bool target_recover_takes(uint16_t cmd);
+int target_recover_command(struct target *t, const struct wire_command *c, struct error *err);
 
 /* ---- pageload.c: one RAM section ---- */
 

@@ -109,6 +109,38 @@ int postcopy_put_recv_bitmap(struct stream *s, const char *block, struct error *
 	return wire_put_command(s, MIG_CMD_RECV_BITMAP, bytes, (uint32_t)n + 1, err);
 }
 
+int postcopy_recv_bitmap_unpack(const uint8_t *in, size_t len, char block[256], struct error *err)
+{
+	if (len < 2 || in[0] != len - 1)
+		return err_set(err, ST_DATA, "RECV_BITMAP of %zu bytes names no block", len);
+	return take_name(in + 1, len - 1, block, err);
+}
+
+int postcopy_put_bitmap(struct stream *s, const char *block, const struct bitmap *map,
+			struct error *err)
+{
+	uint64_t size = ((uint64_t)map->bits + 63) / 64 * 8;
+	uint8_t head[4 + 256];
+	size_t n = strlen(block);
+
+	put_be16(head, RP_RECV_BITMAP);
+	put_be16(head + 2, (uint16_t)(n + 1));
+	head[4] = (uint8_t)n;
+	memcpy(head + 5, block, n);
+	if (stream_write(s, head, 5 + n, err) || stream_put_be64(s, size, err))
+		return -1;
+	for (uint64_t i = 0; i < size; i++) {
+		uint8_t byte = 0;
+
+		for (unsigned bit = 0; bit < 8; bit++)
+			if (i * 8 + bit < map->bits && bitmap_test(map, (size_t)(i * 8 + bit)))
+				byte |= (uint8_t)(1u << bit);
+		if (stream_put_u8(s, byte, err))
+			return -1;
+	}
+	return stream_put_be64(s, BITMAP_END, err) || stream_flush(s, err) ? -1 : 0;
+}
+
 int postcopy_get_bitmap(struct stream *s, struct bitmap *map, struct error *err)
 {
 	uint64_t size, mark, want = (map->bits + 63) / 64 * 8;

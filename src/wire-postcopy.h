@@ -44,12 +44,17 @@ struct extent postcopy_discard_range(const struct postcopy_discard *d, unsigned 
 
 /* Recovery: asks which pages of the block have come. */
 int postcopy_put_recv_bitmap(struct stream *s, const char *block, struct error *err);
+/* The question's payload, into `block`. ST_DATA: no name. */
+int postcopy_recv_bitmap_unpack(const uint8_t *in, size_t len, char block[256], struct error *err);
 
 /*
  * The answer's bitmap, behind its message: be64 bytes, little-endian bits, an end mark; for `pages`
  * pages. Into map, which is empty and has as many bits. ST_DATA: it has another size.
  */
 int postcopy_get_bitmap(struct stream *s, struct bitmap *map, struct error *err);
+/* The answer, message and bitmap, flushed. */
+int postcopy_put_bitmap(struct stream *s, const char *block, const struct bitmap *map,
+			struct error *err);
 
 /* PACKAGED's head; `len` bytes of elements have to follow. */
 int postcopy_put_packaged(struct stream *s, uint32_t len, struct error *err);

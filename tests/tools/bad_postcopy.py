@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: GPL-2.0-or-later
-"""bad_postcopy.py DIR: streams of a QEMU in postcopy in each of which one thing is wrong.
+"""bad_postcopy.py DIR [recovery]: streams of a QEMU in postcopy in each of which one thing is wrong, or of one
+that recovers what `cut` has left.
 
 Writes DIR/NAME.stream, DIR/whole.stream that is right, and prints NAME, the status recv has to end with and words of its message."""
 
@@ -66,7 +67,33 @@ CASES = [
 WHOLE = GOOD + packaged(LISTEN + RUN) + b"\3\0\0\0\2" + word(0x10) + b"\x7e\0\0\0\2\0"
 
 
+BITMAP = command(10, bytes([len(BLOCK)]) + BLOCK)
+RESUME = command(9)
+END = b"\3\0\0\0\2" + word(0x10) + b"\x7e\0\0\0\2\0"
+
+RECOVERIES = [
+    ("block", command(10, b"\6pc.rom") + RESUME, 50, "RECV_BITMAP for the unknown block 'pc.rom'"),
+    ("name", command(10, b"\7pc.ram") + RESUME, 50, "RECV_BITMAP of 7 bytes names no block"),
+    ("long", BITMAP + command(10, b"\6pc.ram" * 40) + RESUME, 50, "RECV_BITMAP has 280 bytes"),
+    ("resume", BITMAP + command(9, b"x"), 50, "POSTCOPY_RESUME of 1 bytes"),
+    ("early", BITMAP + END, 50, "section 2 is not expected in a recovery"),
+    ("start", BITMAP + RESUME + START, 50, "section 2 is not expected in a recovery"),
+    ("twice", BITMAP + RESUME + RESUME, 50, "and nothing is to be recovered here"),
+    ("late", BITMAP + RESUME + BITMAP, 50, "and nothing is to be recovered here"),
+    ("other", BITMAP + RESUME + END[:-2] + b"\3\0", 50, "footer"),
+    ("advise", BITMAP + ADVISE, 50, "POSTCOPY_ADVISE behind the break"),
+    ("device", BITMAP + RESUME + b"\4", 50, "element 0x04 is not expected"),
+    ("bitmap-only", BITMAP, 50, "its memory is not all here"),
+    ("resumed", BITMAP + RESUME + END, 0, ""),
+]
+
+
 def main():
+    if sys.argv[2:] == ["recovery"]:
+        for name, stream, status, words in RECOVERIES:
+            Path(sys.argv[1], name + ".stream").write_bytes(stream)
+            print(name, status, words)
+        return
     Path(sys.argv[1], "whole.stream").write_bytes(WHOLE)
     for name, stream, status, words in CASES:
         Path(sys.argv[1], name + ".stream").write_bytes(stream)

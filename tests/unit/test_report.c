@@ -116,8 +116,7 @@ static void names_are_query_migrates(void)
 					   "digest",
 					   "error-desc",
 					   "error-code",
-					   "blocked-reasons",
-					   "released" };
+					   "blocked-reasons" };
 	static const char *const in_ram[] = { "transferred",
 					      "remaining",
 					      "total",
@@ -159,7 +158,7 @@ static void names_are_query_migrates(void)
 	struct digest d = { 1, 2 };
 	json_t *o;
 
-	caps.on[CAP_XBZRLE] = caps.on[CAP_COMPRESS] = caps.on[CAP_RELEASE_RAM] = true;
+	caps.on[CAP_XBZRLE] = caps.on[CAP_COMPRESS] = true;
 	err_set(&error, ST_UNSUPPORTED, "no");
 	r.err = &error;
 	r.blocked = true;

@@ -573,6 +573,34 @@ static void a_bitmap_of_what_came(void)
 	close_pipe();
 }
 
+static void what_came_is_answered_as_it_is_read(void)
+{
+	const size_t set[] = { 0, 7, 8, 63, 64, 68 };
+	const char *name = NULL;
+	struct bitmap map, back;
+	struct rp_message m;
+	struct error err;
+	char block[256];
+
+	REQUIRE(open_pipe() && !bitmap_init(&map, 69) && !bitmap_init(&back, 69));
+	for (size_t i = 0; i < sizeof(set) / sizeof(set[0]); i++)
+		bitmap_set(&map, set[i], 1);
+	CHECK(!postcopy_put_bitmap(&io.w, "pc.ram", &map, &err));
+	CHECK(rp_get(&io.r, &m, &err) == 1 && m.type == RP_RECV_BITMAP && m.len == 7);
+	CHECK(!memcmp(m.payload, "\6pc.ram", 7));
+	CHECK(!postcopy_get_bitmap(&io.r, &back, &err) && bitmap_count(&back) == 6);
+	for (size_t i = 0; i < sizeof(set) / sizeof(set[0]); i++)
+		CHECK(bitmap_test(&back, set[i]));
+	name = "\6pc.ram";
+	CHECK(!postcopy_recv_bitmap_unpack((const uint8_t *)name, 7, block, &err));
+	CHECK_STR(block, "pc.ram");
+	CHECK(postcopy_recv_bitmap_unpack((const uint8_t *)name, 6, block, &err) == -1);
+	CHECK(postcopy_recv_bitmap_unpack((const uint8_t *)"", 1, block, &err) == -1);
+	bitmap_free(&map);
+	bitmap_free(&back);
+	close_pipe();
+}
+
 static void requests_for_pages_come_back(void)
 {
 	struct rp_message m = { .type = RP_REQ_PAGES };
@@ -611,6 +639,7 @@ static const struct test_case cases[] = {
 	{ "postcopy's commands come back", postcopys_commands_come_back },
 	{ "bad commands of postcopy are refused", bad_commands_of_postcopy_are_refused },
 	{ "a bitmap of what came, in its order of bytes", a_bitmap_of_what_came },
+	{ "what came is answered as it is read", what_came_is_answered_as_it_is_read },
 	{ "requests for pages come back", requests_for_pages_come_back },
 	{ "a reason travels with its hint", a_reason_travels_with_its_hint },
 	{ "a greeting comes back", a_greeting_comes_back },
