@@ -44,6 +44,11 @@ static int cannot_attach(pid_t pid, int why, struct error *err)
 	return -1;
 }
 
+static bool is_signal(int status)
+{
+	return !(status >> 16) && WSTOPSIG(status) != (SIGTRAP | 0x80);
+}
+
 /* A thread that was told to stop; what stops it before that is passed on. */
 static int await_stop(pid_t tid, struct error *err)
 {
@@ -55,12 +60,15 @@ static int await_stop(pid_t tid, struct error *err)
 			return 1; /* it has ended */
 		if (got == tid && status >> 16 == PTRACE_EVENT_STOP)
 			return 0;
-		if (got == tid)
-			catch_ptrace_go(tid, status >> 16 ? 0 : WSTOPSIG(status) & 0x7f);
-		else if (got < 0)
+		if (got < 0)
 			return 1;
-		else
+		if (got == 0) {
 			usleep(1000);
+			continue;
+		}
+		/* another stop takes the interruption away */
+		catch_ptrace_go(tid, is_signal(status) ? WSTOPSIG(status) : 0);
+		catch_ptrace_interrupt(tid);
 	}
 	return err_set(err, ST_TIMEOUT, "thread %ld of the guest does not stop within %d s",
 		       (long)tid, STOP_MS / 1000);
@@ -94,6 +102,8 @@ static int stop_new(struct catch_watch *w, pid_t pid, struct error *err)
 		}
 		catch_ptrace_interrupt(tid);
 		rc = await_stop(tid, err);
+		if (!rc)
+			catch_ptrace_restart(tid);
 		n++;
 	}
 	closedir(d);

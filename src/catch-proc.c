@@ -5,6 +5,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -44,19 +45,50 @@ static FILE *open_file(pid_t pid, const char *name)
 	return f;
 }
 
-long catch_proc_status(pid_t tid, const char *key)
+/* The value of a line of /proc/TID/status. False: there is none. */
+static bool status_line(pid_t tid, const char *key, char value[256])
 {
 	FILE *f = open_file(tid, "status");
 	size_t n = strlen(key);
+	bool found = false;
 	char line[256];
-	long value = -1;
 
-	while (f && value < 0 && fgets(line, sizeof(line), f))
-		if (!strncmp(line, key, n) && line[n] == ':')
-			value = atol(line + n + 1);
+	while (f && !found && fgets(line, sizeof(line), f))
+		found = !strncmp(line, key, n) && line[n] == ':';
 	if (f)
 		fclose(f);
-	return value;
+	if (found)
+		strcpy(value, line + n + 1);
+	return found;
+}
+
+long catch_proc_status(pid_t tid, const char *key)
+{
+	char value[256];
+
+	return status_line(tid, key, value) ? atol(value) : -1;
+}
+
+static uint64_t signals(pid_t tid, const char *key)
+{
+	char value[256];
+
+	return status_line(tid, key, value) ? strtoull(value, NULL, 16) : 0;
+}
+
+bool catch_proc_signalled(pid_t tid)
+{
+	return (signals(tid, "SigPnd") | signals(tid, "ShdPnd")) & ~signals(tid, "SigBlk");
+}
+
+bool catch_proc_ignores(pid_t tid, int sig)
+{
+	uint64_t bit = UINT64_C(1) << (sig - 1);
+
+	if (signals(tid, "SigIgn") & bit)
+		return true;
+	return (sig == SIGCHLD || sig == SIGCONT || sig == SIGURG || sig == SIGWINCH) &&
+	       !(signals(tid, "SigCgt") & bit);
 }
 
 pid_t catch_proc_process(pid_t tid)

@@ -26,6 +26,12 @@ int catch_proc_file(pid_t tid, int fd, const struct catch_files *files);
 /* A number of /proc/TID/status, as "TracerPid" has one; -1: it has ended. */
 long catch_proc_status(pid_t tid, const char *key);
 
+/* Is there a signal that the thread has yet to take? */
+bool catch_proc_signalled(pid_t tid);
+
+/* Would nothing come of the signal if the thread were not traced? */
+bool catch_proc_ignores(pid_t tid, int sig);
+
 /* The process that a thread is of; -1: it has ended. */
 pid_t catch_proc_process(pid_t tid);
 

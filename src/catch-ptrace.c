@@ -103,6 +103,21 @@ int catch_ptrace_set(pid_t tid, const struct catch_regs *in)
 	return regset(PTRACE_SETREGSET, tid, (void *)&in->r, sizeof(in->r), NT_PRSTATUS);
 }
 
+int catch_ptrace_restart(pid_t tid)
+{
+	struct catch_regs regs;
+
+	if (catch_ptrace_get(tid, &regs))
+		return -1;
+	if (regs_result(&regs) >= 0 || catch_proc_signalled(tid))
+		return 0;
+	/* the kernel goes on with it, and knows how long it has waited; but by another number */
+	if (regs_result(&regs) == -516 && catch_proc_status(tid, "Seccomp") <= 0)
+		return 0;
+	regs_restart(&regs);
+	return catch_ptrace_set(tid, &regs);
+}
+
 /* ---- memory ---- */
 
 int catch_peek(pid_t tid, uint64_t from, void *to, size_t len)

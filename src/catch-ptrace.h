@@ -33,6 +33,12 @@ int catch_ptrace_get(pid_t tid, struct catch_regs *out);
 int catch_ptrace_set(pid_t tid, const struct catch_regs *in);
 
 /*
+ * A stop that the thread has not asked for has brought it out of its call: that is made again, as
+ * if nothing had been; unless a signal waits, whose handler the thread expects to notice.
+ */
+int catch_ptrace_restart(pid_t tid);
+
+/*
  * Calls made by a stopped thread, which is where it was afterwards, as if nothing had been. begin:
  * it is at a system call's exit, and its own instruction is used. begin_anywhere: it may be at any
  * stop, the instruction is one of its vdso. EACCES: it has a filter of system calls that cannot be

@@ -67,8 +67,8 @@ static inline void regs_call(struct catch_regs *c, uint64_t site, long nr, const
 }
 
 /*
- * Stopped inside a call that a stop interrupts, and that would not just be made again: is it made
- * again from the registers alone, whatever was run in between?
+ * Stopped inside a call that a stop interrupts, and that would not just be made again: it is, from
+ * the registers alone, whatever is run in between, and at any stop.
  */
 static inline void regs_restart(struct catch_regs *c)
 {
@@ -76,8 +76,10 @@ static inline void regs_restart(struct catch_regs *c)
 
 	/* 516: by a call that a strict filter may not know; EINTR but of ioctl: epoll_wait, accept
 	 */
-	if (nr >= 0 && (result == -516 || (result == -4 && nr != 16)))
-		c->r.rax = (unsigned long long)-513LL;
+	if (nr < 0 || (result != -516 && (result != -4 || nr == 16)))
+		return;
+	c->r.rax = (unsigned long long)nr;
+	c->r.rip -= CATCH_INSTRUCTION;
 }
 
 #elif defined(__aarch64__)
@@ -126,7 +128,10 @@ static inline void regs_call(struct catch_regs *c, uint64_t site, long nr, const
 		regs_set_arg(c, i, args[i]);
 }
 
-/* The kernel has already taken the call back when it stops a thread inside it. */
+/*
+ * The kernel has already taken the call back when it stops a thread inside it. One that says EINTR
+ * cannot be made again: its first argument is gone.
+ */
 static inline void regs_restart(struct catch_regs *c)
 {
 	(void)c;

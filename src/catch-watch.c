@@ -8,10 +8,10 @@
  * Ctrl-C and the signals that end the tool do not reach it; killed while it makes a call in a
  * guest's thread it would take the guest with it, so the kernel's search for a victim passes it by.
  *
- * When who started it is gone too early: without a guest COMMAND is ended, which has lost nothing.
- * A guest stays watched, because let alone it could read zeros from IMAGE; it waits for its pages.
- * So SIGTERM ends us, and COMMAND, only while there is no guest; else SIGKILL of the guest is the
- * way out.
+ * When who started it is gone too early: without a guest COMMAND is ended, which has lost nothing;
+ * so it is if its first mapping was refused. A guest stays watched, because let alone it could read
+ * zeros from IMAGE; it waits for its pages. So SIGTERM ends us, and COMMAND, only while there is no
+ * guest; else SIGKILL of the guest is the way out.
  */
 #include "catch-watch.h"
 
@@ -173,6 +173,23 @@ static void on_exec(struct catch_watch *w, struct catch_thread *t)
 		tell_runs(w);
 }
 
+/*
+ * A thread that was interrupted, and is to be let go. Let go at the entry it would notice: the
+ * interruption is still to come. So it goes through the call, and makes it again.
+ */
+static bool returns_first(struct catch_thread *t, const struct catch_call *call)
+{
+	if (!t->called)
+		return false;
+	if (call->at == CALL_EXIT)
+		catch_ptrace_restart(t->tid);
+	if (call->at != CALL_ENTRY)
+		return false;
+	catch_ptrace_go(t->tid, 0);
+	catch_ptrace_interrupt(t->tid);
+	return true;
+}
+
 static void on_call(struct catch_watch *w, struct catch_thread *t)
 {
 	struct catch_call call;
@@ -195,7 +212,7 @@ static void on_call(struct catch_watch *w, struct catch_thread *t)
 		go = catch_entry(w, t, &call);
 	else if (call.at == CALL_EXIT)
 		go = catch_exit(w, t, &call);
-	if (go)
+	if (go && !returns_first(t, &call))
 		resume(w, t, 0);
 }
 
@@ -211,6 +228,9 @@ static void on_stop(struct catch_watch *w, struct catch_thread *t, int status)
 	if (sig == (SIGTRAP | 0x80)) {
 		on_call(w, t);
 	} else if (!event) {
+		/* only because it is traced */
+		if (catch_proc_ignores(t->tid, sig))
+			catch_ptrace_restart(t->tid);
 		resume(w, t, sig);
 	} else if (event == PTRACE_EVENT_STOP && stops_for_long(sig) && !w->releases) {
 		catch_ptrace_listen(t->tid);
@@ -414,6 +434,7 @@ static void take_ack(struct catch_watch *w, uint32_t token)
 	if (!t || !t->waits)
 		return;
 	t->waits = false;
+	w->served = true;
 	resume(w, t, 0);
 }
 
@@ -424,6 +445,7 @@ static void release_all(struct catch_watch *w)
 		struct catch_thread *t = &w->threads[i];
 
 		if (!t->waits && !t->stays) {
+			t->called = true;
 			catch_ptrace_interrupt(t->tid);
 			continue;
 		}
@@ -432,14 +454,16 @@ static void release_all(struct catch_watch *w)
 	}
 }
 
-/* Who started us has ended, or was ended. */
+/* Who started us has ended, or was ended. A mapping that nobody has agreed to serve is no guest. */
 static void left_alone(struct catch_watch *w)
 {
+	bool guest = w->plan->guest ? w->runs_guest : w->served;
+
 	close(w->sock);
 	w->sock = -1;
 	if (w->releases)
 		return;
-	if (!w->runs_guest) {
+	if (!guest) {
 		end_all(w);
 		_exit(0);
 	}
@@ -448,6 +472,26 @@ static void left_alone(struct catch_watch *w)
 			w->threads[i].waits = false;
 			catch_ptrace_go(w->threads[i].tid, 0);
 		}
+}
+
+/* It is sent, and not asked for, so a refusal is a warning. Takes the descriptor over. */
+static void take_keep(struct catch_watch *w, int fd)
+{
+	struct error why = { 0 };
+
+	if (w->nkept >= CATCH_CHILDREN_MAX)
+		drop_kept(w);
+	if (fd >= 0 && w->nkept < sizeof(w->kept) / sizeof(w->kept[0])) {
+		w->kept[w->nkept++] = fd;
+		return;
+	}
+	if (fd >= 0)
+		close(fd);
+	err_set(&why, ST_UNSUPPORTED,
+		"the userfaultfd of a forked child could not be kept: if this process were killed "
+		"before all memory has come the child would read zeros");
+	err_hint(&why, fd < 0 ? "allow more open files (ulimit -n)" : "too many children live");
+	catch_warn(w, &why);
 }
 
 static void take_order(struct catch_watch *w)
@@ -461,22 +505,20 @@ static void take_order(struct catch_watch *w)
 		left_alone(w);
 		return;
 	}
+	fd = nfds ? fd : -1;
+	if (n == sizeof(o) && o.op == CATCH_OP_KEEP) {
+		take_keep(w, fd);
+		return;
+	}
 	if (n == sizeof(o) && o.op == CATCH_OP_BLOCK)
-		take_block(w, &o, nfds ? fd : -1);
+		take_block(w, &o, fd);
 	else if (n == sizeof(o) && o.op == CATCH_OP_GO)
 		take_go(w);
 	else if (n == sizeof(o) && o.op == CATCH_OP_ACK)
 		take_ack(w, o.token);
 	else if (n == sizeof(o) && o.op == CATCH_OP_COMPLETE)
 		release_all(w);
-	else if (n == sizeof(o) && o.op == CATCH_OP_KEEP && nfds &&
-		 w->nkept < sizeof(w->kept) / sizeof(w->kept[0])) {
-		w->kept[w->nkept++] = fd;
-		if (w->nkept > CATCH_CHILDREN_MAX)
-			drop_kept(w);
-		return;
-	}
-	if (nfds)
+	if (fd >= 0)
 		close(fd);
 }
 

@@ -13,10 +13,11 @@
 
 struct catch_thread {
 	pid_t tid, pid;
-	bool waits; /* stopped behind its mmap, until somebody serves the region */
-	bool child; /* the first of a process that began behind the first mapping */
-	bool stays; /* stopped where it began, until all memory has come */
-	bool skips; /* the call that it is in fails, for its argument `spoilt` */
+	bool waits;  /* stopped behind its mmap, until somebody serves the region */
+	bool child;  /* the first of a process that began behind the first mapping */
+	bool stays;  /* stopped where it began, until all memory has come */
+	bool called; /* we have interrupted it, to let it go */
+	bool skips;  /* the call that it is in fails, for its argument `spoilt` */
 	unsigned spoilt;
 	uint64_t was; /* that argument */
 	bool maps;    /* the call that it is in maps a block, as follows */
@@ -50,7 +51,8 @@ struct catch_watch {
 	int status; /* its waitpid status, once it has ended */
 	int exec_report;
 	bool runs;	 /* its exec succeeded */
-	bool runs_guest; /* somebody has mapped the image, and may go on */
+	bool runs_guest; /* somebody has mapped the image */
+	bool served;	 /* and has gone on behind that */
 	bool releases;	 /* each thread is let go at its next stop */
 };
 

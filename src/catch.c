@@ -16,7 +16,8 @@
 
 static int sock = -1;
 static pid_t catcher;
-static bool stays; /* it watches a guest: it ends with that, not with us */
+static bool adopts; /* a process that runs already */
+static bool stays;  /* it watches a guest: it ends with that, not with us */
 
 int catch_start(const struct catch_plan *plan, struct error *err)
 {
@@ -36,13 +37,9 @@ int catch_start(const struct catch_plan *plan, struct error *err)
 	}
 	sock = pair[0];
 	catcher = pid;
+	adopts = plan->guest != 0;
 	stays = false;
 	return 0;
-}
-
-int catch_fd(void)
-{
-	return sock;
 }
 
 /* ---- files ---- */
@@ -130,7 +127,10 @@ int catch_ack(uint32_t token, struct error *err)
 {
 	struct catch_order o = { .op = CATCH_OP_ACK, .token = token };
 
-	return order(&o, -1, err);
+	if (order(&o, -1, err))
+		return -1;
+	stays = true;
+	return 0;
 }
 
 int catch_keep(int uffd, struct error *err)
@@ -185,7 +185,7 @@ int catch_next(struct cancel *cancel, int ms, struct catch_event *out, struct er
 		return gone(err);
 	}
 	take(out, &r, nfds ? fd : -1);
-	stays = (stays || out->kind == CATCH_REGION) && out->kind != CATCH_ENDED &&
+	stays = (stays || (adopts && out->kind == CATCH_SPACE)) && out->kind != CATCH_ENDED &&
 		out->kind != CATCH_LEFT;
 	return 1;
 }

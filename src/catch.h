@@ -5,8 +5,8 @@
  * side of who asks for that; catch-watch.c is the catcher.
  *
  * The catcher is forked before the sandbox goes up, reads nothing of a peer, and takes only the few
- * orders below. It outlives us if it must: when we end before catch_complete() and COMMAND has
- * mapped nothing yet, COMMAND is ended; afterwards it is left waiting for its pages, still watched.
+ * orders below. It outlives us if it must: when we end before catch_complete() and catch_ack() was
+ * not called, COMMAND is ended; afterwards it is left waiting for its pages, still watched.
  *
  * One thread uses this, but where something else is said.
  */
@@ -60,7 +60,7 @@ enum catch_kind {
 	CATCH_REGION, /* in the space of `pid`; its thread waits for catch_ack(token) */
 	CATCH_WARNS,  /* why: something was refused to COMMAND, or is not served; it goes on */
 	CATCH_ENDED,  /* COMMAND and all that it started has ended: wstatus is its own */
-	CATCH_FAILED, /* why; COMMAND was ended, unless it has mapped IMAGE */
+	CATCH_FAILED, /* why; COMMAND was ended, unless there was a CATCH_REGION */
 	CATCH_LEFT,   /* after catch_complete(): nobody watches it any more */
 	CATCH__MAX
 };
@@ -82,22 +82,22 @@ struct catch_event {
 	struct error why;
 };
 
-/* What can be polled for the next event; -1: no catcher. */
-int catch_fd(void);
-
 /*
  * Waits for the next event, at most so many ms (-1: no limit). 1: there is one, 0: time is up, -1:
  * cancelled, or the catcher is gone (ST_COMMAND).
  */
 int catch_next(struct cancel *cancel, int ms, struct catch_event *out, struct error *err);
 
-/* Faults in the region will be served from now on: the thread that mapped it may go on. */
+/*
+ * Faults in the region will be served from now on: the thread that mapped it may go on. A first
+ * mapping that is not to be served is refused by catch_stop() instead, which ends COMMAND.
+ */
 int catch_ack(uint32_t token, struct error *err);
 
 /*
  * The userfaultfd of a forked child, of which nobody else has a copy: the catcher keeps one, so
- * that the child waits when we are killed. Of more than 64 children that live the catcher lets none
- * run before catch_complete(). Any thread.
+ * that the child waits when we are killed; CATCH_WARNS if it cannot. Of more than 64 children that
+ * live the catcher lets none run before catch_complete(). Any thread.
  */
 int catch_keep(int uffd, struct error *err);
 

@@ -47,6 +47,8 @@ int caught_complete(struct lazy *l, struct error *err);
 void caught_stop(struct lazy *l);
 /* The guest has ended too early; fills err and returns -1. */
 int caught_early(struct lazy *l, struct error *err);
+/* The guest is left waiting: says which one it is (session_lost). Returns -1. */
+int caught_lost(struct lazy *l, struct error *err);
 void caught_close(struct lazy *l);
 
 #endif

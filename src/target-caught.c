@@ -33,6 +33,8 @@ struct caught {
 	struct lazy *l;
 	struct image_file file;
 	bool made;	    /* by us: without a guest it goes again */
+	bool runs;	    /* COMMAND was started, and nobody has said that it ended */
+	bool owns;	    /* somebody may have seen memory: it is the guest, whatever fails */
 	bool known, shared; /* of the first mapping, and so of all */
 	struct {
 		pid_t pid;
@@ -220,6 +222,32 @@ static int serve(struct caught *c, unsigned at, const struct guest_region *r, st
 	return pager_add(c->l->pager, uffd, c->spaces[at].pid, r, err);
 }
 
+/* From here on the guest waits when we fail. */
+static int own(struct caught *c, struct error *err)
+{
+	struct session *ss = c->l->ss;
+
+	if (c->owns)
+		return 0;
+	if (session_commit(ss, err))
+		return -1;
+	c->owns = ss->serving = ss->postcopy = true;
+	ss->owner = OWNER_DESTINATION;
+	return 0;
+}
+
+static int check_kind(const struct caught *c, bool shared, struct error *err)
+{
+	if (c->known && c->shared != shared)
+		return err_set(err, ST_UNSUPPORTED, "%s maps IMAGE both shared and private",
+			       what(c));
+	/* what is pushed could not be kept for a process that maps it later */
+	if (c->file.kind != FILE_HUGE || shared)
+		return 0;
+	err_set(err, ST_UNSUPPORTED, "%s maps IMAGE private, on hugetlbfs", what(c));
+	return err_hint(err, "let it map IMAGE shared (QEMU: share=on), or use /dev/shm");
+}
+
 static int take_region(struct caught *c, const struct catch_event *e, struct error *err)
 {
 	struct guest_region r = { .address = e->region.address,
@@ -231,26 +259,19 @@ static int take_region(struct caught *c, const struct catch_event *e, struct err
 
 	if (at < 0)
 		return err_set(err, ST_COMMAND, "a mapping of nobody");
-	if (c->known && c->shared != e->region.shared)
-		return err_set(err, ST_UNSUPPORTED, "%s maps IMAGE both shared and private",
-			       what(c));
-	/* what is pushed could not be kept for a process that maps it later */
-	if (c->file.kind == FILE_HUGE && !e->region.shared) {
-		err_set(err, ST_UNSUPPORTED, "%s maps IMAGE private, on hugetlbfs", what(c));
-		return err_hint(err, "let it map IMAGE shared (QEMU: share=on), or use /dev/shm");
-	}
-	if (!c->known) /* later the push reads it */
-		c->shared = e->region.shared;
-	c->known = true;
 	pthread_mutex_lock(&c->lock);
 	if (c->over) {
 		uffd_unregister(c->spaces[at].uffd, r.address, r.len);
 		rc = 0;
 	} else {
-		rc = serve(c, (unsigned)at, &r, err);
+		rc = check_kind(c, e->region.shared, err);
+		if (!rc && !c->known) /* later the push reads it */
+			c->shared = e->region.shared;
+		c->known = true;
+		rc = rc ? rc : serve(c, (unsigned)at, &r, err);
 	}
 	pthread_mutex_unlock(&c->lock);
-	if (rc)
+	if (rc || own(c, err))
 		return -1;
 	catch_ack(e->token, err); /* gone: what comes next says so */
 	err_clear(err);
@@ -278,9 +299,11 @@ static int take_event(struct caught *c, const struct catch_event *e, struct erro
 	switch (e->kind) {
 	case CATCH_RUNS:
 		log_verbose("%s runs, process %ld", what(c), (long)e->pid);
+		c->runs = true;
 		return 0;
 	case CATCH_SPACE:
-		return add_space(c, e, err);
+		/* what a process that ran before had in its memory is gone */
+		return add_space(c, e, err) || (c->l->ss->cfg->guest && own(c, err)) ? -1 : 0;
 	case CATCH_REGION:
 		return take_region(c, e, err);
 	case CATCH_WARNS:
@@ -291,6 +314,7 @@ static int take_event(struct caught *c, const struct catch_event *e, struct erro
 	case CATCH_ENDED:
 		c->wstatus = e->wstatus;
 		c->ended = true;
+		c->runs = false;
 		if (c->l->pager)
 			pager_end(c->l->pager);
 		return 0;
@@ -298,6 +322,7 @@ static int take_event(struct caught *c, const struct catch_event *e, struct erro
 		return take_left(c, err);
 	case CATCH_FAILED:
 	default:
+		c->runs = false;
 		*err = e->why;
 		return -1;
 	}
@@ -349,34 +374,58 @@ int caught_early(struct lazy *l, struct error *err)
 		       who, WEXITSTATUS(c->wstatus));
 }
 
+/* Until the first mapping is served. */
+static int await_mapping(struct caught *c, struct error *err)
+{
+	struct session *ss = c->l->ss;
+	struct catch_block block = { c->file.fd, c->l->img->blocks[0].size };
+	struct catch_event e;
+
+	/* a process that runs already is not asked whether it may be stopped in the middle */
+	if ((ss->cfg->guest && session_commit(ss, err)) || catch_go(&block, 1, err))
+		return -1;
+	while (!c->l->pager) {
+		if (catch_next(&ss->cancel, -1, &e, err) < 0 || take_event(c, &e, err))
+			return -1;
+		if (c->ended)
+			return caught_early(c->l, err);
+	}
+	return 0;
+}
+
 int caught_accept(struct lazy *l, struct error *err)
 {
 	struct caught *c = l->caught;
 	struct session *ss = l->ss;
-	struct catch_block block = { c->file.fd, l->img->blocks[0].size };
-	struct catch_event e;
-	int rc;
+	int rc = await_mapping(c, err);
 
-	if (catch_go(&block, 1, err))
+	if (rc && c->owns)
+		return caught_lost(l, err);
+	if (rc && c->runs && !ss->cfg->guest)
+		log_info("COMMAND is ended: it has seen nothing of its memory");
+	if (rc)
 		return -1;
-	while (!l->pager) {
-		if (catch_next(&ss->cancel, -1, &e, err) < 0 || take_event(c, &e, err))
-			return -1;
-		if (c->ended)
-			return caught_early(l, err);
-	}
 	snprintf(ss->peer, sizeof(ss->peer), "%s", ss->uri.path);
-	ss->owner = OWNER_DESTINATION;
-	ss->postcopy = true;
 	log_info("%s has mapped %s; its memory comes from %s", what(c), ss->cfg->image,
 		 ss->uri.path);
-	if (session_commit(ss, err))
-		return -1;
 	rc = pthread_create(&c->thread, NULL, listen_to_it, c);
-	if (rc)
-		return err_sys(err, ST_NOMEM, rc, "cannot start a thread");
+	if (rc) {
+		err_sys(err, ST_NOMEM, rc, "cannot start a thread");
+		return caught_lost(l, err);
+	}
 	c->listens = true;
 	return 0;
+}
+
+int caught_lost(struct lazy *l, struct error *err)
+{
+	const struct caught *c = l->caught;
+	long pid = c->nspaces ? (long)c->spaces[0].pid : (long)l->ss->cfg->guest;
+	char text[64], hint[96];
+
+	snprintf(text, sizeof(text), "%s (process %ld) waits for its memory", what(c), pid);
+	snprintf(hint, sizeof(hint), "end it (kill -KILL %ld), and restore the snapshot anew", pid);
+	return session_lost(l->ss, err, text, hint);
 }
 
 int caught_complete(struct lazy *l, struct error *err)
@@ -420,7 +469,7 @@ void caught_close(struct lazy *l)
 	catch_stop();
 	for (unsigned i = 0; i < c->nspaces; i++)
 		close(c->spaces[i].uffd);
-	if (c->made && !c->known)
+	if (c->made && !c->owns)
 		broker_unlink(l->ss->cfg->image);
 	image_file_close(&c->file);
 	pthread_mutex_destroy(&c->lock);

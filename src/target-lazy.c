@@ -302,7 +302,8 @@ static void take_stats(struct lazy *l)
 /* The guest is left waiting, and that is what there is to say. */
 static int left_waiting(struct session *ss, struct error *err)
 {
-	session_fail(ss, err);
+	if (ss->lazy->caught)
+		return caught_lost(ss->lazy, err);
 	return session_lost(ss, err, "the guest waits for its memory",
 			    "end its VMM, and restore the snapshot anew");
 }

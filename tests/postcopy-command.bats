@@ -21,11 +21,21 @@ setup() {
 }
 
 teardown() {
-	peer_teardown
 	[ -z "${GUEST:-}" ] || kill -KILL "$GUEST" 2>/dev/null || true
-	! mountpoint -q huge || umount huge
+	! mountpoint -q huge || umount -l huge
+	peer_teardown
 	! mountpoint -q "$SHM/small" || umount -l "$SHM/small"
 	rm -r "$SHM"
+}
+
+# ended PID: it has, or does within 20 s; nobody of ours may wait for it.
+ended() {
+	local i
+	for ((i = 0; i < 1000; i++)); do
+		grep -qs 'State:.[^Z]' "/proc/$1/status" || return 0
+		sleep 0.02
+	done
+	return 1
 }
 
 # recv_run STATUS [OPTION]... -- COMMAND...: from `image` to $C.
@@ -146,6 +156,32 @@ survives() { # [OPTION]... -- WORD...
 		said "huge/copy is on a tmpfs with huge pages\|IMAGE is on a tmpfs with huge pages" \
 			"huge=never"
 	done
+}
+
+@test "a first mapping that is refused ends COMMAND" {
+	[ "$(id -u)" = 0 ] || skip "to mount takes root"
+	huge_pages 4
+	mkdir huge
+	mount -t hugetlbfs none huge
+	truncate -s 4M image
+	"$G" image map fill
+	run -4 --separate-stderr "$MIGTOOL" recv --json --progress=none image:image huge/copy -- \
+		sh -c 'echo $$ >pid; exec $G huge/copy private map check'
+	said "COMMAND maps IMAGE private, on hugetlbfs" "share=on" "COMMAND is ended"
+	jq -e '.status == "failed" and .owner == "source"' <<<"${lines[-1]}"
+	ended "$(cat pid)"
+}
+
+@test "a later mapping that is refused leaves COMMAND waiting, and says who it is" {
+	migtool_start recv recv --push=off image:image "$C" -- \
+		sh -c 'echo $$ >pid; exec $G $C map private map check'
+	migtool_wait recv 50
+	GUEST=$(cat pid)
+	grep "COMMAND (process $GUEST) waits for its memory: COMMAND maps IMAGE both shared and" recv.err
+	grep "kill -KILL $GUEST" recv.err
+	jq -e '.status == "postcopy-paused" and .owner == "destination"' recv.json
+	kill -KILL "$GUEST"
+	GUEST=
 }
 
 @test "a COMMAND that ends too early is status 51" {

@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
+#include <poll.h>
 #include <pthread.h>
 #include <signal.h>
 #include <stdbool.h>
@@ -20,6 +21,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
 #include <sys/sendfile.h>
@@ -203,6 +205,50 @@ static void many_children(const char *word)
 	}
 }
 
+/* Each of these waits for standard input, and for nothing else. */
+static void *wait_in_epoll(void *arg)
+{
+	struct epoll_event ev = { .events = EPOLLIN };
+	int ep = epoll_create1(0);
+
+	if (ep < 0 || epoll_ctl(ep, EPOLL_CTL_ADD, 0, &ev) || epoll_wait(ep, &ev, 1, -1) != 1)
+		fail("epoll_wait");
+	return arg;
+}
+
+static void *wait_in_poll(void *arg)
+{
+	struct pollfd p = { .fd = 0, .events = POLLIN };
+
+	if (poll(&p, 1, 1000000) != 1)
+		fail("poll");
+	return arg;
+}
+
+static void *wait_in_select(void *arg)
+{
+	fd_set set;
+
+	FD_ZERO(&set);
+	FD_SET(0, &set);
+	if (select(1, &set, NULL, NULL, NULL) != 1)
+		fail("select");
+	return arg;
+}
+
+static void wait_in_threads(void)
+{
+	static void *(*const ways[])(void *) = { wait_in_epoll, wait_in_poll, wait_in_select };
+	pthread_t threads[3];
+
+	for (unsigned i = 0; i < 3; i++)
+		if (pthread_create(&threads[i], NULL, ways[i], NULL))
+			fail("thread");
+	for (unsigned i = 0; i < 3; i++)
+		if (pthread_join(threads[i], NULL))
+			fail("join");
+}
+
 /* As many calls as it can. */
 static void *calls(void *arg)
 {
@@ -293,6 +339,8 @@ static void do_word(const char *word)
 	} else if (!strcmp(word, "thread")) {
 		if (pthread_create(&thread, NULL, in_thread, NULL) || pthread_join(thread, NULL))
 			fail("thread");
+	} else if (!strcmp(word, "waits")) {
+		wait_in_threads();
 	} else if (!strcmp(word, "filter")) {
 		filter_numbers();
 	} else if (!strcmp(word, "busy")) {

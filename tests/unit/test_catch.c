@@ -8,6 +8,7 @@
 
 #include "catch.h"
 
+#include <dirent.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
@@ -42,11 +43,14 @@ struct run {
 	unsigned nspaces, nregions, faults, forks;
 	bool ended, failed, runs, left;
 	int wstatus;
+	pid_t pid;	  /* with `runs` */
 	struct error why; /* of a failure or a warning */
 	unsigned warnings;
-	bool stall;    /* faults are read and not answered */
-	bool keep;     /* children's userfaultfds are the catcher's alone */
-	bool complete; /* let it go once everything is mapped */
+	unsigned unkept; /* how often there was nobody to keep a descriptor */
+	bool stall;	 /* faults are read and not answered */
+	bool keep;	 /* children's userfaultfds are the catcher's alone */
+	bool complete;	 /* let it go once everything is mapped */
+	bool refuse;	 /* mappings are not agreed to */
 };
 
 /* What scripts call the guest and the image. */
@@ -112,7 +116,7 @@ static void add_child(struct run *r, const struct space *parent, int uffd)
 
 	r->forks++;
 	if (r->nspaces == 8 || r->keep) {
-		CHECK(!r->keep || !catch_keep(uffd, &err));
+		r->unkept += r->keep && catch_keep(uffd, &err);
 		close(uffd);
 		return;
 	}
@@ -152,6 +156,7 @@ static void take(struct run *r, const struct catch_event *e)
 	switch (e->kind) {
 	case CATCH_RUNS:
 		r->runs = true;
+		r->pid = e->pid;
 		break;
 	case CATCH_SPACE:
 		CHECK(r->nspaces < 8 && e->uffd >= 0);
@@ -164,7 +169,7 @@ static void take(struct run *r, const struct catch_event *e)
 		r->nregions++;
 		if (r->complete)
 			CHECK(!catch_complete(&err));
-		else
+		else if (!r->refuse)
 			CHECK(!catch_ack(e->token, &err));
 		break;
 	case CATCH_ENDED:
@@ -192,19 +197,23 @@ static void attend(struct run *r, bool (*enough)(const struct run *r))
 
 	if (cancel_init(&cancel, &err))
 		return;
-	for (int idle = 0; idle < 100 && !r->ended && !r->failed && !r->left;) {
-		struct pollfd p[9] = { { .fd = catch_fd(), .events = POLLIN } };
+	for (int ms = 0; ms < 20000 && !r->ended && !r->failed && !r->left; ms++) {
+		struct pollfd p[8];
 		struct catch_event e;
-		unsigned n = 1;
+		unsigned n = r->nspaces;
+		int got = catch_next(&cancel, 1, &e, &err);
 
-		for (unsigned i = 0; i < r->nspaces; i++)
-			p[n++] = (struct pollfd){ .fd = r->spaces[i].uffd, .events = POLLIN };
-		idle = poll(p, n, 200) ? 0 : idle + 1;
-		if (p[0].revents && catch_next(&cancel, 0, &e, &err) == 1)
-			take(r, &e);
-		for (unsigned i = 1; i < n; i++)
+		if (got < 0)
+			break;
+		for (unsigned i = 0; i < n; i++)
+			p[i] = (struct pollfd){ .fd = r->spaces[i].uffd, .events = POLLIN };
+		if (poll(p, n, 0) || got)
+			ms = 0;
+		for (unsigned i = 0; i < n; i++)
 			if (p[i].revents & POLLIN)
-				serve(r, &r->spaces[i - 1]);
+				serve(r, &r->spaces[i]);
+		if (got)
+			take(r, &e);
 		if (enough && enough(r))
 			break;
 	}
@@ -293,6 +302,63 @@ static int begin(struct run *r, const char *script)
 	if (rc)
 		r->why = err;
 	return rc;
+}
+
+/* The same with a standard input and output of its own; -1: ours. */
+static int begin_with(struct run *r, const char *script, int in, int out)
+{
+	int given[2] = { in, out }, saved[2] = { dup(0), dup(1) }, rc;
+
+	fflush(stdout);
+	for (int i = 0; i < 2; i++)
+		if (given[i] >= 0)
+			dup2(given[i], i);
+	rc = begin(r, script);
+	for (int i = 0; i < 2; i++) {
+		dup2(saved[i], i);
+		close(saved[i]);
+	}
+	return rc;
+}
+
+/* A COMMAND on tmpfs that does what it does until `enough`. */
+static bool begun(struct run *r, const char *script, bool (*enough)(const struct run *r))
+{
+	int rc = begin(r, script);
+
+	CHECK(!rc);
+	if (!rc)
+		attend(r, enough);
+	return !rc && enough(r);
+}
+
+static bool is_running(const struct run *r)
+{
+	return r->runs;
+}
+
+static bool maps_it(const struct run *r)
+{
+	return r->nregions > 0;
+}
+
+static bool maps_again(const struct run *r)
+{
+	return r->nregions == 2;
+}
+
+static bool waits_for_a_page(const struct run *r)
+{
+	return r->faults > 0;
+}
+
+/* One that waits for a page that never comes. */
+static bool stalled(struct run *r, const char *script)
+{
+	bool ok = make_image(r, TMPFS);
+
+	r->stall = true;
+	return ok && begun(r, script, waits_for_a_page) && r->nspaces == 1;
 }
 
 /* One COMMAND from start to end, on tmpfs. */
@@ -618,11 +684,6 @@ static void a_command_that_cannot_be_started_is_named(void)
 	drop_image(&r);
 }
 
-static bool waits_for_a_page(const struct run *r)
-{
-	return r->faults > 0;
-}
-
 static bool alive(pid_t pid)
 {
 	return kill(pid, 0) == 0;
@@ -633,17 +694,12 @@ static void complete_lets_it_go(void)
 	struct run r;
 	pid_t pid;
 	char line[64] = "";
-	int out[2], saved;
+	int out[2];
 	ssize_t n;
 
 	REQUIRE(make_image(&r, TMPFS) && !pipe2(out, O_CLOEXEC));
-	saved = dup(1);
-	fflush(stdout);
-	dup2(out[1], 1);
 	r.complete = true;
-	CHECK(!begin(&r, "exec $G $I map say=alone sleep"));
-	dup2(saved, 1);
-	close(saved);
+	CHECK(!begin_with(&r, "exec $G $I map say=alone sleep", -1, out[1]));
 	close(out[1]);
 	attend(&r, NULL);
 	CHECK(r.left && r.nspaces == 1);
@@ -669,17 +725,26 @@ static bool ends_soon(pid_t pid)
 
 static void before_its_mapping_it_ends_with_us(void)
 {
-	struct catch_event e;
-	struct cancel cancel;
-	struct error err;
 	struct run r;
 
-	REQUIRE(make_image(&r, TMPFS) && !cancel_init(&cancel, &err));
-	CHECK(!begin(&r, "sleep 1000"));
-	CHECK(catch_next(&cancel, 20000, &e, &err) == 1 && e.kind == CATCH_RUNS);
+	REQUIRE(make_image(&r, TMPFS) && begun(&r, "sleep 1000", is_running));
 	catch_stop();
-	CHECK(ends_soon(e.pid));
-	cancel_destroy(&cancel);
+	CHECK(ends_soon(r.pid));
+	drop_image(&r);
+}
+
+/* Nobody has said that the mapping would be served, so nobody has seen anything. */
+static void a_first_mapping_that_is_refused_ends_it(void)
+{
+	struct run r;
+	pid_t pid;
+
+	REQUIRE(make_image(&r, TMPFS));
+	r.refuse = true;
+	REQUIRE(begun(&r, "$G $I map check; $G $I map check", maps_it));
+	pid = r.spaces[0].pid;
+	catch_stop();
+	CHECK(ends_soon(pid));
 	drop_image(&r);
 }
 
@@ -689,11 +754,7 @@ static void behind_its_mapping_it_waits_without_us(void)
 	struct run r;
 	pid_t pid;
 
-	REQUIRE(make_image(&r, TMPFS));
-	r.stall = true;
-	CHECK(!begin(&r, "exec $G $I map check"));
-	attend(&r, waits_for_a_page);
-	REQUIRE(r.nspaces == 1);
+	REQUIRE(stalled(&r, "exec $G $I map check"));
 	pid = r.spaces[0].pid;
 	catch_stop();
 	close(r.spaces[0].uffd);
@@ -732,11 +793,7 @@ static void a_guest_is_not_let_go_by_sigterm(void)
 	pid_t pid, catcher;
 	struct run r;
 
-	REQUIRE(make_image(&r, TMPFS));
-	r.stall = true;
-	CHECK(!begin(&r, "exec $G $I map check"));
-	attend(&r, waits_for_a_page);
-	REQUIRE(r.nspaces == 1);
+	REQUIRE(stalled(&r, "exec $G $I map check"));
 	pid = r.spaces[0].pid;
 	catcher = tracer_of(pid);
 	REQUIRE(catcher > 0);
@@ -754,19 +811,13 @@ static void a_guest_is_not_let_go_by_sigterm(void)
 
 static void sigterm_before_a_mapping_ends_the_command(void)
 {
-	struct catch_event e;
-	struct cancel cancel;
-	struct error err;
 	struct run r;
 
-	REQUIRE(make_image(&r, TMPFS) && !cancel_init(&cancel, &err));
-	CHECK(!begin(&r, "sleep 1000"));
-	CHECK(catch_next(&cancel, 20000, &e, &err) == 1 && e.kind == CATCH_RUNS);
-	CHECK(!kill(tracer_of(e.pid), SIGTERM));
+	REQUIRE(make_image(&r, TMPFS) && begun(&r, "sleep 1000", is_running));
+	CHECK(!kill(tracer_of(r.pid), SIGTERM));
 	attend(&r, NULL);
 	CHECK(r.failed && strstr(r.why.msg, "asked to end"));
-	CHECK(ends_soon(e.pid));
-	cancel_destroy(&cancel);
+	CHECK(ends_soon(r.pid));
 	drop_image(&r);
 }
 
@@ -797,20 +848,15 @@ static void a_child_too_many_stands_still(void)
 {
 	struct error err;
 	struct run r;
-	int out[2], saved;
+	int out[2];
 
 	REQUIRE(make_image(&r, TMPFS) && !pipe2(out, O_CLOEXEC));
-	saved = dup(1);
-	fflush(stdout);
-	dup2(out[1], 1);
 	r.keep = true;
-	CHECK(!begin(&r, "exec $G $I map children=70 sleep"));
-	dup2(saved, 1);
-	close(saved);
+	CHECK(!begin_with(&r, "exec $G $I map children=70 sleep", -1, out[1]));
 	close(out[1]);
 	attend(&r, all_are_forked);
 	attend(&r, six_warnings);
-	CHECK(r.forks == 70 && r.warnings > 0 && strstr(r.why.msg, "stands still"));
+	CHECK(r.forks == 70 && !r.unkept && r.warnings > 0 && strstr(r.why.msg, "stands still"));
 	CHECK(count_bytes(out[0], 64, 20000) == 64);
 	CHECK(count_bytes(out[0], 6, 100) == 0);
 	CHECK(!catch_complete(&err));
@@ -833,6 +879,96 @@ static void children_that_end_make_room(void)
 	CHECK(!begin(&r, "exec $G $I map short-children=200"));
 	attend(&r, NULL);
 	CHECK(exited(&r, 0) && r.forks == 200 && !r.warnings);
+	drop_image(&r);
+}
+
+static int keep(int uffd, unsigned n)
+{
+	struct error err;
+
+	for (unsigned i = 0; i < n; i++)
+		if (catch_keep(uffd, &err))
+			return -1;
+	return 0;
+}
+
+/* Whose address space has gone makes room. */
+static void what_cannot_be_kept_is_told(void)
+{
+	struct error err;
+	struct run r;
+
+	REQUIRE(stalled(&r, "$G $I map check; exec $G $I map sleep"));
+	CHECK(!keep(r.spaces[0].uffd, 128));
+	CHECK(!keep(r.spaces[0].uffd, 1));
+	attend(&r, warned);
+	CHECK(r.warnings == 1 && strstr(r.why.msg, "could not be kept"));
+	kill(r.spaces[0].pid, SIGKILL);
+	attend(&r, maps_again);
+	REQUIRE(r.nspaces == 2);
+	CHECK(!keep(r.spaces[1].uffd, 128) && !catch_complete(&err));
+	attend(&r, NULL);
+	CHECK(r.left && r.warnings == 1);
+	kill(r.spaces[1].pid, SIGKILL);
+	drop_image(&r);
+}
+
+/* Its n threads sleep in their calls. */
+static bool all_sleep(pid_t pid, unsigned n)
+{
+	for (int ms = 0; ms < 20000; ms++) {
+		char path[288], state;
+		unsigned asleep = 0;
+		struct dirent *e;
+		DIR *d;
+
+		snprintf(path, sizeof(path), "/proc/%ld/task", (long)pid);
+		d = opendir(path);
+		while (d && (e = readdir(d))) {
+			FILE *f = NULL;
+
+			snprintf(path, sizeof(path), "/proc/%ld/task/%s/stat", (long)pid,
+				 e->d_name);
+			if (e->d_name[0] != '.')
+				f = fopen(path, "re");
+			asleep += f && fscanf(f, "%*d %*s %c", &state) == 1 && state == 'S';
+			if (f)
+				fclose(f);
+		}
+		if (d)
+			closedir(d);
+		if (asleep == n)
+			return true;
+		usleep(1000);
+	}
+	return false;
+}
+
+/* Who is interrupted to be let go does not see it, nor that a signal came that it ignores. */
+static void an_interrupted_call_is_made_again(void)
+{
+	struct error err;
+	struct run r;
+	int in[2], out[2];
+	char c;
+
+	REQUIRE(make_image(&r, TMPFS) && !pipe2(in, O_CLOEXEC) && !pipe2(out, O_CLOEXEC));
+	CHECK(!begin_with(&r, "exec $G $I map waits say=all", in[0], out[1]));
+	close(out[1]);
+	attend(&r, maps_it);
+	REQUIRE(r.nspaces == 1);
+	CHECK(all_sleep(r.pid, 4));
+	for (unsigned i = 0; i < 3; i++) {
+		CHECK(!kill(r.pid, SIGWINCH));
+		usleep(1000);
+	}
+	CHECK(all_sleep(r.pid, 4) && !catch_complete(&err));
+	attend(&r, NULL);
+	CHECK(r.left && write(in[1], "", 1) == 1);
+	CHECK(read(out[0], &c, 1) == 1 && c == 'a');
+	close(in[0]);
+	close(in[1]);
+	close(out[0]);
 	drop_image(&r);
 }
 
@@ -896,11 +1032,6 @@ static int adopt(struct run *r, pid_t pid)
 	return 0;
 }
 
-static bool is_running(const struct run *r)
-{
-	return r->runs;
-}
-
 /* How the guest ended, seen by who watches it; it is our child. */
 static bool guest_exits(pid_t pid, int status)
 {
@@ -915,6 +1046,7 @@ static bool guest_exits(pid_t pid, int status)
 static void a_running_process_is_served(void)
 {
 	static const char *const words[] = { "map touch say=ready byte check",
+					     "map touch say=ready waits check",
 					     "map touch say=ready spin check",
 					     "halves touch say=ready byte check" };
 
@@ -927,6 +1059,8 @@ static void a_running_process_is_served(void)
 		if (!strncmp(words[i], "halves", 6)) /* it looks at its first page */
 			fill_pages(&r, 1);
 		pid = start_alone(&r, words[i], &to);
+		if (strstr(words[i], "waits"))
+			CHECK(all_sleep(pid, 4));
 		CHECK(!adopt(&r, pid));
 		attend(&r, is_running);
 		CHECK(r.runs && r.nregions > 0);
@@ -1060,11 +1194,14 @@ static const struct test_case cases[] = {
 	{ "a command that cannot be started is named", a_command_that_cannot_be_started_is_named },
 	{ "complete lets it go", complete_lets_it_go },
 	{ "before its mapping it ends with us", before_its_mapping_it_ends_with_us },
+	{ "a first mapping that is refused ends it", a_first_mapping_that_is_refused_ends_it },
 	{ "behind its mapping it waits without us", behind_its_mapping_it_waits_without_us },
 	{ "a guest is not let go by SIGTERM", a_guest_is_not_let_go_by_sigterm },
 	{ "SIGTERM before a mapping ends the command", sigterm_before_a_mapping_ends_the_command },
 	{ "a child too many stands still", a_child_too_many_stands_still },
 	{ "children that end make room", children_that_end_make_room },
+	{ "what cannot be kept is told", what_cannot_be_kept_is_told },
+	{ "an interrupted call is made again", an_interrupted_call_is_made_again },
 	{ "a busy guest hears that all has come", a_busy_guest_hears_that_all_has_come },
 	{ "an early end is told", an_early_end_is_told },
 	{ "a running process is served", a_running_process_is_served },
