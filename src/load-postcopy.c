@@ -170,6 +170,16 @@ static int open_package(struct target *t, const uint8_t *p, size_t len, struct e
 	return target_say(t, RP_PONG, ping + sizeof(ping_command), 4, err);
 }
 
+/* For whoever comes after us, if it breaks. The memory comes, whether or not that can be noted. */
+static void note_postcopy(const struct target *t)
+{
+	struct error why;
+
+	if (image_note_postcopy(t->img, &why))
+		log_warn("%s; if the connection breaks, nobody can go on with %s", why.msg,
+			 image_part_path(t->img));
+}
+
 static int take_packaged(struct target *t, uint32_t len, struct error *err)
 {
 	struct session *ss = t->ss;
@@ -193,9 +203,8 @@ static int take_packaged(struct target *t, uint32_t len, struct error *err)
 		t->postcopy = POSTCOPY_RUNNING;
 		rc = open_package(t, p, n, err);
 	}
-	/* whoever comes after us has to know what this is */
 	if (!rc)
-		rc = image_note_postcopy(t->img, err);
+		note_postcopy(t);
 	free(p);
 	if (rc)
 		return -1;

@@ -337,15 +337,28 @@ recover_from() {
 	done < <("$TOOLS/bad_postcopy.py" .)
 }
 
-@test "a loss behind the switch from QEMU that is the disk's is final" {
-	"$TOOLS/bad_postcopy.py" . >/dev/null
+# take_with_fault FAULT: recv gets a whole stream, and one of its calls fails.
+take_with_fault() {
+	rm -rf socket copy copy.part state
 	# shellcheck disable=SC2034 # for migtool_start
 	INSIDE=(env "ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-}"
-		LD_PRELOAD="$(dirname "$MIGTOOL")/tools/faults.so" FAULTS=sync:1:EIO "FAULTS_STATE=$PWD/state")
+		LD_PRELOAD="$(dirname "$MIGTOOL")/tools/faults.so" "FAULTS=$1" "FAULTS_STATE=$PWD/state")
 	recv_start recv unix:socket copy --cap postcopy-ram --retry 3
 	"$TOOLS/replay.py" socket whole.stream >/dev/null 3>&-
+}
+
+@test "a loss behind the switch from QEMU that is the disk's is final" {
+	"$TOOLS/bad_postcopy.py" . >/dev/null
+	take_with_fault sync:4:EIO
 	recv_wait recv 50
 	grep -q "error: the source gave the guest up, and its memory is not surely on the disk" recv.err
 	grep -q "hint: the source has all of it" recv.err
 	[ ! -e copy ]
+}
+
+@test "a guest that cannot be noted as given up is taken all the same" {
+	"$TOOLS/bad_postcopy.py" . >/dev/null
+	take_with_fault sync:1:EIO
+	recv_wait recv
+	grep -q "warning: cannot sync .*; if the connection breaks, nobody can go on with copy.part" recv.err
 }
