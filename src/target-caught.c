@@ -231,7 +231,9 @@ static int own(struct caught *c, struct error *err)
 		return 0;
 	if (session_commit(ss, err))
 		return -1;
-	c->owns = ss->serving = ss->postcopy = true;
+	c->owns = true;
+	ss->serving = true;
+	ss->postcopy = true;
 	ss->owner = OWNER_DESTINATION;
 	return 0;
 }
