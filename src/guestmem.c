@@ -63,6 +63,39 @@ int guestmem_add_region(struct guest_space *s, const struct guest_region *r, str
 	return 0;
 }
 
+int guestmem_resume(struct guest_memory *g, const struct ledger *l, unsigned space, int uffd,
+		    struct error *err)
+{
+	const struct ledger_layout *known = ledger_layout(l);
+	struct guest_space *s = NULL;
+
+	for (unsigned i = 0; i < known->nviews; i++) {
+		const struct ledger_view *v = &known->views[i];
+		struct guest_region r = { .address = v->address,
+					  .len = v->len,
+					  .block = v->block,
+					  .offset = v->offset,
+					  .page = v->page,
+					  .known = v->pages + 1,
+					  .first = v->first };
+
+		if (v->space != space)
+			continue;
+		if (!s) {
+			s = guestmem_add_space(g, uffd, known->spaces[space].pid, err);
+			if (!s)
+				return -1;
+			s->serial = known->spaces[space].serial;
+		}
+		if (guestmem_add_region(s, &r, err))
+			return -1;
+	}
+	if (!s)
+		close_if(uffd);
+	g->shared = ledger_guest(l)->shared;
+	return 0;
+}
+
 /* ---- what was said about them ---- */
 
 static int by_address(const void *a, const void *b)

@@ -14,6 +14,7 @@
 #define MIGTOOL_GUESTMEM_H
 
 #include "error.h"
+#include "ledger.h"
 
 #include <stdint.h>
 #include <sys/types.h>
@@ -28,11 +29,15 @@ struct guest_region {
 	unsigned block;	 /* index of the RAM block in the image */
 	uint64_t offset; /* of the region's first byte in that block */
 	uint32_t page;	 /* bytes: what is placed at a time, and what a fault asks for */
+	/* of a guest that somebody else has served (ledger.h): 1 + the number of its pages there */
+	unsigned known;
+	uint64_t first; /* with known: which of these is the region's first */
 };
 
 struct guest_space {
 	int uffd;
 	pid_t pid;		      /* whose; 0: unknown */
+	unsigned serial;	      /* of a forked child: the how manieth (ledger.h) */
 	struct guest_region *regions; /* by address, once guestmem_check() was content */
 	unsigned nregions;
 };
@@ -58,6 +63,13 @@ void guestmem_free(struct guest_memory *g);
 struct guest_space *guestmem_add_space(struct guest_memory *g, int uffd, pid_t pid,
 				       struct error *err);
 int guestmem_add_region(struct guest_space *s, const struct guest_region *r, struct error *err);
+
+/*
+ * A space that an opened ledger knows, with its regions; the descriptor is taken over, also on
+ * failure. One without regions is left out. ST_NOMEM, ST_DATA.
+ */
+int guestmem_resume(struct guest_memory *g, const struct ledger *l, unsigned space, int uffd,
+		    struct error *err);
 
 /*
  * Sorts the regions and checks what was said about them: page sizes are powers of two from 4 KiB to

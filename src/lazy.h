@@ -21,14 +21,22 @@ struct lazy {
 	struct faultlog needs, wanted; /* --record, --prefetch */
 	uint8_t *buf;		       /* of the push: PUSH_BUFFER, or a huge page */
 	size_t buf_len;
-	uint32_t page; /* the guest's largest */
+	uint32_t page;	       /* the guest's largest */
+	struct ledger *ledger; /* NULL: there is no guest yet */
+	int ledger_fd;	       /* a VMM's, until there is one */
 	bool full_said;
+	bool over; /* the guest needs nobody any more */
 };
 
-/* Starts to serve the guest, which is taken over also on failure. */
+/*
+ * Starts to serve the guest, which is taken over also on failure. Without l->ledger one is made.
+ */
 int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err);
 
 /* ---- target-caught.c ---- */
+
+/* The guest's process; 0: none is known. */
+pid_t caught_pid(const struct lazy *l);
 
 /* Makes the file that COMMAND will map, all holes. ST_FILE, ST_UNSUPPORTED. */
 int caught_open(struct lazy *l, struct error *err);
@@ -38,7 +46,7 @@ int caught_accept(struct lazy *l, struct error *err);
 int caught_store(void *arg, unsigned block, uint64_t offset, const void *buf, size_t len,
 		 struct error *err);
 /* A forked child's userfaultfd is kept by somebody else too. */
-void caught_forked(void *arg, int uffd);
+void caught_forked(void *arg, int uffd, unsigned serial);
 /* The same for pages that came and that each mapping has a copy of. */
 int caught_keep(struct lazy *l, uint64_t offset, const void *buf, size_t len, struct error *err);
 /* All has come: COMMAND is let go. */

@@ -60,7 +60,7 @@ static int take(struct pager *p, struct pager_more *m)
 		if (before && before != s)
 			space_gone(p, before);
 	}
-	if (add_view(p, s, &m->region, m->err))
+	if (add_view(p, s, &m->region, m->err) || pager_note(p, m->err))
 		return -1;
 	/* a thread of the guest may have been there before us, and been passed over */
 	uffd_wake(s->uffd, m->region.address, m->region.len);

@@ -26,6 +26,7 @@ struct view {
 struct space {
 	int uffd;
 	pid_t pid;	  /* 0: unknown */
+	unsigned serial;  /* of a forked child, from 1; 0: it is none */
 	atomic_bool gone; /* the process has ended */
 	struct view *views;
 	unsigned n;
@@ -61,6 +62,7 @@ struct pager {
 	uint32_t page; /* the largest */
 	struct space spaces[GUEST_SPACES_MAX];
 	unsigned nspaces;     /* under the gate, but for the fault thread, which alone adds some */
+	unsigned serial;      /* the last forked child's */
 	struct pages **pages; /* all of them, to be freed */
 	unsigned npages;
 	struct pages **of_block; /* of a shared file, by block: all there from the start */
@@ -115,6 +117,16 @@ int pager_view_init(struct pager *p, struct view *v, const struct guest_region *
  */
 struct space *space_new(struct pager *p, int uffd, pid_t pid, const struct space *keep,
 			struct error *err);
+
+/* ---- pager-note.c: for somebody who goes on when we are gone ---- */
+
+/* What is known of n pages, kept in the ledger if there is one. -1: ST_NOMEM, ST_FILE. */
+int pager_new_bits(struct pager *p, struct pages *pages, size_t n, struct error *err);
+void pager_free_bits(const struct pager *p, struct pages *pages);
+/* All that an opened ledger knows of pages: p->pages[0..npages). -1: ST_NOMEM. */
+int pager_load_pages(struct pager *p, struct error *err);
+/* Where everything lies has changed. -1: ST_NOMEM, ST_FILE. */
+int pager_note(struct pager *p, struct error *err);
 
 /* ---- pager-add.c: more of it ---- */
 

@@ -24,13 +24,10 @@ static struct pages *new_pages(struct pager *p, size_t n, struct error *err)
 
 	if (grown)
 		p->pages = grown;
-	if (!grown || !pages || bitmap_init(&pages->done, n) || bitmap_init(&pages->dropped, n)) {
-		if (pages) {
-			bitmap_free(&pages->done);
-			bitmap_free(&pages->dropped);
-		}
-		free(pages);
+	if (!grown || !pages)
 		no_memory(err);
+	if (!grown || !pages || pager_new_bits(p, pages, n, err)) {
+		free(pages);
 		return NULL;
 	}
 	p->pages[p->npages++] = pages;
@@ -39,13 +36,20 @@ static struct pages *new_pages(struct pager *p, size_t n, struct error *err)
 
 /* ---- at the start ---- */
 
-/* In a shared file the pages are the file's: one grain for all who map it. */
+/*
+ * In a shared file the pages are the file's: one grain for all who map it. They are the first in a
+ * ledger.
+ */
 static int shared_pages(struct pager *p, struct error *err)
 {
 	for (unsigned i = 0; p->shared && i < p->o.nblocks; i++) {
-		p->of_block[i] = new_pages(p, (size_t)((p->sizes[i] + p->page - 1) / p->page), err);
+		size_t n = (size_t)((p->sizes[i] + p->page - 1) / p->page);
+
+		p->of_block[i] = i < p->npages ? p->pages[i] : new_pages(p, n, err);
 		if (!p->of_block[i])
 			return -1;
+		if (p->of_block[i]->done.bits != n)
+			return err_set(err, ST_DATA, "the guest's memory had another size before");
 	}
 	return 0;
 }
@@ -53,8 +57,10 @@ static int shared_pages(struct pager *p, struct error *err)
 int pager_view_init(struct pager *p, struct view *v, const struct guest_region *r,
 		    struct error *err)
 {
-	*v = (struct view){ .r = *r, .first = p->shared ? r->offset / r->page : 0 };
-	v->pages = p->shared ? p->of_block[r->block] : new_pages(p, r->len / r->page, err);
+	*v = (struct view){ .r = *r, .first = p->shared ? r->offset / r->page : r->first };
+	v->pages = p->shared  ? p->of_block[r->block]
+		   : r->known ? p->pages[r->known - 1]
+			      : new_pages(p, r->len / r->page, err);
 	return v->pages ? 0 : -1;
 }
 
@@ -73,6 +79,9 @@ static int take_space(struct pager *p, const struct guest_space *from, struct er
 
 	s->uffd = from->uffd;
 	s->pid = from->pid;
+	s->serial = from->serial;
+	if (s->serial > p->serial)
+		p->serial = s->serial;
 	s->views = calloc(from->nregions, sizeof(*s->views));
 	if (!s->views)
 		return no_memory(err);
@@ -84,6 +93,18 @@ static int take_space(struct pager *p, const struct guest_space *from, struct er
 	return 0;
 }
 
+/* Who has told a former server of his fault is not heard again before he looks again. */
+static void wake_known(const struct pager *p)
+{
+	for (unsigned i = 0; i < p->nspaces; i++)
+		for (unsigned j = 0; j < p->spaces[i].n; j++) {
+			const struct guest_region *r = &p->spaces[i].views[j].r;
+
+			if (r->known)
+				uffd_wake(p->spaces[i].uffd, r->address, r->len);
+		}
+}
+
 int pager_take_spaces(struct pager *p, struct guest_memory *g, struct error *err)
 {
 	int rc;
@@ -93,6 +114,8 @@ int pager_take_spaces(struct pager *p, struct guest_memory *g, struct error *err
 	p->shared = g->shared;
 	p->page = guestmem_page(g);
 	if (!rc)
+		rc = pager_load_pages(p, err);
+	if (!rc)
 		rc = shared_pages(p, err);
 	for (unsigned i = 0; !rc && i < g->nspaces; i++) {
 		rc = take_space(p, &g->spaces[i], err);
@@ -101,8 +124,9 @@ int pager_take_spaces(struct pager *p, struct guest_memory *g, struct error *err
 		else if (p->nspaces > i)
 			p->spaces[i].uffd = -1;
 	}
-	if (rc)
+	if (rc || pager_note(p, err))
 		return -1;
+	wake_known(p);
 	p->pidfd = g->pidfd;
 	p->peer = g->peer;
 	g->pidfd = g->peer = -1;
@@ -117,8 +141,7 @@ void pager_free_spaces(struct pager *p)
 		free(p->spaces[i].views);
 	}
 	for (unsigned i = 0; i < p->npages; i++) {
-		bitmap_free(&p->pages[i]->done);
-		bitmap_free(&p->pages[i]->dropped);
+		pager_free_bits(p, p->pages[i]);
 		free(p->pages[i]);
 	}
 	free(p->pages);
@@ -282,14 +305,11 @@ struct space *space_new(struct pager *p, int uffd, pid_t pid, const struct space
 /* The child has its own copy of what had come, and waits for the rest as its parent does. */
 static int add_child(struct pager *p, const struct space *parent, int uffd, struct error *err)
 {
-	struct space *s;
+	struct space *s = space_new(p, uffd, 0, parent, err);
 
-	/* whatever comes: when the last copy is closed the child goes on with zeros */
-	if (p->o.forked)
-		p->o.forked(p->o.forked_arg, uffd);
-	s = space_new(p, uffd, 0, parent, err);
 	if (!s)
 		return -1;
+	s->serial = p->serial;
 	s->views = calloc(parent->n + 1, sizeof(*s->views));
 	if (!s->views)
 		return no_memory(err);
@@ -309,7 +329,19 @@ static int add_child(struct pager *p, const struct space *parent, int uffd, stru
 		copy_bits(&v->pages->done, &from->pages->done);
 		copy_bits(&v->pages->dropped, &from->pages->dropped);
 	}
-	return 0;
+	return pager_note(p, err);
+}
+
+/* Noted first: who goes on when we are gone can serve what is kept for him. */
+static int take_child(struct pager *p, const struct space *parent, int uffd, struct error *err)
+{
+	unsigned serial = ++p->serial;
+	int rc = add_child(p, parent, uffd, err);
+
+	/* whatever comes: when the last copy is closed the child goes on with zeros */
+	if (p->o.forked)
+		p->o.forked(p->o.forked_arg, uffd, serial);
+	return rc;
 }
 
 int pager_event(struct pager *p, struct space *s, const struct uffd_event *e, struct error *err)
@@ -319,11 +351,11 @@ int pager_event(struct pager *p, struct space *s, const struct uffd_event *e, st
 		drop(p, s, e->start, e->len);
 		return 0;
 	case UFFD_UNMAP:
-		return cut(s, e->start, e->len, 0, err);
+		return cut(s, e->start, e->len, 0, err) || pager_note(p, err) ? -1 : 0;
 	case UFFD_REMAP:
-		return cut(s, e->start, e->len, e->to, err);
+		return cut(s, e->start, e->len, e->to, err) || pager_note(p, err) ? -1 : 0;
 	case UFFD_FORK:
-		return add_child(p, s, e->child, err);
+		return take_child(p, s, e->child, err);
 	default:
 		return 0;
 	}

@@ -204,6 +204,8 @@ int pager_complete(struct pager *p, struct error *err)
 		int rc = failure(p, err);
 
 		if (!rc) {
+			if (p->o.ledger)
+				ledger_set_complete(p->o.ledger);
 			gate_enter(p, false);
 			rc = unregister_all(p, err);
 			gate_leave(p, false);

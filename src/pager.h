@@ -18,6 +18,7 @@
 #include "cancel.h"
 #include "guestmem.h"
 #include "latency.h"
+#include "ledger.h"
 
 #include <stdbool.h>
 #include <stddef.h>
@@ -50,10 +51,16 @@ struct pager_options {
 		     struct error *err);
 	void *store_arg;
 	/* Called by the fault thread for a forked child's userfaultfd, the only copy; or NULL */
-	void (*forked)(void *arg, int uffd);
+	void (*forked)(void *arg, int uffd, unsigned serial);
 	void *forked_arg;
 	/* Somebody watches the guest's processes, and pager_end() alone ends it */
 	bool watched;
+	/*
+	 * Not owned; what is known of the guest's pages is kept there. A new one, made for this
+	 * guest, or one that was opened: then guestmem_resume() has filled in the guest, whose
+	 * threads are told to fault anew. NULL: nobody can go on when we are gone.
+	 */
+	struct ledger *ledger;
 	/* Called by the fault thread for each page when it is first needed; NULL: nobody listens */
 	void (*first_need)(void *arg, unsigned block, uint64_t offset);
 	void *need_arg;

@@ -58,6 +58,11 @@ static const char *what(const struct caught *c)
 	return c->l->ss->cfg->guest ? "the guest" : "COMMAND";
 }
 
+pid_t caught_pid(const struct lazy *l)
+{
+	return l->caught->nspaces ? l->caught->spaces[0].pid : 0;
+}
+
 /* ---- the file ---- */
 
 /* Its size and its holes come from the catcher, which sees first that nobody maps it. */
@@ -152,11 +157,12 @@ int caught_keep(struct lazy *l, uint64_t offset, const void *buf, size_t len, st
 	return write_file(l->caught, offset, buf, len, err);
 }
 
-void caught_forked(void *arg, int uffd)
+void caught_forked(void *arg, int uffd, unsigned serial)
 {
 	struct error err;
 
 	(void)arg;
+	(void)serial;
 	if (catch_keep(uffd, &err))
 		log_warn("a forked child would read zeros if this process were killed: %s",
 			 err.msg);

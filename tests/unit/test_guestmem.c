@@ -33,9 +33,9 @@ static int check(const struct guest_region *r, unsigned n, struct error *err)
 static void regions_that_can_be(void)
 {
 	struct guest_region r[3] = {
-		{ 0x7f0000200000, M2, 0, M2, (uint32_t)M2 },
-		{ 0x7f0000000000, M2, 0, 0, (uint32_t)M2 },
-		{ 0x10000, 64 * K4, 1, 0, (uint32_t)K4 },
+		{ 0x7f0000200000, M2, 0, M2, (uint32_t)M2, 0, 0 },
+		{ 0x7f0000000000, M2, 0, 0, (uint32_t)M2, 0, 0 },
+		{ 0x10000, 64 * K4, 1, 0, (uint32_t)K4, 0, 0 },
 	};
 	struct error err;
 
@@ -55,29 +55,29 @@ static void bad_region(struct guest_region r, const char *word)
 
 static void regions_that_cannot_be(void)
 {
-	struct guest_region overlap[2] = { { 0x10000, 4 * K4, 1, 0, (uint32_t)K4 },
-					   { 0x13000, 4 * K4, 1, 4 * K4, (uint32_t)K4 } };
+	struct guest_region overlap[2] = { { 0x10000, 4 * K4, 1, 0, (uint32_t)K4, 0, 0 },
+					   { 0x13000, 4 * K4, 1, 4 * K4, (uint32_t)K4, 0, 0 } };
 	struct error err;
 
 	CHECK(check(overlap, 0, &err) < 0);
 	CHECK(check(overlap, 2, &err) < 0 && strstr(err.msg, "overlaps"));
-	bad_region((struct guest_region){ 0x10000, K4, 1, 0, 2048 }, "power of two");
-	bad_region((struct guest_region){ 0x10000, K4, 1, 0, 12288 }, "power of two");
-	bad_region((struct guest_region){ 0x10000, 0, 1, 0, (uint32_t)K4 }, "multiple");
-	bad_region((struct guest_region){ 0x10800, K4, 1, 0, (uint32_t)K4 }, "multiple");
-	bad_region((struct guest_region){ 0x10000, 100, 1, 0, (uint32_t)K4 }, "multiple");
-	bad_region((struct guest_region){ 0x10000, K4, 1, 7, (uint32_t)K4 }, "multiple");
-	bad_region((struct guest_region){ ~(K4 - 1), 2 * K4, 1, 0, (uint32_t)K4 }, "beyond");
-	bad_region((struct guest_region){ 0x10000, K4, 2, 0, (uint32_t)K4 }, "no block");
-	bad_region((struct guest_region){ 0x10000, 2 * K4, 1, 63 * K4, (uint32_t)K4 }, "end");
-	bad_region((struct guest_region){ 0x10000, K4, 1, 65 * K4, (uint32_t)K4 }, "end");
+	bad_region((struct guest_region){ 0x10000, K4, 1, 0, 2048, 0, 0 }, "power of two");
+	bad_region((struct guest_region){ 0x10000, K4, 1, 0, 12288, 0, 0 }, "power of two");
+	bad_region((struct guest_region){ 0x10000, 0, 1, 0, (uint32_t)K4, 0, 0 }, "multiple");
+	bad_region((struct guest_region){ 0x10800, K4, 1, 0, (uint32_t)K4, 0, 0 }, "multiple");
+	bad_region((struct guest_region){ 0x10000, 100, 1, 0, (uint32_t)K4, 0, 0 }, "multiple");
+	bad_region((struct guest_region){ 0x10000, K4, 1, 7, (uint32_t)K4, 0, 0 }, "multiple");
+	bad_region((struct guest_region){ ~(K4 - 1), 2 * K4, 1, 0, (uint32_t)K4, 0, 0 }, "beyond");
+	bad_region((struct guest_region){ 0x10000, K4, 2, 0, (uint32_t)K4, 0, 0 }, "no block");
+	bad_region((struct guest_region){ 0x10000, 2 * K4, 1, 63 * K4, (uint32_t)K4, 0, 0 }, "end");
+	bad_region((struct guest_region){ 0x10000, K4, 1, 65 * K4, (uint32_t)K4, 0, 0 }, "end");
 }
 
 static void an_address_finds_its_region(void)
 {
-	struct guest_region r[3] = { { 0x30000, K4, 1, 0, (uint32_t)K4 },
-				     { 0x10000, 4 * K4, 1, K4, (uint32_t)K4 },
-				     { 0x20000, K4, 1, 8 * K4, (uint32_t)K4 } };
+	struct guest_region r[3] = { { 0x30000, K4, 1, 0, (uint32_t)K4, 0, 0 },
+				     { 0x10000, 4 * K4, 1, K4, (uint32_t)K4, 0, 0 },
+				     { 0x20000, K4, 1, 8 * K4, (uint32_t)K4, 0, 0 } };
 	struct guest_memory g;
 	struct guest_space *s;
 	struct error err;

@@ -81,7 +81,7 @@ static unsigned char *map_part(struct guest_memory *g, unsigned first, unsigned 
 	struct guest_space *s = &g->spaces[0];
 	unsigned char *p =
 		mmap(NULL, n * PAGE, PROT_READ | PROT_WRITE, MAP_SHARED, file, (off_t)first * PAGE);
-	struct guest_region r = { (uintptr_t)p, n * PAGE, 0, first * PAGE, PAGE };
+	struct guest_region r = { (uintptr_t)p, n * PAGE, 0, first * PAGE, PAGE, 0, 0 };
 	struct error err;
 
 	if (p == MAP_FAILED || !missing(s->uffd, p, n * PAGE) || guestmem_add_region(s, &r, &err))

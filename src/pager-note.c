@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * What is known of the guest's pages, in the ledger (ledger.h), for a process that serves the guest
+ * on when this one was killed. The bitmaps are the ledger's own memory, so they need no further
+ * word; where everything lies is written anew whenever it has changed.
+ */
+#include "pager-internal.h"
+
+#include <stdlib.h>
+
+int pager_new_bits(struct pager *p, struct pages *pages, size_t n, struct error *err)
+{
+	if (p->o.ledger)
+		return ledger_add_pages(p->o.ledger, n, &pages->done, &pages->dropped, err);
+	if (!bitmap_init(&pages->done, n) && !bitmap_init(&pages->dropped, n))
+		return 0;
+	bitmap_free(&pages->done);
+	return err_set(err, ST_NOMEM, "no memory for what is known of the guest's pages");
+}
+
+void pager_free_bits(const struct pager *p, struct pages *pages)
+{
+	if (p->o.ledger)
+		return;
+	bitmap_free(&pages->done);
+	bitmap_free(&pages->dropped);
+}
+
+int pager_load_pages(struct pager *p, struct error *err)
+{
+	unsigned n = p->o.ledger ? ledger_npages(p->o.ledger) : 0;
+
+	if (!n)
+		return 0;
+	p->pages = calloc(n, sizeof(*p->pages));
+	for (; p->pages && p->npages < n; p->npages++) {
+		struct pages *pages = calloc(1, sizeof(*pages));
+
+		if (!pages)
+			break;
+		ledger_pages(p->o.ledger, p->npages, &pages->done, &pages->dropped);
+		p->pages[p->npages] = pages;
+	}
+	if (p->npages == n)
+		return 0;
+	return err_set(err, ST_NOMEM, "no memory for what is known of the guest's pages");
+}
+
+static uint32_t number_of(const struct pager *p, const struct pages *pages)
+{
+	unsigned i = p->npages;
+
+	/* most are the newest */
+	while (i-- > 0 && p->pages[i] != pages)
+		;
+	return i;
+}
+
+static void note_view(const struct pager *p, const struct view *v, unsigned space,
+		      struct ledger_view *out)
+{
+	*out = (struct ledger_view){ .address = v->r.address,
+				     .len = v->r.len,
+				     .offset = v->r.offset,
+				     .block = v->r.block,
+				     .page = v->r.page,
+				     .space = space,
+				     .pages = number_of(p, v->pages),
+				     .first = v->first };
+}
+
+int pager_note(struct pager *p, struct error *err)
+{
+	struct ledger_space spaces[GUEST_SPACES_MAX];
+	struct ledger_layout now = { .spaces = spaces };
+	size_t n = 1;
+	int rc;
+
+	if (!p->o.ledger)
+		return 0;
+	for (unsigned i = 0; i < p->nspaces; i++)
+		n += p->spaces[i].n;
+	now.views = calloc(n, sizeof(*now.views));
+	if (!now.views)
+		return err_set(err, ST_NOMEM, "no memory for the list of the guest's pages");
+	for (unsigned i = 0; i < p->nspaces; i++) {
+		const struct space *s = &p->spaces[i];
+
+		if (s->gone)
+			continue;
+		for (unsigned j = 0; j < s->n; j++)
+			note_view(p, &s->views[j], now.nspaces, &now.views[now.nviews++]);
+		spaces[now.nspaces++] = (struct ledger_space){ s->pid, s->serial };
+	}
+	rc = ledger_note(p->o.ledger, &now, err);
+	free(now.views);
+	return rc;
+}

@@ -1,0 +1,176 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+#include "ledger.h"
+#include "test.h"
+
+#include <fcntl.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#define PAGE 4096u
+
+static const uint64_t sizes[] = { 100 * PAGE, 7 * PAGE };
+
+/* Another descriptor of the file, as another process has one. */
+static int again(const struct ledger *l)
+{
+	return fcntl(ledger_fd(l), F_DUPFD_CLOEXEC, 3);
+}
+
+static struct ledger *make(void)
+{
+	struct ledger_guest g = { .shared = true, .page = PAGE, .sizes = sizes, .nblocks = 2 };
+	struct error err;
+
+	return ledger_new(memfd_create("ledger", MFD_CLOEXEC), &g, &err);
+}
+
+static struct ledger_space spaces[] = { { 4711, 0 }, { 0, 3 } };
+static struct ledger_view views[] = {
+	{ 0x10000, 100 * PAGE, 0, 0, PAGE, 0, 0, 0 },
+	{ 0x90000, 2 * PAGE, 5 * PAGE, 1, PAGE, 0, 1, 5 },
+	{ 0x90000, 2 * PAGE, 5 * PAGE, 1, PAGE, 1, 2, 0 },
+};
+
+/* Two blocks' pages and a child's own, and all that lies somewhere. */
+static bool fill(struct ledger *l)
+{
+	struct ledger_layout now = { spaces, 2, views, 3 };
+	static const size_t bits[] = { 100, 7, 2 };
+	struct bitmap done, dropped;
+	struct error err;
+
+	for (unsigned i = 0; i < 3; i++) {
+		if (ledger_add_pages(l, bits[i], &done, &dropped, &err))
+			return false;
+		bitmap_set_atomic(&done, i, 2);
+		bitmap_set_atomic(&dropped, bits[i] - 1, 1);
+	}
+	return !ledger_note(l, &now, &err);
+}
+
+static void found_again(void)
+{
+	struct ledger *l = make(), *found;
+	struct bitmap done, dropped;
+	struct error err;
+
+	CHECK(l && !ledger_used(ledger_fd(l)));
+	CHECK(l && fill(l) && ledger_used(ledger_fd(l)));
+	found = ledger_open(again(l), &err);
+	CHECK(found);
+	if (found) {
+		const struct ledger_guest *g = ledger_guest(found);
+		const struct ledger_layout *lay = ledger_layout(found);
+
+		CHECK(g->shared && g->page == PAGE && g->nblocks == 2);
+		CHECK(g->sizes[1] == sizes[1]);
+		CHECK(lay->nspaces == 2 && lay->nviews == 3);
+		CHECK(!memcmp(lay->spaces, spaces, sizeof(spaces)));
+		CHECK(!memcmp(lay->views, views, sizeof(views)));
+		CHECK(ledger_npages(found) == 3);
+		for (unsigned i = 0; i < 3; i++) {
+			ledger_pages(found, i, &done, &dropped);
+			CHECK(bitmap_count(&done) == 2);
+			CHECK(bitmap_test(&done, i) && bitmap_test(&dropped, done.bits - 1));
+			CHECK(bitmap_count(&dropped) == 1);
+		}
+		CHECK(!ledger_complete(found));
+		ledger_set_complete(l);
+		CHECK(ledger_complete(found));
+	}
+	ledger_close(found);
+	ledger_close(l);
+}
+
+static void the_last_layout(void)
+{
+	struct ledger *l = make(), *found;
+	struct ledger_view *many = calloc(3000, sizeof(*many));
+	struct error err;
+
+	CHECK(l && many && fill(l));
+	for (unsigned n = 1; n <= 3000; n = n * 3 / 2 + 1) {
+		struct ledger_layout now = { spaces, 1, many, n };
+
+		for (unsigned i = 0; i < n; i++)
+			many[i] = (struct ledger_view){
+				(uint64_t)i * 2 * PAGE, PAGE, 0, 0, PAGE, 0, 0, i % 100
+			};
+		CHECK(!ledger_note(l, &now, &err));
+		found = ledger_open(again(l), &err);
+		CHECK(found && ledger_layout(found)->nviews == n && ledger_npages(found) == 3);
+		/* it goes on from there, as often as it likes */
+		if (found) {
+			CHECK(ledger_layout(found)->views[n - 1].first == (n - 1) % 100);
+			CHECK(!ledger_note(found, &now, &err));
+			CHECK(!ledger_note(found, &now, &err));
+			CHECK(ledger_layout(found)->views[n - 1].first == (n - 1) % 100);
+		}
+		ledger_close(found);
+		ledger_close(l);
+		l = make();
+		CHECK(l && fill(l));
+	}
+	free(many);
+	ledger_close(l);
+}
+
+/* Any word of it may be anything: it is refused, or all that is said of it lies in it. */
+static void nothing_leads_outside(void)
+{
+	static const uint64_t bad[] = {
+		1, PAGE, UINT32_MAX, UINT64_MAX, UINT64_MAX - 4095, UINT64_C(1) << 63, 3 * PAGE
+	};
+	struct ledger *l = make();
+	unsigned refused = 0;
+	struct stat st;
+
+	CHECK(l && fill(l) && !fstat(ledger_fd(l), &st));
+	for (off_t at = 0; l && at < st.st_size; at += 8) {
+		uint64_t was;
+
+		if (pread(ledger_fd(l), &was, 8, at) != 8 || (!was && at > 1024))
+			continue;
+		for (unsigned i = 0; i < sizeof(bad) / sizeof(bad[0]); i++) {
+			struct bitmap done, dropped;
+			struct ledger *found;
+			struct error err;
+
+			CHECK(pwrite(ledger_fd(l), &bad[i], 8, at) == 8);
+			found = ledger_open(again(l), &err);
+			refused += !found;
+			for (unsigned n = 0; found && n < ledger_npages(found); n++) {
+				ledger_pages(found, n, &done, &dropped);
+				bitmap_count(&done);
+				bitmap_count(&dropped);
+			}
+			ledger_close(found);
+		}
+		CHECK(pwrite(ledger_fd(l), &was, 8, at) == 8);
+	}
+	CHECK(refused > 50);
+	ledger_close(l);
+}
+
+static void something_else(void)
+{
+	struct error err;
+	int fd = memfd_create("other", MFD_CLOEXEC);
+
+	CHECK(!ledger_used(fd) && !ledger_open(fcntl(fd, F_DUPFD_CLOEXEC, 3), &err));
+	CHECK(err.status == ST_DATA);
+	CHECK(!ftruncate(fd, 2 * PAGE) && !ledger_used(fd));
+	CHECK(!ledger_open(fcntl(fd, F_DUPFD_CLOEXEC, 3), &err));
+	CHECK(err.status == ST_DATA);
+	close(fd);
+}
+
+static const struct test_case cases[] = {
+	{ "what was noted is found again", found_again },
+	{ "the last layout is in force, however large they get", the_last_layout },
+	{ "no number in it leads outside", nothing_leads_outside },
+	{ "something else is refused", something_else },
+};
+TEST_MAIN(cases)
