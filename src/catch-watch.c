@@ -10,8 +10,9 @@
  *
  * When who started it is gone too early: without a guest COMMAND is ended, which has lost nothing;
  * so it is if its first mapping was refused. A guest stays watched, because let alone it could read
- * zeros from IMAGE; it waits for its pages. So SIGTERM ends us, and COMMAND, only while there is no
- * guest; else SIGKILL of the guest is the way out.
+ * zeros from IMAGE; it waits for its pages, unless the user wants it ended (--on-loss=kill). So
+ * SIGTERM ends us, and COMMAND, only while there is no guest; else SIGKILL of the guest is the way
+ * out.
  */
 #include "catch-watch.h"
 
@@ -463,7 +464,7 @@ static void left_alone(struct catch_watch *w)
 	w->sock = -1;
 	if (w->releases)
 		return;
-	if (!guest) {
+	if (!guest || w->plan->kill) {
 		end_all(w);
 		_exit(0);
 	}

@@ -18,6 +18,7 @@ static int sock = -1;
 static pid_t catcher;
 static bool adopts; /* a process that runs already */
 static bool stays;  /* it watches a guest: it ends with that, not with us */
+static bool kills;  /* it ends the guest with us */
 
 int catch_start(const struct catch_plan *plan, struct error *err)
 {
@@ -38,6 +39,7 @@ int catch_start(const struct catch_plan *plan, struct error *err)
 	sock = pair[0];
 	catcher = pid;
 	adopts = plan->guest != 0;
+	kills = plan->kill;
 	stays = false;
 	return 0;
 }
@@ -196,6 +198,6 @@ void catch_stop(void)
 		return;
 	close(sock);
 	sock = -1;
-	while (waitpid(catcher, NULL, stays ? WNOHANG : 0) < 0 && errno == EINTR)
+	while (waitpid(catcher, NULL, stays && !kills ? WNOHANG : 0) < 0 && errno == EINTR)
 		;
 }

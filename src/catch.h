@@ -6,7 +6,8 @@
  *
  * The catcher is forked before the sandbox goes up, reads nothing of a peer, and takes only the few
  * orders below. It outlives us if it must: when we end before catch_complete() and catch_ack() was
- * not called, COMMAND is ended; afterwards it is left waiting for its pages, still watched.
+ * not called, COMMAND is ended; afterwards it is left waiting for its pages, still watched, or is
+ * ended, as the plan has it.
  *
  * One thread uses this, but where something else is said.
  */
@@ -26,6 +27,7 @@
 struct catch_plan {
 	char *const *argv; /* NULL-terminated; PATH is searched */
 	pid_t guest;	   /* not 0: it runs already, maps the image, and is taken instead */
+	bool kill;	   /* end the guest when we end before catch_complete() */
 };
 
 /*

@@ -15,8 +15,10 @@
 #include "remote.h"
 #include "report.h"
 #include "sandbox.h"
+#include "takeup.h"
 #include "tls.h"
 #include "transport.h"
+#include "warden.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -83,12 +85,23 @@ static int allow_source(const struct config *cfg, struct error *err)
 	return 0;
 }
 
+/* Made before; it goes when the guest needs nobody any more. */
+static int allow_ledger(const struct config *cfg, struct error *err)
+{
+	char *path = takeup_path(cfg->uffd_socket);
+	int rc = path ? policy_add_root(&policy, path, POLICY_UNLINK, err) : no_memory(err);
+
+	free(path);
+	return rc;
+}
+
 /* Whose faults are served: the socket on which its VMM comes, and the lists of what it needed. */
 static int allow_guest(const struct config *cfg, struct error *err)
 {
 	struct uri sock = { .scheme = SCHEME_UNIX, .path = (char *)cfg->uffd_socket };
 
-	if (cfg->uffd_socket && transport_policy(&policy, &sock, true, false, err))
+	if (cfg->uffd_socket &&
+	    (allow_ledger(cfg, err) || transport_policy(&policy, &sock, true, false, err)))
 		return -1;
 	if (allow_read(cfg->prefetch, 0, err))
 		return -1;
@@ -189,7 +202,18 @@ static int start_catcher(const struct config *cfg, struct error *err)
 		return 0;
 	plan.argv = cfg->argv;
 	plan.guest = cfg->guest;
+	plan.kill = cfg->kill_on_loss;
 	return catch_start(&plan, err);
+}
+
+/* What wants rights that are given up: a VMM's guest that waits, and whoever may end it. */
+static int prepare_guest(const struct config *cfg, struct error *err)
+{
+	if (cfg->command != CMD_RECV || !cfg->uffd_socket)
+		return 0;
+	if (cfg->kill_on_loss && warden_start(err))
+		return -1;
+	return takeup_prepare(cfg, err);
 }
 
 /* ---- all ---- */
@@ -221,7 +245,7 @@ int confine(const struct config *cfg, struct error *err)
 	if (!cfg->uri ||
 	    (cfg->command != CMD_SEND && cfg->command != CMD_RECV && cfg->command != CMD_CHECK))
 		return 0;
-	if (start_catcher(cfg, err))
+	if (start_catcher(cfg, err) || prepare_guest(cfg, err))
 		return -1;
 	if (cfg->no_sandbox) {
 		log_warn("--no-sandbox: a peer that finds a bug in migtool can do all that you can "

@@ -33,10 +33,13 @@ struct lazy {
  */
 int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err);
 
-/* ---- target-caught.c ---- */
+/*
+ * `who` is left waiting, or is ended, as the user wants it, and that is what there is to say
+ * (session_lost); hint: how to go on, if it waits. Returns -1.
+ */
+int lazy_lost(struct lazy *l, const char *who, const char *hint, struct error *err);
 
-/* The guest's process; 0: none is known. */
-pid_t caught_pid(const struct lazy *l);
+/* ---- target-caught.c ---- */
 
 /* Makes the file that COMMAND will map, all holes. ST_FILE, ST_UNSUPPORTED. */
 int caught_open(struct lazy *l, struct error *err);

@@ -278,6 +278,15 @@ static int add_ssh_option(struct config *cfg, const struct option_row *row, cons
 	return add_text(cfg, row, value, err);
 }
 
+static int set_on_loss(struct config *cfg, const struct option_row *row, const char *value,
+		       struct error *err)
+{
+	cfg->kill_on_loss = !strcmp(value, "kill");
+	if (!cfg->kill_on_loss && strcmp(value, "freeze") != 0)
+		return bad_value(row, value, "freeze or kill", err);
+	return 0;
+}
+
 #define FIELD(name) .field = offsetof(struct config, name)
 
 const struct option_row option_table[] = {
@@ -296,7 +305,7 @@ const struct option_row option_table[] = {
 	  "let IMAGE be an older copy: only what differs from it travels", .set = set_flag,
 	  FIELD(delta) },
 	{ "--resume", NULL, ARG_NONE, NULL, MOVE, 0, GROUP_TRAVEL,
-	  "go on with a transfer that broke, on both ends; recv keeps what a failed one has",
+	  "go on with a transfer that broke, on both ends; recv: or serve a guest that waits",
 	  .set = set_flag, FIELD(resume) },
 	{ "--retry", NULL, ARG_REQUIRED, "N", MOVE, 0, GROUP_TRAVEL,
 	  "when the link dies, go on by itself, at most N times", .set = set_retry, FIELD(retry) },
@@ -357,6 +366,8 @@ const struct option_row option_table[] = {
 	  FIELD(uffd_socket) },
 	{ "--push", NULL, ARG_REQUIRED, "on|off", RECV, 0, GROUP_GUEST,
 	  "whether the rest of its memory follows by itself (on)", .set = set_push },
+	{ "--on-loss", NULL, ARG_REQUIRED, "freeze|kill", RECV, 0, GROUP_GUEST,
+	  "what becomes of it when it cannot be served on (freeze)", .set = set_on_loss },
 	{ "--record", NULL, ARG_REQUIRED, "FILE", RECV, 0, GROUP_GUEST,
 	  "write the order in which it first needed its pages to FILE", .set = set_text,
 	  FIELD(record) },
@@ -426,13 +437,5 @@ const struct option_row option_table[] = {
 	  "started by the other end through a remote shell", .set = set_flag, FIELD(far) },
 	{ "--x-replay-dirty", NULL, ARG_REQUIRED, "FILE", SEND, 0, GROUP_HIDDEN,
 	  "replay a recorded sequence of dirty rounds", .set = set_text, FIELD(replay_dirty) },
-
-/* not built yet */
-#define LATER(flag_, letter_, arg_)                                           \
-	{                                                                     \
-		.flag = flag_, .letter = letter_, .arg = arg_, .later = MOVE, \
-		.group = GROUP_HIDDEN                                         \
-	}
-	LATER("--on-loss", NULL, ARG_REQUIRED),
 	{ .flag = NULL },
 };

@@ -341,13 +341,15 @@ static const char *transfer_option(const struct config *cfg)
 		{ cfg->one_way, "--one-way" },
 		{ cfg->peer != PEER_UNSET, "--peer" },
 		{ cfg->delta, "--delta" },
-		{ cfg->resume, "--resume" },
+		{ cfg->resume && cfg->argv,
+		  "--resume with a COMMAND, which runs already: --guest PID" },
 		{ cfg->retry != 0, "--retry" },
 		{ cfg->in_place, "--in-place" },
 		{ cfg->device_state != NULL, "--device-state" },
 		{ cfg->dry_run, "--dry-run" },
 		{ cfg->uffd_socket && cfg->argv, "a COMMAND with --uffd-socket" },
-		{ cfg->uffd_socket && cfg->guest, "--guest with --uffd-socket" },
+		{ cfg->uffd_socket && cfg->guest && !cfg->resume,
+		  "--guest with --uffd-socket, but for --resume," },
 		{ cfg->uffd_socket && cfg->image, "an IMAGE to write" },
 		{ cfg->guest && cfg->argv, "a COMMAND with --guest" },
 	};
@@ -362,10 +364,11 @@ static const char *transfer_option(const struct config *cfg)
 static int check_lazy(const struct config *cfg, struct error *err)
 {
 	const char *other = transfer_option(cfg);
-	const char *guests = cfg->push_given ? "--push"
-			     : cfg->record   ? "--record"
-			     : cfg->prefetch ? "--prefetch"
-					     : NULL;
+	const char *guests = cfg->push_given	 ? "--push"
+			     : cfg->record	 ? "--record"
+			     : cfg->prefetch	 ? "--prefetch"
+			     : cfg->kill_on_loss ? "--on-loss"
+						 : NULL;
 
 	if (is_image(cfg) && cfg->command != CMD_RECV) {
 		err_set(err, ST_USAGE,

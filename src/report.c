@@ -182,6 +182,8 @@ static void summary_of_faults(const struct report *r)
 	add_size(&t, r->stats->transferred);
 	add(&t, " of memory placed in ");
 	add_time(&t, stats_elapsed(r->stats));
+	if (r->since_recovery)
+		add(&t, " since it was taken up again");
 	add(&t, "; %" PRIu64 " faults", r->faults->count);
 	if (r->faults->count)
 		add(&t, ", answered in %.1f us (median), %.1f us (99 %%), %.1f us at most",

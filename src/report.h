@@ -37,9 +37,10 @@ struct report {
 	const char *socket_address;   /* the URI that is listened on, or NULL */
 	const struct latency *faults; /* of a guest that was served from `image`, or NULL */
 	uint64_t blocked_ms;	      /* for how long it waited for pages */
-	const char *image;	      /* IMAGE as the user named it */
-	const char *peer;	      /* the other end's name, or NULL */
-	uint32_t page_size;	      /* the target's */
+	bool since_recovery; /* another process has served it before: the numbers are ours alone */
+	const char *image;   /* IMAGE as the user named it */
+	const char *peer;    /* the other end's name, or NULL */
+	uint32_t page_size;  /* the target's */
 };
 
 /* The object as one line to `fd`. ST_FILE, ST_NOMEM. */

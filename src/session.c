@@ -250,6 +250,7 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 	if (ss->uri.scheme == SCHEME_IMAGE && stat_get(&ss->stats.t_setup_done)) {
 		rep->faults = &ss->faults;
 		rep->blocked_ms = ss->blocked_ms;
+		rep->since_recovery = ss->adopted;
 	}
 	rep->page_size = ss->page_size;
 }

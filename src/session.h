@@ -70,6 +70,7 @@ struct session {
 	atomic_bool stream_over; /* all was sent; or received: channels say nothing that matters */
 	atomic_bool postcopy;	 /* the guest runs, or is about to, before its memory is there */
 	atomic_bool committed;	 /* COMMIT was sent or taken: a cancel is refused */
+	bool adopted;		 /* a guest that another process has served before */
 	atomic_bool serving;	 /* a guest runs and waits for its pages: ending leaves it so */
 	bool continued;	     /* the user has let it leave pre-switchover, maybe in another try */
 	bool cancelled_late; /* the main thread's: a cancel was refused already */

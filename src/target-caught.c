@@ -58,11 +58,6 @@ static const char *what(const struct caught *c)
 	return c->l->ss->cfg->guest ? "the guest" : "COMMAND";
 }
 
-pid_t caught_pid(const struct lazy *l)
-{
-	return l->caught->nspaces ? l->caught->spaces[0].pid : 0;
-}
-
 /* ---- the file ---- */
 
 /* Its size and its holes come from the catcher, which sees first that nobody maps it. */
@@ -431,9 +426,9 @@ int caught_lost(struct lazy *l, struct error *err)
 	long pid = c->nspaces ? (long)c->spaces[0].pid : (long)l->ss->cfg->guest;
 	char text[64], hint[96];
 
-	snprintf(text, sizeof(text), "%s (process %ld) waits for its memory", what(c), pid);
+	snprintf(text, sizeof(text), "%s (process %ld)", what(c), pid);
 	snprintf(hint, sizeof(hint), "end it (kill -KILL %ld), and restore the snapshot anew", pid);
-	return session_lost(l->ss, err, text, hint);
+	return lazy_lost(l, text, hint, err);
 }
 
 int caught_complete(struct lazy *l, struct error *err)

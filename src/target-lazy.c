@@ -9,8 +9,12 @@
  */
 #include "lazy.h"
 
+#include "again.h"
+#include "broker.h"
 #include "handoff.h"
 #include "log.h"
+#include "takeup.h"
+#include "warden.h"
 #include "zero.h"
 
 #include <errno.h>
@@ -84,12 +88,16 @@ int lazy_open(struct session *ss, struct error *err)
 	if (!l)
 		return err_set(err, ST_NOMEM, "no memory for serving a guest");
 	l->ss = ss;
+	l->ledger_fd = takeup_fd();
 	ss->lazy = l;
+	ss->adopted = ss->cfg->resume;
 	if (open_image(l, err) ||
 	    (ss->cfg->prefetch && faultlog_read(&l->wanted, ss->cfg->prefetch, l->img, err)) ||
 	    (ss->cfg->record && faultlog_check(ss->cfg->record, ss->cfg->force, err)))
 		return -1;
-	return ss->cfg->uffd_socket ? listen_for_vmm(l, err) : caught_open(l, err);
+	if (!ss->cfg->uffd_socket)
+		return caught_open(l, err);
+	return ss->adopted ? 0 : listen_for_vmm(l, err);
 }
 
 /* ---- the VMM ---- */
@@ -112,8 +120,37 @@ static void note_need(void *arg, unsigned block, uint64_t offset)
 	faultlog_add(&l->needs, block, offset);
 }
 
+static int make_ledger(struct lazy *l, const struct guest_memory *g, struct error *err)
+{
+	struct ledger_guest about = { .shared = g->shared,
+				      .page = guestmem_page(g),
+				      .sizes = &l->img->blocks[0].size,
+				      .nblocks = 1 };
+	int fd = fcntl(l->ledger_fd, F_DUPFD_CLOEXEC, 3);
+
+	if (fd < 0)
+		return err_sys(err, ST_NOMEM, errno, "no descriptor for the guest");
+	l->ledger = ledger_new(fd, &about, err);
+	return l->ledger ? 0 : -1;
+}
+
+static int check_ledger(const struct lazy *l, const struct guest_memory *g, struct error *err)
+{
+	const struct ledger_guest *was = ledger_guest(l->ledger);
+	uint64_t size = l->img->blocks[0].size;
+
+	if (was->nblocks == 1 && was->sizes[0] == size && was->page == guestmem_page(g))
+		return 0;
+	err_set(err, ST_UNSUPPORTED,
+		"the guest's memory has 0x%" PRIx64
+		" bytes in pages of 0x%x, and %s has 0x%" PRIx64,
+		was->sizes[0], was->page, l->ss->uri.path, size);
+	return err_hint(err, "it is served on from the image that it was begun with");
+}
+
 int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
 {
+	bool known = l->ledger != NULL;
 	uint64_t size = l->img->blocks[0].size, bytes = guestmem_bytes(g);
 	struct pager_options o = { .cancel = &l->ss->cancel,
 				   .source = { .read = read_page, .arg = l },
@@ -128,14 +165,55 @@ int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
 
 	l->page = guestmem_page(g);
 	l->buf_len = l->page > PUSH_BUFFER ? l->page : PUSH_BUFFER;
-	if (!l->caught && bytes != size) {
+	if (!l->caught && !known && bytes != size) {
 		guestmem_free(g);
 		return err_set(err, ST_DATA,
 			       "its memory has 0x%" PRIx64 " bytes, and %s has 0x%" PRIx64, bytes,
 			       l->ss->uri.path, size);
 	}
+	if (!l->caught && (known ? check_ledger(l, g, err) : make_ledger(l, g, err))) {
+		guestmem_free(g);
+		return -1;
+	}
+	o.ledger = l->ledger;
 	l->pager = pager_start(g, &o, err);
-	return l->pager ? 0 : -1;
+	if (l->pager)
+		return 0;
+	if (!known) {
+		ledger_close(l->ledger);
+		l->ledger = NULL;
+	}
+	return -1;
+}
+
+/* From here on it waits when we fail, or is ended. */
+static int serve_vmm(struct lazy *l, struct guest_memory *g, struct error *err)
+{
+	int rc = 0;
+
+	if (l->ss->cfg->kill_on_loss)
+		rc = warden_guard(g->spaces[0].pid, g->pidfd, err);
+	if (rc)
+		guestmem_free(g);
+	else
+		rc = lazy_start_pager(l, g, err);
+	if (!rc)
+		l->ss->serving = true;
+	return rc;
+}
+
+/* One that waits, since whoever has served it is gone. */
+static int take_up(struct lazy *l, struct error *err)
+{
+	struct session *ss = l->ss;
+	struct guest_memory g;
+
+	if (takeup_guest(&g, &l->ledger, err)) {
+		guestmem_free(&g);
+		return -1;
+	}
+	snprintf(ss->peer, sizeof(ss->peer), "process %ld", g.nspaces ? (long)g.spaces[0].pid : 0L);
+	return serve_vmm(l, &g, err);
 }
 
 /* One VMM. 1: it is served, 0: it was none (a warning said why), -1. */
@@ -149,7 +227,7 @@ static int take_vmm(struct lazy *l, struct transport *t, struct error *err)
 	if (rc && sock >= 0)
 		close(sock);
 	if (!rc)
-		rc = lazy_start_pager(l, &g, err);
+		rc = serve_vmm(l, &g, err);
 	if (!rc)
 		return 1;
 	if (cancel_fired(&l->ss->cancel))
@@ -167,6 +245,10 @@ int lazy_accept(struct session *ss, struct error *err)
 
 	if (l->caught)
 		return caught_accept(l, err);
+	if (takeup_complete())
+		return 0;
+	if (ss->adopted)
+		rc = take_up(l, err) ? -1 : 1;
 	while (!rc) {
 		struct transport *t = listener_accept(ss->listener, -1, err);
 
@@ -182,7 +264,10 @@ int lazy_accept(struct session *ss, struct error *err)
 	listener_close(ss->listener); /* one guest; the name is free again */
 	ss->listener = NULL;
 	ss->owner = OWNER_DESTINATION;
-	log_info("%s runs; its memory comes from %s", ss->peer, ss->uri.path);
+	if (ss->adopted)
+		log_info("%s is taken up again; its memory comes from %s", ss->peer, ss->uri.path);
+	else
+		log_info("%s runs; its memory comes from %s", ss->peer, ss->uri.path);
 	return session_commit(ss, err);
 }
 
@@ -299,13 +384,34 @@ static void take_stats(struct lazy *l)
 	stat_set(&l->ss->stats.postcopy_requests, st.faults);
 }
 
-/* The guest is left waiting, and that is what there is to say. */
-static int left_waiting(struct session *ss, struct error *err)
+int lazy_lost(struct lazy *l, const char *who, const char *hint, struct error *err)
 {
-	if (ss->lazy->caught)
-		return caught_lost(ss->lazy, err);
-	return session_lost(ss, err, "the guest waits for its memory",
-			    "end its VMM, and restore the snapshot anew");
+	struct session *ss = l->ss;
+	char text[80];
+
+	session_fail(ss, err);
+	if (!ss->cfg->kill_on_loss) {
+		snprintf(text, sizeof(text), "%s waits for its memory", who);
+		return session_lost(ss, err, text, hint);
+	}
+	ss->serving = false;
+	l->over = true;
+	if (!l->caught)
+		warden_act();
+	snprintf(text, sizeof(text), "%s was ended (--on-loss=kill)", who);
+	return session_lost(ss, err, text, NULL);
+}
+
+static int left_waiting(struct lazy *l, struct error *err)
+{
+	char *again;
+
+	if (l->caught)
+		return caught_lost(l, err);
+	again = lazy_again(l->ss->cfg, 0);
+	lazy_lost(l, "the guest", again ? again : "recv --resume takes it up again", err);
+	free(again);
+	return -1;
 }
 
 int lazy_serve(struct session *ss, struct error *err)
@@ -314,6 +420,10 @@ int lazy_serve(struct session *ss, struct error *err)
 	bool early;
 	int rc;
 
+	if (takeup_complete()) {
+		ss->complete = l->over = true;
+		return 0;
+	}
 	ss->serving = true;
 	l->buf = malloc(l->buf_len);
 	rc = l->buf ? push(l, err) : err_set(err, ST_NOMEM, "no memory to read the image with");
@@ -323,13 +433,32 @@ int lazy_serve(struct session *ss, struct error *err)
 	caught_stop(l);
 	take_stats(l);
 	if (rc)
-		return left_waiting(ss, err);
+		return left_waiting(l, err);
 	ss->serving = false;
+	l->over = true;
 	if (early)
 		return -1;
 	if (!ss->complete)
 		log_info("the guest has ended%s", ss->cfg->push_off ? "" : " before it had all");
 	return ss->cfg->record ? faultlog_write(&l->needs, ss->cfg->record, l->img, err) : 0;
+}
+
+/* What is known of its pages goes when nobody needs it any more. */
+static void end_vmm(struct lazy *l)
+{
+	struct session *ss = l->ss;
+	bool waits = !l->over && (ss->serving || ss->adopted);
+	char *path = waits ? NULL : takeup_path(ss->cfg->uffd_socket);
+
+	if (ss->serving && ss->cfg->kill_on_loss)
+		warden_act();
+	else
+		warden_release();
+	if (path && broker_unlink(path) && errno != ENOENT)
+		log_warn("cannot remove %s: %s", path, strerror(errno));
+	free(path);
+	if (l->ledger_fd >= 0)
+		close(l->ledger_fd);
 }
 
 void lazy_end(struct session *ss)
@@ -340,6 +469,9 @@ void lazy_end(struct session *ss)
 	if (!l)
 		return;
 	pager_stop(l->pager);
+	if (!l->caught)
+		end_vmm(l);
+	ledger_close(l->ledger);
 	if (ss->serving && ss->cfg->record)
 		faultlog_write(&l->needs, ss->cfg->record, l->img, &ignored);
 	faultlog_free(&l->needs);

@@ -200,7 +200,9 @@ served_whole() {
 	run -4 "$MIGTOOL" recv --uffd-socket socket tcp:127.0.0.1:0
 	[[ $output == *"not built yet"* ]]
 	run -1 "$MIGTOOL" recv --uffd-socket socket image:guest copy
-	run -1 "$MIGTOOL" recv --uffd-socket socket --resume image:guest
+	run -1 "$MIGTOOL" recv --uffd-socket socket --guest $$ image:guest
+	run -1 "$MIGTOOL" recv --on-loss=forget --uffd-socket socket image:guest
+	run -1 "$MIGTOOL" recv --on-loss=kill tcp:127.0.0.1:0 copy
 	run -1 "$MIGTOOL" recv --push=off tcp:127.0.0.1:0 copy
 	run -1 "$MIGTOOL" recv --uffd-socket socket --push=maybe image:guest
 	run -1 "$MIGTOOL" recv tcp:127.0.0.1:0

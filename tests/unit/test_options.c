@@ -302,12 +302,6 @@ static void options_belong_to_commands(void)
 	FAILS("send i u --base", ST_USAGE, "option --base has no value", "");
 }
 
-static void what_is_not_built_yet_says_so(void)
-{
-	FAILS("send --cap postcopy-ram --on-loss kill i u", ST_UNSUPPORTED,
-	      "option --on-loss of send is not built yet", "");
-}
-
 static void ssh_options_are_collected_and_need_an_ssh_uri(void)
 {
 	const char *hint = "migtool send IMAGE ssh://[USER@]HOST/PATH";
@@ -427,7 +421,6 @@ static const struct test_case cases[] = {
 	{ "unknown words get the nearest known one", unknown_words_get_the_nearest_known_one },
 	{ "operands are counted", operands_are_counted },
 	{ "options belong to commands", options_belong_to_commands },
-	{ "what is not built yet says so", what_is_not_built_yet_says_so },
 	{ "ssh options are collected, and need an ssh URI",
 	  ssh_options_are_collected_and_need_an_ssh_uri },
 	{ "what recv is told, send takes for ssh alone",
