@@ -1,9 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * Theory of operation. The migration thread fills batches with offsets and puts them on one queue;
- * each channel's thread takes one, reads its pages from the image, finds the zero ones, compresses,
+ * each worker's thread takes one, reads its pages from the image, finds the zero ones, compresses,
  * sends, and gives the batch back to the pool. So reading, hashing and compressing are spread over
- * the channels, and a slow channel just takes fewer batches.
+ * the workers, and a slow channel just takes fewer batches.
+ *
+ * Workers and channels. A packet that is a unit of its own may travel on any channel: there are two
+ * workers a channel then, so that one compresses while the other waits for the channel to take its
+ * packet, and each sends on whichever channel is free. A QEMU's streams go on from packet to packet
+ * on one channel, and what is not compressed costs next to nothing before it is sent: there each
+ * channel has its one worker.
  *
  * Zero pages: in header version 2 they travel in the packet. Towards a QEMU of 7.2 to 8.2 they are
  * records on the main channel, which only the migration thread writes; so a batch comes back with
@@ -24,27 +30,36 @@
 
 /* Per channel: one batch in work, one waiting, so that no channel idles while the other reads. */
 #define BATCHES_PER_CHANNEL 3
+#define SPARE_WORKERS	    4 /* at most: with many channels some worker is always compressing */
 
+/* A worker has the channel's lock while it sends; the barrier needs none, it has all batches. */
 struct send_channel {
 	struct multifd_send *m;
 	unsigned id;
-	pthread_t thread;
-	bool started;
+	pthread_mutex_t lock;
 	struct transport *t;
 	struct stream s;
-	struct codec *codec; /* NULL: method none */
-	uint8_t *out;	     /* the codec's output */
-	size_t out_cap;
 	uint8_t *header;
 	uint64_t packet_num;
 	struct zerocopy zc;
 };
 
+struct send_worker {
+	struct multifd_send *m;
+	struct send_channel *home; /* the only one it may use, unless packets are units */
+	pthread_t thread;
+	bool started;
+	struct codec *codec; /* NULL: method none */
+	uint8_t *out;	     /* the codec's output */
+	size_t out_cap;
+};
+
 struct multifd_send {
 	struct source *src;
 	const struct codec_ops *ops;
-	unsigned n;
+	unsigned n, nworkers;
 	struct send_channel *channels;
+	struct send_worker *workers;
 	struct batch_pool pool;
 	struct queue work;
 };
@@ -71,25 +86,31 @@ static int data_iov(const struct page_batch *b, struct iovec *iov, uint32_t *raw
 	return n;
 }
 
-/* The payload as it will be sent: compressed into ch->out, or the pages themselves. */
-static int make_payload(struct send_channel *ch, struct iovec *iov, int *n, uint32_t raw,
+/* Is each compressed packet a unit of its own? */
+static bool units(const struct multifd_send *m)
+{
+	return m->src->ss->dialect.multifd2 && m->ops->method != METHOD_NONE;
+}
+
+/* The payload as it will be sent: compressed into w->out, or the pages themselves. */
+static int make_payload(struct send_worker *w, struct iovec *iov, int *n, uint32_t raw,
 			uint32_t *payload, uint32_t *method, struct error *err)
 {
 	ssize_t len;
 
 	*payload = raw;
 	*method = 0;
-	if (!ch->codec || !raw)
+	if (!w->codec || !raw)
 		return 0;
-	len = ch->m->ops->encode(ch->codec, iov, *n, ch->out, ch->out_cap, err);
+	len = w->m->ops->encode(w->codec, iov, *n, w->out, w->out_cap, err);
 	if (len < 0)
 		return -1;
 	/* QEMU's stream goes on from packet to packet and may not be left out of one */
-	if (ch->m->src->ss->dialect.multifd2 && len >= (ssize_t)raw)
+	if (units(w->m) && len >= (ssize_t)raw)
 		return 0;
 	*payload = (uint32_t)len;
-	*method = ch->m->ops->wire_flags;
-	iov[0].iov_base = ch->out;
+	*method = w->m->ops->wire_flags;
+	iov[0].iov_base = w->out;
 	iov[0].iov_len = (size_t)len;
 	*n = 1;
 	return 0;
@@ -155,9 +176,34 @@ static int write_packet(struct send_channel *ch, const struct page_batch *b, uin
 	return 0;
 }
 
-static int send_batch(struct send_channel *ch, struct page_batch *b, struct error *err)
+/* The channel for the next packet, locked. Waits for the worker's own if none is free. */
+static struct send_channel *take_channel(struct send_worker *w)
 {
-	struct source *src = ch->m->src;
+	struct multifd_send *m = w->m;
+
+	for (unsigned i = 0; units(m) && i < m->n; i++) {
+		struct send_channel *ch = &m->channels[(w->home->id + i) % m->n];
+
+		if (!pthread_mutex_trylock(&ch->lock))
+			return ch;
+	}
+	pthread_mutex_lock(&w->home->lock);
+	return w->home;
+}
+
+static int send_packet(struct send_worker *w, const struct page_batch *b, uint32_t flags,
+		       struct iovec *iov, int n, uint32_t raw, uint32_t payload, struct error *err)
+{
+	struct send_channel *ch = take_channel(w);
+	int rc = write_packet(ch, b, flags, iov, n, raw, payload, err);
+
+	pthread_mutex_unlock(&ch->lock);
+	return rc ? err_prefix(err, "multifd channel %u", ch->id) : 0;
+}
+
+static int send_batch(struct send_worker *w, struct page_batch *b, struct error *err)
+{
+	struct source *src = w->m->src;
 	struct iovec iov[MULTIFD_PAGES_MAX];
 	uint32_t raw, payload, method;
 	int n;
@@ -165,18 +211,18 @@ static int send_batch(struct send_channel *ch, struct page_batch *b, struct erro
 	if (batch_load(b, src->img, &src->digest, err))
 		return -1;
 	n = data_iov(b, iov, &raw);
-	if (make_payload(ch, iov, &n, raw, &payload, &method, err))
+	if (make_payload(w, iov, &n, raw, &payload, &method, err))
 		return -1;
 	/* a QEMU learns of zero pages on the main channel */
 	if ((raw || src->ss->dialect.multifd2) &&
-	    write_packet(ch, b, method, iov, n, raw, payload, err))
+	    send_packet(w, b, method, iov, n, raw, payload, err))
 		return -1;
 	stat_add(&src->ss->stats.normal, b->n - b->nzero);
 	stat_add(&src->ss->stats.travelled, (uint64_t)b->n * b->page);
 	return 0;
 }
 
-/* ---- a channel's thread ---- */
+/* ---- a worker's thread ---- */
 
 static void give_back(void *batch, void *to)
 {
@@ -185,10 +231,11 @@ static void give_back(void *batch, void *to)
 	queue_put(&m->pool.free, batch);
 }
 
-static int channel_loop(struct send_channel *ch, struct error *err)
+static int worker_loop(struct send_worker *w, struct error *err)
 {
-	struct multifd_send *m = ch->m;
+	struct multifd_send *m = w->m;
 	struct cancel *c = &m->src->ss->cancel;
+	struct zerocopy *zc = &w->home->zc;
 	struct page_batch *b;
 	void *item;
 	int rc;
@@ -197,31 +244,29 @@ static int channel_loop(struct send_channel *ch, struct error *err)
 		item = queue_try(&m->work);
 		if (!item) {
 			/* idle: nothing may be left in flight, the barrier waits for the pool */
-			if (zerocopy_wait(&ch->zc, 0, give_back, m, err))
+			if (zerocopy_wait(zc, 0, give_back, m, err))
 				return -1;
 			rc = queue_get(&m->work, &item, c, err);
 			if (rc <= 0)
 				return rc;
 		}
 		b = item;
-		if (send_batch(ch, b, err))
+		if (send_batch(w, b, err))
 			return -1;
-		if (!ch->zc.on)
+		if (!zc->on)
 			give_back(b, m);
-		else if (zerocopy_queue(&ch->zc, b, give_back, m, err))
+		else if (zerocopy_queue(zc, b, give_back, m, err))
 			return -1;
 	}
 }
 
-static void *channel_main(void *arg)
+static void *worker_main(void *arg)
 {
-	struct send_channel *ch = arg;
+	struct send_worker *w = arg;
 	struct error err;
 
-	if (channel_loop(ch, &err)) {
-		err_prefix(&err, "multifd channel %u", ch->id);
-		session_fail(ch->m->src->ss, &err);
-	}
+	if (worker_loop(w, &err))
+		session_fail(w->m->src->ss, &err);
 	return NULL;
 }
 
@@ -230,36 +275,61 @@ static void *channel_main(void *arg)
 static int channel_open(struct send_channel *ch, struct error *err)
 {
 	struct source *src = ch->m->src;
-	const struct params *p = &src->ss->cfg->params;
-	int e;
 
 	ch->t = link_source_channel(src->ss, ch->id, &ch->s, err);
 	if (!ch->t)
 		return err_prefix(err, "multifd channel %u", ch->id);
-	if (ch->m->ops->method != METHOD_NONE) {
-		ch->codec = ch->m->ops->open_encode(params_multifd_level(p),
-						    !src->ss->dialect.multifd2,
-						    MULTIFD_PACKET_BYTES, err);
-		if (!ch->codec)
-			return -1;
-		ch->out_cap = ch->m->ops->bound(MULTIFD_PACKET_BYTES);
-		ch->out = malloc(ch->out_cap);
-	}
 	ch->header = malloc(multifd_header_len(4096) + MULTIFD2_FIXED_LEN +
 			    MULTIFD2_RUN_LEN * (size_t)MULTIFD2_RUNS_MAX);
-	if (!ch->header || (ch->codec && !ch->out))
+	if (!ch->header)
 		return err_set(err, ST_NOMEM, "no memory for multifd channel %u", ch->id);
-	if (src->ss->caps.on[CAP_ZERO_COPY_SEND] && zerocopy_open(&ch->zc, ch->t, src->ss, err))
-		return -1;
-	e = pthread_create(&ch->thread, NULL, channel_main, ch);
-	if (e)
-		return err_sys(err, ST_NOMEM, e, "cannot start the thread of multifd channel %u",
-			       ch->id);
-	ch->started = true;
+	if (src->ss->caps.on[CAP_ZERO_COPY_SEND])
+		return zerocopy_open(&ch->zc, ch->t, src->ss, err);
 	return 0;
 }
 
-struct multifd_send *multifd_send_open(struct source *src, unsigned n, struct error *err)
+/* The codec of a worker, if the method wants one. */
+static int worker_codec(struct send_worker *w, struct error *err)
+{
+	struct multifd_send *m = w->m;
+	const struct session *ss = m->src->ss;
+
+	if (m->ops->method == METHOD_NONE)
+		return 0;
+	w->codec = m->ops->open_encode(params_multifd_level(&ss->cfg->params),
+				       !ss->dialect.multifd2, MULTIFD_PACKET_BYTES, err);
+	if (!w->codec)
+		return -1;
+	w->out_cap = m->ops->bound(MULTIFD_PACKET_BYTES);
+	w->out = malloc(w->out_cap);
+	return w->out ? 0 : err_set(err, ST_NOMEM, "no memory to compress");
+}
+
+static int worker_start(struct send_worker *w, struct error *err)
+{
+	int e;
+
+	if (worker_codec(w, err))
+		return -1;
+	e = pthread_create(&w->thread, NULL, worker_main, w);
+	if (e)
+		return err_sys(err, ST_NOMEM, e, "cannot start a thread of multifd");
+	w->started = true;
+	return 0;
+}
+
+static int start_workers(struct multifd_send *m, struct error *err)
+{
+	for (unsigned i = 0; i < m->nworkers; i++) {
+		m->workers[i].m = m;
+		m->workers[i].home = &m->channels[i % m->n];
+		if (worker_start(&m->workers[i], err))
+			return -1;
+	}
+	return 0;
+}
+
+static struct multifd_send *new_send(struct source *src, unsigned n, struct error *err)
 {
 	unsigned batches = n * BATCHES_PER_CHANNEL;
 	struct multifd_send *m = calloc(1, sizeof(*m));
@@ -270,29 +340,41 @@ struct multifd_send *multifd_send_open(struct source *src, unsigned n, struct er
 	}
 	m->src = src;
 	m->ops = codec_find(params_multifd_compression(&src->ss->cfg->params));
+	m->n = n;
+	m->nworkers = n + (!units(m) ? 0 : n < SPARE_WORKERS ? n : SPARE_WORKERS);
 	m->channels = calloc(n, sizeof(*m->channels));
+	m->workers = calloc(m->nworkers, sizeof(*m->workers));
+	for (unsigned i = 0; m->channels && i < n; i++) {
+		m->channels[i].m = m;
+		m->channels[i].id = i;
+		pthread_mutex_init(&m->channels[i].lock, NULL);
+	}
 	if (src->ss->caps.on[CAP_ZERO_COPY_SEND])
 		batches += n * ZEROCOPY_INFLIGHT;
-	if (!m->channels)
+	if (!m->channels || !m->workers)
 		err_set(err, ST_NOMEM, "no memory for %u multifd channels", n);
-	if (!m->channels || queue_init(&m->work, batches, err) ||
-	    batch_pool_init(&m->pool, batches, src->img->target_page, err)) {
-		multifd_send_close(m);
-		return NULL;
-	}
-	for (; m->n < n; m->n++) {
-		struct send_channel *ch = &m->channels[m->n];
+	if (m->channels && m->workers && !queue_init(&m->work, batches, err) &&
+	    !batch_pool_init(&m->pool, batches, src->img->target_page, err))
+		return m;
+	multifd_send_close(m);
+	return NULL;
+}
 
-		ch->m = m;
-		ch->id = m->n;
-		if (channel_open(ch, err)) {
-			m->n++; /* this one has to be closed too */
-			/* threads already running end by the session's token or the closed queue */
+struct multifd_send *multifd_send_open(struct source *src, unsigned n, struct error *err)
+{
+	struct multifd_send *m = new_send(src, n, err);
+
+	for (unsigned i = 0; m && i < n; i++) {
+		if (channel_open(&m->channels[i], err)) {
 			multifd_send_close(m);
 			return NULL;
 		}
 	}
-	return m;
+	if (!m || !start_workers(m, err))
+		return m;
+	/* threads already running end by the session's token or the closed queue */
+	multifd_send_close(m);
+	return NULL;
 }
 
 /* The destination may wait for the end of all channels before it closes one. */
@@ -300,8 +382,6 @@ static void channel_end(struct send_channel *ch)
 {
 	struct error ignored;
 
-	if (ch->started)
-		pthread_join(ch->thread, NULL);
 	zerocopy_close(&ch->zc);
 	stream_close(&ch->s);
 	if (ch->t)
@@ -313,10 +393,17 @@ static void channel_close(struct send_channel *ch)
 	struct error ignored;
 
 	transport_close(ch->t, &ignored);
-	if (ch->codec)
-		ch->m->ops->close(ch->codec);
-	free(ch->out);
 	free(ch->header);
+	pthread_mutex_destroy(&ch->lock);
+}
+
+static void worker_end(struct send_worker *w)
+{
+	if (w->started)
+		pthread_join(w->thread, NULL);
+	if (w->codec)
+		w->m->ops->close(w->codec);
+	free(w->out);
 }
 
 void multifd_send_close(struct multifd_send *m)
@@ -325,10 +412,13 @@ void multifd_send_close(struct multifd_send *m)
 		return;
 	if (m->work.items)
 		queue_close(&m->work);
-	for (unsigned i = 0; i < m->n; i++)
+	for (unsigned i = 0; m->workers && i < m->nworkers; i++)
+		worker_end(&m->workers[i]);
+	for (unsigned i = 0; m->channels && i < m->n; i++)
 		channel_end(&m->channels[i]);
-	for (unsigned i = 0; i < m->n; i++)
+	for (unsigned i = 0; m->channels && i < m->n; i++)
 		channel_close(&m->channels[i]);
+	free(m->workers);
 	free(m->channels);
 	batch_pool_destroy(&m->pool);
 	if (m->work.items)
