@@ -91,6 +91,11 @@ $(B)/guest/%: tests/guest/%.c $(B)/.flags
 	$(say) TEST $@
 	$(Q)$(CC) $(WARN) -D_GNU_SOURCE $(CPPFLAGS) -O2 -g -static -pthread -o $@ $<
 
+$(B)/bench/%: tests/bench/%.c $(B)/.flags
+	@mkdir -p $(@D)
+	$(say) TEST $@
+	$(Q)$(CC) $(WARN) -D_GNU_SOURCE $(CPPFLAGS) -O2 -g -static -o $@ $<
+
 # Rebuild when flags change.
 $(B)/.flags: FORCE
 	@mkdir -p $(B)
@@ -127,7 +132,7 @@ BENCH_DEPS := nbdkit libnbd-bin iperf3 procps time rsync openssl
 ## bench: migtool beside what a user would pick instead; BENCH=CASE... (default: all), RUNS=5
 bench: deps
 	$(Q)tests/deps $(BENCH_DEPS)
-	+$(Q)$(MAKE) --no-print-directory all
+	+$(Q)$(MAKE) --no-print-directory all $(B)/bench/handler $(B)/guest/vmm
 	$(Q)tests/bench/run.py --migtool $(B)/migtool --runs $(or $(RUNS),5) $(BENCH)
 
 ## soak: transfers that end at random points, are cut at each message, have each call fail; COUNT=200, SEED

@@ -18,6 +18,8 @@ tmpfs (DIR, default /dev/shm/migtool-bench), traffic is on loopback. Cases:
   delta     an old copy of 2 GiB at the destination, one page in a hundred of which changed: migtool
             --delta, rsync's daemon, both in place and not
   tls       that with TLS (a pre-shared key), on 1, 2 and 4 connections; socat with OpenSSL
+  postcopy  guests that run before their memory has come: what they wait for a page, served by
+            migtool, by the smallest handler there can be, by QEMU; the first page; the background
   sandbox   what the sandbox costs: plain and multifd zstd, with and without it
   limits    iperf3, memcpy
 """
@@ -31,6 +33,7 @@ import subprocess
 import sys
 import time
 
+import postcopy
 import ssh
 
 HERE = os.path.dirname(os.path.abspath(__file__))
@@ -449,6 +452,9 @@ class Bench:
     def case_ssh(self):
         ssh.case(self)
 
+    def case_postcopy(self):
+        postcopy.case(self)
+
     def case_delta(self):
         changed = self.changed_image()[1]
         for how, options in (("in place", ["--in-place"]), ("into a new file", [])):
@@ -479,7 +485,8 @@ class Bench:
 
 
 def main():
-    cases = ["plain", "zstd", "zlib", "random", "sparse", "tls", "ssh", "delta", "sandbox", "limits"]
+    cases = ["plain", "zstd", "zlib", "random", "sparse", "tls", "ssh", "delta", "postcopy", "sandbox",
+             "limits"]
     p = argparse.ArgumentParser(description=__doc__,
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--runs", type=int, default=5)

@@ -5,7 +5,7 @@
  *
  *   vmm make FILE MIB            writes the memory file: a page in four is a hole
  *   vmm run [OPTION]... SOCKET MIB
- *   vmm serve SOCKET FILE        the smallest handler there can be, for comparing times
+ *   vmm alone [OPTION]... FILE MIB  the memory file mapped, served by nobody but the kernel
  *
  * A page that is no hole holds its number, a generation and a checksum of all that. run touches
  * pages in random order from two threads, writes some of them anew, says "touched", waits for a
@@ -17,7 +17,9 @@
  * descriptor
  *   --pieces        the message in three pieces           --touch PERCENT  (100)
  *   --remove        drops pages while they are served     --seed N
- *   --latency       one thread; prints what touching took, as JSON
+ *   --latency       one thread; prints what touching took, as JSON, in microseconds, and when
+ *                   the first page was there, in seconds of CLOCK_MONOTONIC
+ *   --count N       with --latency: so many pages, which were missing until then
  *   --close         closes the socket, and lives on       --lie-size  says it has a page more
  */
 #include <errno.h>
@@ -50,7 +52,7 @@ struct page {
 };
 
 static struct {
-	unsigned regions, touch, seed;
+	unsigned regions, touch, seed, count;
 	bool huge, old_field, two_fds, pieces, removes, latency, closes, lies;
 	uint64_t npages;
 	uint8_t **base;	     /* of each region */
@@ -301,109 +303,89 @@ static uint64_t now(void)
 	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
 }
 
+static bool is_there(uint64_t n)
+{
+	unsigned char there = 0;
+
+	if (mincore(page_at(n), PAGE, &there))
+		die("mincore");
+	return there & 1;
+}
+
+/* --count is of pages that are still missing: the others tell nothing of faults. */
 static void measure(void)
 {
-	uint64_t room = vm.npages * vm.touch / 100 + 1, count = 0;
-	uint64_t *took = calloc(room, sizeof(*took)), step = vm.npages * 5 / 8 | 1;
+	uint64_t room = vm.count ? vm.count : vm.npages * vm.touch / 100, count = 0, first = 0;
+	uint64_t *took = calloc(room + 1, sizeof(*took));
 
-	for (uint64_t i = 0, n = vm.seed % vm.npages; i + 1 < room; i++) {
-		uint64_t from = now();
+	for (uint64_t i = 0; count < room && i < 4 * vm.npages; i++) {
+		uint64_t n = mix(vm.seed * 1000003ull + i) % vm.npages, from;
 
-		n = (n + step) % vm.npages;
-		if (is_hole(n))
+		if (is_hole(n) || (vm.count ? vm.sock >= 0 && is_there(n) : vm.written[n]))
 			continue;
+		from = now();
 		(void)*(volatile uint64_t *)page_at(n);
-		took[count++] = now() - from;
-		if (vm.seed & 1 << 16)
-			usleep(50);
+		took[count] = now() - from;
+		if (!count++)
+			first = from + took[0];
+		wrong += page_at(n)->number != n;
+		if (!vm.count)
+			vm.written[n] = 1;
 	}
 	qsort(took, count, sizeof(*took), by_value);
-	printf("{\"faults\":%llu,\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"max\":%.1f}\n",
+	printf("{\"faults\":%llu,\"p50\":%.1f,\"p90\":%.1f,\"p99\":%.1f,\"max\":%.1f,"
+	       "\"first\":%.6f}\n",
 	       (unsigned long long)count, (double)took[count / 2] / 1000,
 	       (double)took[count * 9 / 10] / 1000, (double)took[count * 99 / 100] / 1000,
-	       (double)took[count - 1] / 1000);
+	       (double)took[count ? count - 1 : 0] / 1000, (double)first / 1e9);
+	fflush(stdout);
 	free(took);
 }
 
-static int run(const char *path, uint64_t mib)
+static void touch_all(void)
 {
 	pthread_t threads[2];
 	char line[8];
 
+	for (uintptr_t i = 0; i < 2; i++)
+		if (pthread_create(&threads[i], NULL, touch, (void *)i))
+			die("pthread_create");
+	for (int i = 0; i < 2; i++)
+		pthread_join(threads[i], NULL);
+	printf("touched\n");
+	fflush(stdout);
+	if (read(0, line, sizeof(line)) < 0)
+		die("stdin");
+	for (uint64_t n = 0; n < vm.npages; n++)
+		look(n);
+	printf("%llu pages, %lu wrong, %lu zero\n", (unsigned long long)vm.npages, wrong, zeros);
+}
+
+static int run(const char *path, uint64_t mib)
+{
 	map_memory(mib);
 	hand_over(path);
-	if (vm.latency) {
+	if (vm.latency)
 		measure();
-	} else {
-		for (uintptr_t i = 0; i < 2; i++)
-			if (pthread_create(&threads[i], NULL, touch, (void *)i))
-				die("pthread_create");
-		for (int i = 0; i < 2; i++)
-			pthread_join(threads[i], NULL);
-		printf("touched\n");
-		fflush(stdout);
-		if (read(0, line, sizeof(line)) < 0)
-			die("stdin");
-	}
-	if (vm.touch == 100 || !vm.latency)
-		for (uint64_t n = 0; n < vm.npages; n++)
-			look(n);
-	if (!vm.latency)
-		printf("%llu pages, %lu wrong, %lu zero\n", (unsigned long long)vm.npages, wrong,
-		       zeros);
+	else
+		touch_all();
 	return wrong != 0;
 }
 
-/* ---- the smallest handler ---- */
-
-static int receive_uffd(int sock, uint64_t *base)
+static int alone(const char *path, uint64_t mib)
 {
-	static char text[1 << 16];
-	char control[CMSG_SPACE(sizeof(int))];
-	struct iovec iov = { text, sizeof(text) - 1 };
-	struct msghdr msg = { .msg_iov = &iov,
-			      .msg_iovlen = 1,
-			      .msg_control = control,
-			      .msg_controllen = sizeof(control) };
-	const char *p;
-	int fd;
+	uint8_t *base;
+	int fd = open(path, O_RDONLY);
 
-	if (recvmsg(sock, &msg, 0) <= 0 || !CMSG_FIRSTHDR(&msg))
-		die("recvmsg");
-	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&msg)), sizeof(fd));
-	p = strstr(text, "addr\":");
-	*base = p ? strtoull(p + 6, NULL, 10) : 0;
-	return fd;
-}
-
-/* One region, 4 KiB pages: a fault is read, its page too, and placed. */
-static int serve(const char *path, const char *file)
-{
-	struct sockaddr_un un = { .sun_family = AF_UNIX };
-	int l = socket(AF_UNIX, SOCK_STREAM, 0), image = open(file, O_RDONLY), sock;
-	static char buf[PAGE];
-	struct pollfd p[2];
-	uint64_t base;
-
-	strncpy(un.sun_path, path, sizeof(un.sun_path) - 1);
-	unlink(path);
-	if (image < 0 || bind(l, (struct sockaddr *)&un, sizeof(un)) || listen(l, 1))
+	vm.npages = vm.per_region = mib << 20 >> 12;
+	base = mmap(NULL, mib << 20, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_NORESERVE, fd, 0);
+	if (fd < 0 || base == MAP_FAILED)
 		die(path);
-	sock = accept(l, NULL, NULL);
-	p[0] = (struct pollfd){ .fd = receive_uffd(sock, &base), .events = POLLIN };
-	p[1] = (struct pollfd){ .fd = sock, .events = POLLIN };
-	while (poll(p, 2, -1) > 0 && !p[1].revents) {
-		struct uffd_msg m;
-		struct uffdio_copy c = { .src = (uintptr_t)buf, .len = PAGE };
-
-		if (read(p[0].fd, &m, sizeof(m)) != sizeof(m) || m.event != UFFD_EVENT_PAGEFAULT)
-			continue;
-		c.dst = m.arg.pagefault.address & ~(uint64_t)(PAGE - 1);
-		if (pread(image, buf, PAGE, (off_t)(c.dst - base)) != PAGE)
-			die(file);
-		ioctl(p[0].fd, UFFDIO_COPY, &c);
-	}
-	return 0;
+	vm.base = &base;
+	vm.written = calloc(vm.npages, 1);
+	vm.sock = -1;
+	measure();
+	return wrong != 0;
 }
 
 static bool is(const char *word, const char *option)
@@ -417,8 +399,6 @@ int main(int argc, char **argv)
 
 	if (argc == 4 && is(argv[1], "make"))
 		return make_file(argv[2], strtoull(argv[3], NULL, 10));
-	if (argc == 4 && is(argv[1], "serve"))
-		return serve(argv[2], argv[3]);
 	for (; i < argc && !strncmp(argv[i], "--", 2); i++) {
 		vm.huge |= is(argv[i], "--huge");
 		vm.old_field |= is(argv[i], "--old-field");
@@ -434,7 +414,11 @@ int main(int argc, char **argv)
 			vm.touch = (unsigned)atoi(argv[++i]);
 		else if (is(argv[i], "--seed"))
 			vm.seed = (unsigned)atoi(argv[++i]);
+		else if (is(argv[i], "--count"))
+			vm.count = (unsigned)atoi(argv[++i]);
 	}
+	if (argc == i + 2 && is(argv[1], "alone"))
+		return alone(argv[i], strtoull(argv[i + 1], NULL, 10));
 	if (argc != i + 2 || !is(argv[1], "run")) {
 		fprintf(stderr, "vmm: see the head of its source\n");
 		return 2;
