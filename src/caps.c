@@ -27,8 +27,9 @@ const struct cap_info cap_table[CAP__MAX] = {
 			       "it; with a QEMU at the other end" },
 	[CAP_X_COLO] = { "x-colo", "2.8", EFFECT_REFUSED,
 			 "not built yet: replication to a second, running guest" },
-	[CAP_RELEASE_RAM] = { "release-ram", "2.9", EFFECT_REFUSED,
-			      "not built yet: giving memory back at the source while it is sent" },
+	[CAP_RELEASE_RAM] = { "release-ram", "2.9", EFFECT_ACT,
+			      "the source's memory is given back once the destination has said "
+			      "that it has it" },
 	[CAP_BLOCK] = { "block", "2.10", EFFECT_REFUSED,
 			"not built yet: block devices in the stream (QEMU dropped it in 9.1)" },
 	[CAP_RETURN_PATH] = { "return-path", "2.10", EFFECT_ACT,

@@ -81,6 +81,21 @@ static const char *back_channel(const struct check_input *in)
 	return in->one_way && in->peer_qemu ? "this transport carries nothing back" : NULL;
 }
 
+/* What is given back is gone: only the destination's word allows it. */
+static const char *acknowledged(const struct check_input *in)
+{
+	const struct cap_set *s = in->new;
+
+	if (in->role == ROLE_DESTINATION)
+		return NULL;
+	if (in->one_way)
+		return "this transport carries nothing back, and memory that may not have arrived "
+		       "is kept";
+	return in->peer_qemu && !s->on[CAP_RETURN_PATH] && !s->on[CAP_POSTCOPY_RAM]
+		       ? "without a return path a QEMU does not say that it has the memory"
+		       : NULL;
+}
+
 static const char *postcopy_peer(const struct check_input *in)
 {
 	return in->role == ROLE_DESTINATION || in->peer_qemu
@@ -180,12 +195,14 @@ const struct check_rule check_rules[] = {
 	/* ours. QEMU refuses the first one from 8.2 on; 8.1 takes it and makes no deltas */
 	EXCLUDES(OURS, MULTIFD, XBZRLE, "pages on multifd's channels are never deltas"),
 	TEST(OURS, RETURN_PATH, back_channel, "leave it off, or use a transport with two ways"),
+	TEST(OURS, RELEASE_RAM, acknowledged,
+	     "use a transport with two ways; towards a QEMU "
+	     "--cap return-path=on"),
 	TEST(OURS, POSTCOPY_RAM, back_channel, "use a transport with two ways"),
 	TEST(OURS, POSTCOPY_RAM, postcopy_peer, "--cap postcopy-ram=off"),
 	TEST(OURS, POSTCOPY_PREEMPT, preempt_tls, "leave it off on both ends"),
 	TEST(OURS, ZERO_COPY_SEND, zero_copy_kernel, "--cap zero-copy-send=off"),
 	TEST(OURS, ZERO_COPY_SEND, zero_copy_transport, "use tcp:, or leave it off"),
-	NOT_BUILT(OURS, RELEASE_RAM),
 	NOT_BUILT(OURS, DIRTY_BITMAPS),
 	NOT_BUILT(OURS, POSTCOPY_BLOCKTIME),
 	NOT_BUILT(OURS, BACKGROUND_SNAPSHOT),

@@ -78,7 +78,9 @@ static int allow_read(const char *path, unsigned rights, struct error *err)
 
 static int allow_source(const struct config *cfg, struct error *err)
 {
-	if (allow_read(cfg->image, POLICY_MEMBERS, err) ||
+	unsigned release = cfg->caps.on[CAP_RELEASE_RAM] ? POLICY_WRITE : 0;
+
+	if (allow_read(cfg->image, POLICY_MEMBERS | release, err) ||
 	    allow_read(cfg->base, POLICY_MEMBERS, err) || allow_read(cfg->device_state, 0, err) ||
 	    allow_read(cfg->replay_dirty, 0, err))
 		return -1;

@@ -10,6 +10,7 @@
 #include <linux/magic.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/ioctl.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
@@ -109,6 +110,16 @@ static int size_now(const struct image_file *f, uint64_t *size, struct stat *st,
 	if (f->kind == FILE_DEVICE && device_size(f->fd, size) < 0)
 		return err_sys(err, ST_FILE, errno, "cannot learn the size of %s", f->path);
 	return 0;
+}
+
+int image_file_lock(const struct image_file *f, int how, struct error *err)
+{
+	/* a file system without locks is taken as it is */
+	if (!TEMP_FAILURE_RETRY(flock(f->fd, how | LOCK_NB)) || errno != EWOULDBLOCK)
+		return 0;
+	err_set(err, ST_FILE, "%s is %s by another migtool", f->path,
+		how == LOCK_EX ? "used" : "written, or will be emptied,");
+	return err_hint(err, "wait for it");
 }
 
 int image_file_whole(const struct image_file *f, const char *image, struct error *err)

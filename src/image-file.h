@@ -52,6 +52,12 @@ int image_file_unchanged(const struct image_file *f, const char *image, struct e
 /* The same of the open file alone, whatever became of its name. */
 int image_file_unwritten(const struct image_file *f, const char *image, struct error *err);
 
+/*
+ * Who reads it (LOCK_SH), or who writes it (LOCK_EX), among migtools on this host; until it is
+ * closed. ST_FILE: another one does what does not go with it.
+ */
+int image_file_lock(const struct image_file *f, int how, struct error *err);
+
 /* ST_UNSUPPORTED if it is shorter than it was. */
 int image_file_whole(const struct image_file *f, const char *image, struct error *err);
 

@@ -15,6 +15,7 @@
 
 struct block_priv {
 	struct image_file file;
+	struct image_file writer; /* a source's that is released; path NULL: it is not */
 	/* the rest: destination only; image-place.c */
 	bool shared;	       /* both ends reach it: read, never placed into */
 	bool frozen;	       /* complete already: read, never placed into */
@@ -97,6 +98,11 @@ int place_settle(struct image *img, struct block *b, struct error *err);
 
 /* Only the bitmap that image_adopt fills. */
 int place_open_shared(struct block *b, struct error *err);
+
+/* ---- image-release.c ---- */
+
+/* Of a block that goes. */
+void image_release_close(struct block *b);
 
 /* ---- image-shared.c ---- */
 

@@ -13,6 +13,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 #include <sys/stat.h>
 #include <sys/vfs.h>
 #include <unistd.h>
@@ -185,6 +186,10 @@ static int make_block(struct image *img, struct block *b, const char *path, int 
 		return -1;
 	b->fd = f->fd;
 	b->page_size = f->page;
+	/* a source may be reading it by another name; of a single file `lock` says so */
+	if (img->directory && image_priv(img)->target->in_place &&
+	    image_file_lock(f, LOCK_EX, err) < 0)
+		return -1;
 	if (f->kind == FILE_DEVICE) {
 		if (f->size < b->size)
 			return wrong_size(f, b, err);

@@ -157,6 +157,7 @@ void image_close(struct image *img, bool keep_part)
 
 		place_close(b);
 		image_file_close(&block_priv(b)->file);
+		image_release_close(b);
 		pthread_mutex_destroy(&block_priv(b)->lock);
 		free(b->priv);
 	}

@@ -93,6 +93,31 @@ int image_check_at_rest(const struct image *img, struct error *err);
  */
 int image_check_unwritten(const struct image *img, struct error *err);
 
+/* Are the blocks of two images one file? */
+bool image_same_file(const struct block *a, const struct block *b);
+
+/*
+ * Nobody on this host may release it, or write it in place, as long as it is open: ST_FILE, if
+ * another migtool does. Not for blocks that image_release_open was called for.
+ */
+int image_hold(const struct image *img, struct error *err);
+
+/*
+ * A block whose memory will be given back, in place of image_hold. On tmpfs and hugetlbfs; with
+ * `force` on any file system. ST_UNSUPPORTED; ST_FILE: it cannot be written, or is used.
+ */
+int image_release_open(struct image *img, struct block *b, bool force, struct error *err);
+
+/*
+ * Gives a run back: it is a hole from now on, for everybody who has the file. For what the
+ * destination has acknowledged as its own, and nobody here will read again. Whole pages of the
+ * host's only: what a run names of others stays. *bytes: so much became free, also on failure
+ * (ST_FILE, ST_DATA for a run outside of the block). One thread, which alone calls
+ * image_check_unwritten.
+ */
+int image_release(struct image *img, struct block *b, uint64_t offset, uint64_t len,
+		  uint64_t *bytes, struct error *err);
+
 /* The block of that name, or NULL. */
 struct block *image_find(const struct image *img, const char *name, size_t len);
 

@@ -353,7 +353,8 @@ const struct option_row option_table[] = {
 
 	/* the image */
 	{ "--force", NULL, ARG_NONE, NULL, MOVE, 0, GROUP_IMAGE,
-	  "replace an IMAGE that exists and is not empty", .set = set_flag, FIELD(force) },
+	  "replace an IMAGE that exists and is not empty; send: release-ram on a disk, too",
+	  .set = set_flag, FIELD(force) },
 	{ "--in-place", NULL, ARG_NONE, NULL, MOVE, 0, GROUP_IMAGE,
 	  "write into IMAGE itself, not IMAGE.part (block devices need it)", .set = set_flag,
 	  FIELD(in_place) },

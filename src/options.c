@@ -420,7 +420,7 @@ static int only_ssh(const char *option, struct error *err)
 /* What is about the far side's login, and what a sender can tell the far side's recv. */
 static int check_ssh(const struct config *cfg, struct error *err)
 {
-	bool ssh = is_ssh(cfg), send = cfg->command == CMD_SEND;
+	bool ssh = is_ssh(cfg), send = cfg->command == CMD_SEND, force;
 
 	if (ssh && (cfg->listen || cfg->connect || cfg->one_way || cfg->peer == PEER_QEMU)) {
 		err_set(err, ST_USAGE, "%s does not go with an ssh: URI",
@@ -445,10 +445,11 @@ static int check_ssh(const struct config *cfg, struct error *err)
 				: cfg->identities.n ? "--identity"
 						    : "--ssh-option",
 				err);
-	if (!send || (!cfg->force && !cfg->in_place && !cfg->delta))
+	force = cfg->force && !cfg->caps.on[CAP_RELEASE_RAM];
+	if (!send || (!force && !cfg->in_place && !cfg->delta))
 		return 0;
 	err_set(err, ST_USAGE, "%s is for the destination to say, unless it is an ssh: URI's",
-		cfg->force	? "--force"
+		force		? "--force"
 		: cfg->in_place ? "--in-place"
 				: "--delta");
 	return err_hint(err, "give it to `migtool recv`");

@@ -301,7 +301,9 @@ bool policy_may_open(const struct policy *p, const struct policy_name *n, int fl
 		return false;
 	if (ours_to_change(p, n))
 		return n->leaf != LEAF_RAM;
-	return (rights_of(p, n) & POLICY_WRITE) && n->base == BASE_FINAL && n->leaf == LEAF_SELF &&
+	return (rights_of(p, n) & POLICY_WRITE) && n->base == BASE_FINAL &&
+	       (n->leaf == LEAF_SELF ||
+		(n->leaf == LEAF_BLOCK && (rights_of(p, n) & POLICY_MEMBERS))) &&
 	       !(rest & (O_CREAT | O_TRUNC));
 }
 

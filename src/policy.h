@@ -20,12 +20,13 @@
 
 /* What may be done with a root. */
 enum policy_right {
-	POLICY_LOOK = 1 << 0,	  /* look at it and read it */
-	POLICY_MEMBERS = 1 << 1,  /* likewise what an image's directory holds */
-	POLICY_PARENT = 1 << 2,	  /* open the directory that it is in, for fsync */
-	POLICY_WRITE = 1 << 3,	  /* open it for writing if it is there (a device, a FIFO) */
-	POLICY_PART = 1 << 4,	  /* make, write and remove its .part, and rename that to it */
-	POLICY_REPLACE = 1 << 5,  /* with POLICY_PART: also when something is there */
+	POLICY_LOOK = 1 << 0,	 /* look at it and read it */
+	POLICY_MEMBERS = 1 << 1, /* likewise what an image's directory holds */
+	POLICY_PARENT = 1 << 2,	 /* open the directory that it is in, for fsync */
+	POLICY_WRITE = 1 << 3,	 /* open it for writing if it is there (a device, a FIFO), and, with
+				    POLICY_MEMBERS, an image's blocks */
+	POLICY_PART = 1 << 4,	 /* make, write and remove its .part, and rename that to it */
+	POLICY_REPLACE = 1 << 5, /* with POLICY_PART: also when something is there */
 	POLICY_IN_PLACE = 1 << 6, /* make, write and remove it and its members */
 	POLICY_UNLINK = 1 << 7,	  /* remove it (the file of a unix socket) */
 };

@@ -237,6 +237,9 @@ static int fill(json_t *o, const struct report *r)
 		bad |= json_object_set_new(o, "xbzrle-cache", xbzrle(r));
 	if (r->caps->on[CAP_COMPRESS])
 		bad |= json_object_set_new(o, "compression", compression(r));
+	if (r->caps->on[CAP_RELEASE_RAM])
+		bad |= json_object_set_new(o, "released",
+					   json_integer((json_int_t)r->stats->released));
 	if (r->socket_address)
 		bad |= put_socket_address(o, r->socket_address);
 	if (r->err && r->err->status != ST_OK)

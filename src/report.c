@@ -110,12 +110,24 @@ static void add_digest(struct text *t, const struct report *r)
 		    r->digest_why ? r->digest_why : "");
 }
 
+/* What is at the source when all is at the destination. */
+static void add_left_behind(struct text *t, const struct report *r)
+{
+	add(t, "the destination owns the memory now; ");
+	if (r->stats->released) {
+		add_size(t, r->stats->released);
+		add(t, " of %s were given back: it holds zeros", r->image);
+	} else {
+		add(t, "%s is as it was", r->image);
+	}
+}
+
 static void add_whereabouts(struct text *t, const struct report *r)
 {
 	bool source = r->role == ROLE_SOURCE;
 
 	if (r->complete && source)
-		add(t, "the destination owns the memory now; %s is as it was", r->image);
+		add_left_behind(t, r);
 	else if (r->complete)
 		add(t, "the memory is in %s", r->image);
 	else if (r->owner == OWNER_UNKNOWN)

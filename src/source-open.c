@@ -154,7 +154,8 @@ int source_open(struct session *ss, struct error *err)
 	}
 	if (sent_digest_init(&src->digest, src->img, pages_change(src), err) ||
 	    open_xbzrle(src, err) || source_postcopy_open(src, err) ||
-	    source_pause_open(src, err) || read_shared(src, err) || count_memory(src, err))
+	    source_pause_open(src, err) || source_release_open(src, err) || read_shared(src, err) ||
+	    count_memory(src, err))
 		return -1;
 	ss->page_size = src->img->target_page;
 	return link_source_identity(ss, src->img, err);

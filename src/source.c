@@ -529,9 +529,11 @@ int source_finish(struct session *ss, struct error *err)
 	} else {
 		rc = finish_qemu(src, err);
 	}
-	if (!rc)
-		ss->complete = true;
-	return rc;
+	if (rc)
+		return -1;
+	ss->complete = true;
+	source_release(src);
+	return 0;
 }
 
 /* A destination that waits for COMMIT has to know that none comes. */

@@ -85,6 +85,13 @@ void source_pause_close(struct source *src);
 /* By the main thread: the user wants it to go on. False: it does not wait. */
 bool source_pause_leave(struct source *src);
 
+/* ---- source-release.c: likewise with release-ram ---- */
+
+/* Can it be given back? Without the capability: nobody else may. */
+int source_release_open(struct source *src, struct error *err);
+/* The destination owns the guest, and has said so. */
+void source_release(struct source *src);
+
 /* ---- pagesend.c: which record or batch a page becomes ---- */
 
 /* Opens and closes a RAM section (START, PART, END); close writes barrier, EOS and footer. */

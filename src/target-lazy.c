@@ -55,7 +55,8 @@ static int open_image(struct lazy *l, struct error *err)
 			ss->uri.path, l->img->nblocks);
 		return err_hint(err, "name one of the files in %s/ram", ss->uri.path);
 	}
-	if (image_data_bytes(l->img, &data, err))
+	/* a guest would read zeros of what somebody else gives back */
+	if (image_hold(l->img, err) || image_data_bytes(l->img, &data, err))
 		return -1;
 	stat_set(&ss->stats.total, l->img->blocks[0].size);
 	stat_set(&ss->stats.to_travel, data);

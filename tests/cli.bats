@@ -107,7 +107,7 @@ judge() {
 	grep -qE '^multifd +on +act ' <<<"$output"
 	grep -qE '^events +off +act ' <<<"$output"
 	grep -qE '^auto-converge +off +inert ' <<<"$output"
-	grep -qE '^release-ram +off +refused +not built yet' <<<"$output"
+	grep -qE '^dirty-bitmaps +off +refused +not built yet' <<<"$output"
 	grep -qE '^ +needs: multifd$' <<<"$output"
 	grep -qE '^ +conflicts: auto-converge$' <<<"$output"
 }

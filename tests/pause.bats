@@ -6,21 +6,11 @@ bats_require_minimum_version 1.5.0
 load qemu
 
 setup_file() {
-	qemu_build_guest
 	export IMAGES=$BATS_FILE_TMPDIR
 	make_image mixed --size 4 "$IMAGES/mixed"
 	"$TOOLS/dirty_rounds.py" --seed "${SEED:-1}" --rounds 2 "$IMAGES/mixed" pc.ram 0x10000 0x200000 \
 		"$IMAGES/dirty"
-	# shellcheck disable=SC2034
-	PEER_DIR=$BATS_FILE_TMPDIR
-	cd "$BATS_FILE_TMPDIR" || return
-	qemu_start src
-	qemu_wait_tick src 5
-	recv_start recv unix:socket image
-	qemu_migrate src unix:socket
-	qemu_wait_status src completed
-	recv_wait recv
-	qemu_stop src
+	qemu_save_guest
 }
 
 setup() {
@@ -39,13 +29,7 @@ pause() {
 }
 
 wait_for_pause() {
-	local i
-	for ((i = 0; i < 1000; i++)); do
-		! grep -q '"pre-switchover"' send.json || return 0
-		sleep 0.02
-	done
-	cat send.json send.err
-	return 1
+	wait_for_line send.json '"pre-switchover"'
 }
 
 go_on() {
@@ -77,13 +61,14 @@ assert_not_switched() {
 	[ "$(statuses)" = "setup active pre-switchover device completed " ]
 }
 
+has_waited() { # SECONDS: so often was the progress said
+	[ "$(grep -c '"PROGRESS".*"pre-switchover"' send.json)" -ge "$1" ]
+}
+
 @test "a wait that is longer than both ends' --timeout" {
 	recv_start recv tcp:127.0.0.1:0 copy --timeout 1
 	pause --timeout 1 --progress=json "$IMAGES/mixed" "$RECV_URI"
-	for _ in {1..100}; do
-		[ "$(grep -c '"phase": "pre-switchover"' send.json)" -lt 3 ] || break
-		sleep 0.1
-	done
+	wait_until has_waited 3
 	assert_not_switched
 	grep -q "the source waits for its user before the switchover" recv.err
 	go_on
@@ -188,13 +173,11 @@ send_to_qemu() {
 
 assert_guest_goes_on() {
 	qemu_wait_status dst completed
-	qemu_wait_tick dst $(($(PEER_DIR=$BATS_FILE_TMPDIR qemu_serial_last_tick src) + 10))
-	assert_guest_went_on "$BATS_FILE_TMPDIR/src.serial" dst.serial
+	assert_saved_guest_runs
 }
 
 @test "before a guest goes on in QEMU: precopy" {
-	qemu_start_incoming dst defer
-	qemu_qmp dst incoming unix:socket return-path
+	qemu_listen -- return-path
 	send_to_qemu --cap return-path
 	go_on
 	assert_guest_goes_on
@@ -202,8 +185,7 @@ assert_guest_goes_on() {
 }
 
 @test "before a guest goes on in QEMU: postcopy, first the one step and then the other" {
-	qemu_start_incoming dst defer
-	qemu_qmp dst incoming unix:socket postcopy-ram
+	qemu_listen -- postcopy-ram
 	migtool_start send send --cap pause-before-switchover --cap events --peer qemu --bwlimit 1M \
 		--cap postcopy-ram --postcopy-after 100 "$IMAGE" unix:socket
 	qemu_qmp dst wait active >/dev/null

@@ -80,10 +80,9 @@ static void acting_and_inert_ones_are_accepted_alone(void)
 static void refused_ones_say_that_they_are_not_built_yet(void)
 {
 	fresh();
-	new_set.on[CAP_RELEASE_RAM] = true;
-	SAYS("capability release-ram is not built yet: giving memory back at the source while it "
-	     "is sent",
-	     "--cap release-ram=off");
+	new_set.on[CAP_DIRTY_BITMAPS] = true;
+	SAYS("capability dirty-bitmaps is not built yet: block devices' dirty bitmaps",
+	     "--cap dirty-bitmaps=off");
 	/* Each of them has its row, and no other capability has one. */
 	for (int i = 0; i < CAP__MAX; i++) {
 		int rows = 0;
@@ -176,6 +175,33 @@ static void the_hosts_postcopy_check_is_for_a_destination_that_turns_it_on(void)
 	in.old = &old_set;
 	old_set.on[CAP_POSTCOPY_RAM] = true;
 	CHECK(first() == -1);
+}
+
+static void memory_is_given_back_only_to_who_says_that_he_has_it(void)
+{
+	static const char hint[] = "use a transport with two ways; towards a QEMU --cap "
+				   "return-path=on";
+
+	fresh();
+	new_set.on[CAP_RELEASE_RAM] = true;
+	CHECK(check_caps(&in, &err) == 0);
+	in.one_way = true;
+	SAYS("capability release-ram: this transport carries nothing back, and memory that may "
+	     "not have arrived is kept",
+	     hint);
+	in.one_way = false;
+	in.peer_qemu = true;
+	SAYS("capability release-ram: without a return path a QEMU does not say that it has the "
+	     "memory",
+	     hint);
+	new_set.on[CAP_RETURN_PATH] = true;
+	CHECK(check_caps(&in, &err) == 0);
+	new_set.on[CAP_RETURN_PATH] = false;
+	new_set.on[CAP_POSTCOPY_RAM] = true;
+	CHECK(check_caps(&in, &err) == 0);
+	new_set.on[CAP_POSTCOPY_RAM] = false;
+	in.role = ROLE_DESTINATION; /* it gives nothing back */
+	CHECK(check_caps(&in, &err) == 0);
 }
 
 static void postcopy_is_between_a_source_and_a_qemu(void)
@@ -414,6 +440,8 @@ static const struct test_case cases[] = {
 	{ "rules are in QEMU's order", rules_are_in_qemus_order },
 	{ "the host's postcopy check is for a destination that turns it on",
 	  the_hosts_postcopy_check_is_for_a_destination_that_turns_it_on },
+	{ "memory is given back only to who says that he has it",
+	  memory_is_given_back_only_to_who_says_that_he_has_it },
 	{ "postcopy is between a source and a QEMU", postcopy_is_between_a_source_and_a_qemu },
 	{ "write tracking has three states", write_tracking_has_three_states },
 	{ "a snapshot excludes fifteen others", a_snapshot_excludes_fifteen_others },

@@ -291,6 +291,47 @@ static void a_change_is_noticed_by_size_mtime_and_inode(void)
 	on_each_fs(changing);
 }
 
+/* Whole pages of the host, inside the block, and the file counts as unwritten. */
+static void releasing(void)
+{
+	struct image *img = open_full("img", 8), *other;
+	uint8_t got[8 * PG];
+	uint64_t bytes;
+	struct block *b;
+	struct error e;
+
+	REQUIRE(img);
+	b = &img->blocks[0];
+	REQUIRE(image_release_open(img, b, true, &e) == 0);
+	CHECK(image_release(img, b, PG, 2 * PG, &bytes, &e) == 0);
+	CHECK(image_read(img, b, 0, got, sizeof(got), &e) == 0);
+	CHECK(!zero_is(got, PG) && zero_is(got + PG, 2 * PG) && !zero_is(got + 3 * PG, PG));
+	CHECK(image_check_unwritten(img, &e) == 0);
+	CHECK(image_release(img, b, 6 * PG, 3 * PG, &bytes, &e) == -1);
+	CHECK(e.status == ST_DATA);
+	other = open_raw(at("img"), &e);
+	REQUIRE(other);
+	CHECK(image_same_file(b, &other->blocks[0]));
+	CHECK(image_hold(other, &e) == -1);
+	CHECK_ERR(e, ST_FILE, "is written, or will be emptied, by another migtool");
+	CHECK(image_release(img, b, 0, 8 * PG, &bytes, &e) == 0);
+	CHECK(image_read(img, b, 0, got, sizeof(got), &e) == 0 && zero_is(got, sizeof(got)));
+	image_close(img, false);
+	CHECK(image_hold(other, &e) == 0);
+	img = open_raw(at("img"), &e);
+	REQUIRE(img);
+	CHECK(image_hold(img, &e) == 0);
+	CHECK(image_release_open(img, &img->blocks[0], true, &e) == -1);
+	CHECK_ERR(e, ST_FILE, "is used by another migtool");
+	image_close(img, false);
+	image_close(other, false);
+}
+
+static void memory_is_given_back_while_nobody_else_has_it(void)
+{
+	on_each_fs(releasing);
+}
+
 static const struct test_case cases[] = {
 	{ "a raw file is one block", raw_file_is_one_block },
 	{ "data is found and aligned outwards to target pages",
@@ -301,6 +342,8 @@ static const struct test_case cases[] = {
 	{ "a file that shrinks is a clear error", a_file_that_shrinks_is_a_clear_error },
 	{ "a change is noticed by size, mtime and inode",
 	  a_change_is_noticed_by_size_mtime_and_inode },
+	{ "memory is given back while nobody else has it",
+	  memory_is_given_back_while_nobody_else_has_it },
 };
 
 TEST_MAIN(cases)

@@ -152,6 +152,16 @@ static void a_source_is_only_read(void)
 	CHECK(!may_rename("img.part", "img", 0, false));
 }
 
+static void of_a_source_that_is_emptied_the_blocks_are_written(void)
+{
+	start("img", POLICY_LOOK | POLICY_MEMBERS | POLICY_WRITE);
+	CHECK(may_open("img", O_RDWR) && may_open("img/ram/a", O_RDWR));
+	CHECK(!may_open("img", O_RDWR | O_CREAT) && !may_open("img/ram/a", O_RDWR | O_TRUNC));
+	CHECK(!may_open("img/manifest.json", O_RDWR) && !may_open("img/device-state", O_RDWR));
+	CHECK(!may_open("img.part", O_RDWR) && !may_open("img.part/ram/a", O_RDWR));
+	CHECK(!may_unlink("img") && !may_unlink("img/ram/a"));
+}
+
 static void a_key_has_no_members(void)
 {
 	start("key", POLICY_LOOK);
@@ -272,6 +282,8 @@ static const struct test_case cases[] = {
 	{ "other paths have no name", other_paths_have_no_name },
 	{ "bytes that are no name are none", bytes_that_are_no_name_are_none },
 	{ "a source is only read", a_source_is_only_read },
+	{ "of a source that is emptied the blocks are written",
+	  of_a_source_that_is_emptied_the_blocks_are_written },
 	{ "a key has no members", a_key_has_no_members },
 	{ "a destination is written beside its name", a_destination_is_written_beside_its_name },
 	{ "nothing is replaced without consent", nothing_is_replaced_without_consent },

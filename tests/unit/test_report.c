@@ -116,7 +116,8 @@ static void names_are_query_migrates(void)
 					   "digest",
 					   "error-desc",
 					   "error-code",
-					   "blocked-reasons" };
+					   "blocked-reasons",
+					   "released" };
 	static const char *const in_ram[] = { "transferred",
 					      "remaining",
 					      "total",
@@ -158,7 +159,7 @@ static void names_are_query_migrates(void)
 	struct digest d = { 1, 2 };
 	json_t *o;
 
-	caps.on[CAP_XBZRLE] = caps.on[CAP_COMPRESS] = true;
+	caps.on[CAP_XBZRLE] = caps.on[CAP_COMPRESS] = caps.on[CAP_RELEASE_RAM] = true;
 	err_set(&error, ST_UNSUPPORTED, "no");
 	r.err = &error;
 	r.blocked = true;
