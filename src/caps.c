@@ -41,8 +41,9 @@ const struct cap_info cap_table[CAP__MAX] = {
 			  "pages travel on connections of their own, compressed or not" },
 	[CAP_DIRTY_BITMAPS] = { "dirty-bitmaps", "2.12", EFFECT_REFUSED,
 				"not built yet: block devices' dirty bitmaps" },
-	[CAP_POSTCOPY_BLOCKTIME] = { "postcopy-blocktime", "3.0", EFFECT_REFUSED,
-				     "not built yet: how long vCPUs waited in postcopy" },
+	[CAP_POSTCOPY_BLOCKTIME] = { "postcopy-blocktime", "3.0", EFFECT_ACT,
+				     "a destination that serves a guest says for how long each of "
+				     "its threads waited" },
 	[CAP_LATE_BLOCK_ACTIVATE] = { "late-block-activate", "3.0", EFFECT_INERT,
 				      "there are no block devices to activate" },
 	[CAP_X_IGNORE_SHARED] = { "x-ignore-shared", "4.0", EFFECT_ACT,

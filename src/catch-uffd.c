@@ -107,7 +107,7 @@ static int switch_on(struct catch_uffd *u, struct error *err)
 {
 	const uint64_t always = UFFD_FEATURE_EVENT_REMAP | UFFD_FEATURE_EVENT_REMOVE |
 				UFFD_FEATURE_EVENT_UNMAP | UFFD_FEATURE_MISSING_SHMEM |
-				UFFD_FEATURE_MISSING_HUGETLBFS;
+				UFFD_FEATURE_MISSING_HUGETLBFS | UFFD_FEATURE_THREAD_ID;
 	struct uffdio_api api = { .api = UFFD_API, .features = always | UFFD_FEATURE_EVENT_FORK };
 
 	u->forks = !ioctl(u->fd, UFFDIO_API, &api);
@@ -118,7 +118,7 @@ static int switch_on(struct catch_uffd *u, struct error *err)
 		return 0;
 	return err_sys(
 		err, ST_UNSUPPORTED, errno,
-		"this kernel's userfaultfd cannot catch what postcopy needs; Linux 4.11 can");
+		"this kernel's userfaultfd cannot catch what postcopy needs; Linux 4.14 can");
 }
 
 int catch_uffd_make(struct catch_visit *v, pid_t pid, const char *name, struct catch_uffd *out,

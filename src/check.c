@@ -204,7 +204,6 @@ const struct check_rule check_rules[] = {
 	TEST(OURS, ZERO_COPY_SEND, zero_copy_kernel, "--cap zero-copy-send=off"),
 	TEST(OURS, ZERO_COPY_SEND, zero_copy_transport, "use tcp:, or leave it off"),
 	NOT_BUILT(OURS, DIRTY_BITMAPS),
-	NOT_BUILT(OURS, POSTCOPY_BLOCKTIME),
 	NOT_BUILT(OURS, BACKGROUND_SNAPSHOT),
 	NOT_BUILT(OURS, SWITCHOVER_ACK),
 	NOT_BUILT(OURS, MAPPED_RAM),

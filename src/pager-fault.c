@@ -55,6 +55,7 @@ static void opened(struct pager *p, uint64_t now)
 static void closed(struct pager *p, const struct fault *f, uint64_t now)
 {
 	latency_add(&p->stats.latency, now - f->since);
+	blocktime_add(&p->stats.threads, f->thread, now - f->since);
 	if (!--p->open_faults)
 		p->stats.blocked_ns += now - p->blocked_since;
 }
@@ -212,9 +213,9 @@ void faults_forget(struct pager *p, const struct space *s)
 
 /* ---- reading ---- */
 
-static int take_fault(struct pager *p, struct space *s, uint64_t address, uint64_t now)
+static int take_fault(struct pager *p, struct space *s, const struct uffd_event *e, uint64_t now)
 {
-	struct fault f = { .space = s, .address = address, .since = now };
+	struct fault f = { .space = s, .address = e->start, .since = now, .thread = e->thread };
 
 	if (fault_add(&p->work, &f))
 		return -1;
@@ -244,7 +245,7 @@ static int read_events(struct pager *p, struct space *s)
 	gate_leave(p, true);
 	now = pager_clock();
 	for (int i = 0; i < n && !rc; i++)
-		if (e[i].kind == UFFD_FAULT && take_fault(p, s, e[i].start, now))
+		if (e[i].kind == UFFD_FAULT && take_fault(p, s, &e[i], now))
 			rc = err_set(&err, ST_NOMEM, "no memory for the guest's faults");
 	if (n < 0)
 		rc = err_sys(&err, ST_UNSUPPORTED, errno, "cannot read the guest's faults");

@@ -38,6 +38,7 @@ struct fault {
 	struct space *space;
 	uint64_t address; /* of the page */
 	uint64_t since;	  /* nanoseconds */
+	pid_t thread;	  /* who waits; 0: not told */
 };
 
 struct fault_list {

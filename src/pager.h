@@ -15,6 +15,7 @@
 #ifndef MIGTOOL_PAGER_H
 #define MIGTOOL_PAGER_H
 
+#include "blocktime.h"
 #include "cancel.h"
 #include "guestmem.h"
 #include "latency.h"
@@ -112,10 +113,11 @@ int pager_wait(struct pager *p, int timeout_ms, struct error *err);
 bool pager_guest_ended(const struct pager *p);
 
 struct pager_stats {
-	uint64_t faults;	/* the kernel told of */
-	uint64_t placed;	/* bytes that were put into the guest */
-	uint64_t blocked_ns;	/* for how long at least one of the guest's threads waited */
-	struct latency latency; /* from the kernel's message to the page */
+	uint64_t faults;	  /* the kernel told of */
+	uint64_t placed;	  /* bytes that were put into the guest */
+	uint64_t blocked_ns;	  /* for how long at least one of the guest's threads waited */
+	struct latency latency;	  /* from the kernel's message to the page */
+	struct blocktime threads; /* the same, by thread */
 };
 void pager_get_stats(struct pager *p, struct pager_stats *out);
 

@@ -225,13 +225,39 @@ static json_t *fault_latency(const struct latency *l)
 			 (double)latency_percentile(l, 99) / 1000, "max", (double)l->max / 1000);
 }
 
+static json_t *thread_blocktime(const struct blocktime_thread *t)
+{
+	return json_pack("{s:I,s:f,s:I}", "thread", (json_int_t)t->thread, "blocktime",
+			 (double)t->ns / 1e6, "faults", (json_int_t)t->faults);
+}
+
+/* A vCPU is a thread, in the order of their first faults; whole milliseconds, as in QEMU. */
+static int put_blocktimes(json_t *o, const struct report *r)
+{
+	const struct blocktime *b = r->caps->on[CAP_POSTCOPY_BLOCKTIME] ? r->threads : NULL;
+	json_t *vcpus = json_array(), *threads = b ? json_array() : NULL;
+	int bad = 0;
+
+	for (unsigned i = 0; b && i < b->n; i++) {
+		bad |= json_array_append_new(
+			vcpus, json_integer((json_int_t)(b->threads[i].ns / 1000000)));
+		bad |= json_array_append_new(threads, thread_blocktime(&b->threads[i]));
+	}
+	if (b && b->others.faults)
+		bad |= json_array_append_new(threads, thread_blocktime(&b->others));
+	bad |= json_object_set_new(o, "postcopy-vcpu-blocktime", vcpus);
+	if (b)
+		bad |= json_object_set_new(o, "postcopy-thread-blocktime", threads);
+	return bad;
+}
+
 static int fill(json_t *o, const struct report *r)
 {
 	const char *status = migration_status_name(final_status(r));
 	int bad = json_object_set_new(o, "status", json_string(status));
 
 	bad |= put_times(o, r);
-	bad |= json_object_set_new(o, "postcopy-vcpu-blocktime", json_array());
+	bad |= put_blocktimes(o, r);
 	bad |= json_object_set_new(o, "ram", ram(r));
 	if (r->caps->on[CAP_XBZRLE])
 		bad |= json_object_set_new(o, "xbzrle-cache", xbzrle(r));

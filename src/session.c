@@ -251,6 +251,7 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 		rep->faults = &ss->faults;
 		rep->blocked_ms = ss->blocked_ms;
 		rep->since_recovery = ss->adopted;
+		rep->threads = &ss->threads;
 	}
 	rep->page_size = ss->page_size;
 }
@@ -439,6 +440,18 @@ static int choose_sides(struct session *ss, struct error *err)
 	return listens ? link_listen(ss, err) : 0;
 }
 
+/* Who serves no guest has nobody to measure. */
+static void say_unmeasured(const struct session *ss)
+{
+	const struct config *cfg = ss->cfg;
+	bool serves = ss->uri.scheme == SCHEME_IMAGE || cfg->uffd_socket || cfg->guest;
+
+	if (ss->caps.on[CAP_POSTCOPY_BLOCKTIME] && !serves)
+		log_verbose("capability postcopy-blocktime has no effect here: %s",
+			    ss->role == ROLE_SOURCE ? "it is the destination's guest that waits"
+						    : "no guest waits for its pages at this end");
+}
+
 static int apply_caps(struct session *ss, struct error *err)
 {
 	const struct config *cfg = ss->cfg;
@@ -454,7 +467,10 @@ static int apply_caps(struct session *ss, struct error *err)
 				  .one_way = cfg->one_way };
 
 	host_probe(&host, cfg->caps.on[CAP_POSTCOPY_RAM]);
-	return check_apply(&ss->caps, &in, err);
+	if (check_apply(&ss->caps, &in, err))
+		return -1;
+	say_unmeasured(ss);
+	return 0;
 }
 
 /* Before anything is connected to: bad credentials are our own fault alone. */

@@ -17,6 +17,7 @@
 #ifndef MIGTOOL_SESSION_H
 #define MIGTOOL_SESSION_H
 
+#include "blocktime.h"
 #include "check.h"
 #include "config.h"
 #include "dialect.h"
@@ -92,8 +93,9 @@ struct session {
 	bool kept;	   /* a failed destination has something to go on with */
 	bool parked;	   /* a link broke, and what there is waits for the rest of the memory */
 	struct digest digest;
-	struct latency faults; /* of a guest that was served */
-	uint64_t blocked_ms;   /* for how long it waited for pages */
+	struct latency faults;	  /* of a guest that was served */
+	uint64_t blocked_ms;	  /* for how long it waited for pages, */
+	struct blocktime threads; /* and each of its threads */
 	char socket_address[160];
 	char peer[128]; /* the other end's name */
 	int out_fd;	/* where events and the final object go */

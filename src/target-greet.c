@@ -23,7 +23,7 @@ static int judge_given(struct target *t, struct error *err)
 
 	for (int i = 0; i < CAP__MAX; i++) {
 		if (!cfg->caps.given[i] || cfg->caps.on[i] == g->caps.on[i] || i == CAP_EVENTS ||
-		    i == CAP_RETURN_PATH)
+		    i == CAP_RETURN_PATH || i == CAP_POSTCOPY_BLOCKTIME)
 			continue;
 		err_set(err, ST_UNSUPPORTED, "%s is %s on the source and %s on the destination",
 			cap_table[i].name, g->caps.on[i] ? "on" : "off",
@@ -77,6 +77,7 @@ static int judge_caps(struct target *t, struct error *err)
 
 	/* these act on this side alone, whatever the other says */
 	wanted.on[CAP_EVENTS] = ss->cfg->caps.on[CAP_EVENTS];
+	wanted.on[CAP_POSTCOPY_BLOCKTIME] |= ss->cfg->caps.on[CAP_POSTCOPY_BLOCKTIME];
 	host_probe(&host, false);
 	if (check_caps(&in, err))
 		return -1;

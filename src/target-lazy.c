@@ -379,6 +379,7 @@ static void take_stats(struct lazy *l)
 	pager_halt(l->pager); /* what was answered last is counted, and nobody adds to `needs` */
 	pager_get_stats(l->pager, &st);
 	l->ss->faults = st.latency;
+	l->ss->threads = st.threads;
 	l->ss->blocked_ms = st.blocked_ns / 1000000;
 	stat_set(&l->ss->stats.transferred, st.placed);
 	stat_set(&l->ss->stats.postcopy_bytes, st.placed);

@@ -16,6 +16,7 @@ static void translate(const struct uffd_msg *m, struct uffd_event *e)
 	case UFFD_EVENT_PAGEFAULT:
 		e->kind = UFFD_FAULT;
 		e->start = m->arg.pagefault.address;
+		e->thread = (pid_t)m->arg.pagefault.feat.ptid;
 		break;
 	case UFFD_EVENT_REMOVE:
 	case UFFD_EVENT_UNMAP:

@@ -13,6 +13,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <sys/types.h>
 
 enum uffd_event_kind {
 	UFFD_FAULT,  /* start: the address, a byte of the page that is missing */
@@ -26,6 +27,7 @@ enum uffd_event_kind {
 struct uffd_event {
 	enum uffd_event_kind kind;
 	uint64_t start, len, to;
+	pid_t thread; /* of a fault: who waits; 0: not told (UFFD_FEATURE_THREAD_ID is off) */
 	int child;
 };
 

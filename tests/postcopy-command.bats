@@ -248,6 +248,13 @@ survives() { # [OPTION]... -- WORD...
 	done
 }
 
+@test "postcopy-blocktime knows which thread of COMMAND waited" {
+	recv_run 0 --push=off --cap postcopy-blocktime -- "$G" "$C" map check
+	jq -e '(."postcopy-thread-blocktime" | length == 1 and .[0].thread > 1) and
+		."postcopy-thread-blocktime"[0].faults == ."fault-latency".count' <<<"${lines[-1]}"
+	said "guest waited for pages for .*: thread [0-9]* for"
+}
+
 @test "what COMMAND needed is recorded, and brought first the next time" {
 	recv_run 0 --push=off --record needed -- "$G" "$C" map check
 	[ "$(head -n 1 needed)" = "migtool-faults 1" ]

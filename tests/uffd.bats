@@ -79,6 +79,30 @@ served_whole() {
 	done
 }
 
+@test "postcopy-blocktime: how long each thread waited, where the VMM lets it be known" {
+	local known
+	for known in --threads ""; do
+		serve --push=off --cap postcopy-blocktime
+		# shellcheck disable=SC2086
+		vmm_start $known
+		finish
+		recv_wait recv
+		assert_json recv '."postcopy-blocktime" > 0' '[."postcopy-thread-blocktime"[].faults] | add > 1000' 			'([."postcopy-thread-blocktime"[].faults] | add) == ."fault-latency".count'
+		if [ -n "$known" ]; then
+			# two touch, and then one looks at all
+			assert_json recv '."postcopy-vcpu-blocktime" | length == 3' 				'."postcopy-thread-blocktime" | all(.thread > 1 and .blocktime > 0)'
+			grep -qE 'guest waited for pages for .*: thread [0-9]+ for .* ms \([0-9]+ faults\), thread' recv.err
+		else
+			assert_json recv '."postcopy-vcpu-blocktime" == []' 				'."postcopy-thread-blocktime" | length == 1 and .[0].thread == 0'
+			grep -q 'of which thread is not known, .* without UFFD_FEATURE_THREAD_ID' recv.err
+		fi
+	done
+	serve
+	vmm_start --threads
+	served_whole
+	assert_json recv 'has("postcopy-thread-blocktime") | not' '."postcopy-vcpu-blocktime" == []'
+}
+
 @test "--push=off: only what is touched moves, until the VMM ends" {
 	serve --push=off
 	vmm_start --touch 10 --remove

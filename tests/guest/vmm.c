@@ -21,6 +21,7 @@
  *                   the first page was there, in seconds of CLOCK_MONOTONIC
  *   --count N       with --latency: so many pages, which were missing until then
  *   --close         closes the socket, and lives on       --lie-size  says it has a page more
+ *   --threads       the kernel says which thread waits
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -53,7 +54,7 @@ struct page {
 
 static struct {
 	unsigned regions, touch, seed, count;
-	bool huge, old_field, two_fds, pieces, removes, latency, closes, lies;
+	bool huge, old_field, two_fds, pieces, removes, latency, closes, lies, threads;
 	uint64_t npages;
 	uint8_t **base;	     /* of each region */
 	uint64_t per_region; /* pages */
@@ -160,6 +161,8 @@ static void map_memory(uint64_t mib)
 	struct uffdio_api api = { .api = UFFD_API, .features = UFFD_FEATURE_EVENT_REMOVE };
 	int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (vm.huge ? MAP_HUGETLB : 0);
 
+	if (vm.threads)
+		api.features |= UFFD_FEATURE_THREAD_ID;
 	vm.npages = mib << 20 >> 12;
 	vm.per_region = vm.npages / vm.regions;
 	vm.base = calloc(vm.regions, sizeof(*vm.base));
@@ -407,6 +410,7 @@ int main(int argc, char **argv)
 		vm.removes |= is(argv[i], "--remove");
 		vm.latency |= is(argv[i], "--latency");
 		vm.closes |= is(argv[i], "--close");
+		vm.threads |= is(argv[i], "--threads");
 		vm.lies |= is(argv[i], "--lie-size");
 		if (is(argv[i], "--regions"))
 			vm.regions = (unsigned)atoi(argv[++i]);

@@ -94,6 +94,8 @@ static const char *string(json_t *o, const char *name)
 	return s ? s : "(none)";
 }
 
+static struct blocktime threads;
+
 static void names_are_query_migrates(void)
 {
 	static const char *const top[] = { "status",
@@ -104,6 +106,7 @@ static void names_are_query_migrates(void)
 					   "cpu-throttle-percentage",
 					   "postcopy-blocktime",
 					   "postcopy-vcpu-blocktime",
+					   "postcopy-thread-blocktime",
 					   "ram",
 					   "xbzrle-cache",
 					   "compression",
@@ -159,7 +162,9 @@ static void names_are_query_migrates(void)
 	struct digest d = { 1, 2 };
 	json_t *o;
 
-	caps.on[CAP_XBZRLE] = caps.on[CAP_COMPRESS] = caps.on[CAP_RELEASE_RAM] = true;
+	caps.on[CAP_XBZRLE] = caps.on[CAP_COMPRESS] = caps.on[CAP_RELEASE_RAM] =
+		caps.on[CAP_POSTCOPY_BLOCKTIME] = true;
+	r.threads = &threads;
 	err_set(&error, ST_UNSUPPORTED, "no");
 	r.err = &error;
 	r.blocked = true;
