@@ -21,28 +21,6 @@
 /* More than threads can have waited for what was unmapped under them. */
 #define STRAYS_MAX 4096
 
-/* ---- lists of faults ---- */
-
-static int fault_add(struct fault_list *l, const struct fault *f)
-{
-	if (l->n == l->room) {
-		size_t room = l->room ? 2 * l->room : 64;
-		struct fault *v = realloc(l->v, room * sizeof(*v));
-
-		if (!v)
-			return -1;
-		l->v = v;
-		l->room = room;
-	}
-	l->v[l->n++] = *f;
-	return 0;
-}
-
-static void fault_drop(struct fault_list *l, size_t i)
-{
-	l->v[i] = l->v[--l->n];
-}
-
 /* ---- counting; with the lock ---- */
 
 static void opened(struct pager *p, uint64_t now)
@@ -52,20 +30,12 @@ static void opened(struct pager *p, uint64_t now)
 		p->blocked_since = now;
 }
 
-static void closed(struct pager *p, const struct fault *f, uint64_t now)
-{
-	latency_add(&p->stats.latency, now - f->since);
-	blocktime_add(&p->stats.threads, f->thread, now - f->since);
-	if (!--p->open_faults)
-		p->stats.blocked_ns += now - p->blocked_since;
-}
-
 static void count_closed(struct pager *p, const struct fault *f)
 {
 	uint64_t now = pager_clock();
 
 	pthread_mutex_lock(&p->lock);
-	closed(p, f, now);
+	fault_closed(p, f, now);
 	pthread_mutex_unlock(&p->lock);
 }
 
@@ -117,7 +87,7 @@ static enum answer read_page(struct pager *p, struct space *s, const struct view
 		if (r == UFFD_DONE)
 			bitmap_set_atomic(&v->pages->done, i, 1);
 	} else {
-		r = place_in_view(p, s, v, i, 1, p->buf);
+		r = place_in_view(p, s, v, i, 1, p->buf, true);
 	}
 	atomic_store(&p->in_hand, false);
 	/* it may have come meanwhile, by another region than the one where somebody waits */
@@ -130,6 +100,19 @@ static void note_need(struct pager *p, const struct view *v, uint64_t address)
 {
 	if (p->o.first_need)
 		p->o.first_need(p->o.need_arg, v->r.block, v->r.offset + (address - v->r.address));
+}
+
+/* The content is elsewhere: it comes by pager_arrived*(). */
+static enum answer ask(struct pager *p, const struct fault *f, const struct view *v, size_t i)
+{
+	struct error err;
+	int rc = fault_ask(p, f, v, i, &err);
+
+	if (rc > 0)
+		return answer_of(p, f->space, place_zero(p, f->space, v, f->address));
+	if (rc < 0)
+		pager_fail(p, &err);
+	return WAITS;
 }
 
 /*
@@ -167,6 +150,8 @@ static enum answer answer(struct pager *p, struct fault *f)
 	i = view_index(v, f->address);
 	if (bitmap_test(&v->pages->done, i) || bitmap_test(&v->pages->dropped, i))
 		return answer_of(p, f->space, place_zero(p, f->space, v, f->address));
+	if (p->o.source.request)
+		return ask(p, f, v, i);
 	note_need(p, v, f->address);
 	return read_page(p, f->space, v, f->address);
 }
@@ -209,6 +194,7 @@ void faults_forget(struct pager *p, const struct space *s)
 		count_closed(p, &p->work.v[i]);
 		fault_drop(&p->work, i);
 	}
+	faults_moved(p, s, 0, UINT64_MAX);
 }
 
 /* ---- reading ---- */

@@ -39,6 +39,9 @@ struct fault {
 	uint64_t address; /* of the page */
 	uint64_t since;	  /* nanoseconds */
 	pid_t thread;	  /* who waits; 0: not told */
+	unsigned block;	  /* with offset and len: what was asked for */
+	uint32_t len;
+	uint64_t offset;
 };
 
 struct fault_list {
@@ -89,6 +92,7 @@ struct pager {
 	struct pager_more *more;
 	bool failed, full_said;
 	struct error why;
+	struct fault_list asked; /* for these a page is on its way */
 	size_t open_faults;
 	uint64_t blocked_since; /* nanoseconds; with open_faults */
 	struct pager_stats stats;
@@ -142,11 +146,12 @@ void gate_leave(struct pager *p, bool urgent);
 
 /*
  * Gives n pages of the view from index `first` on (which is address `to`) to the guest; buf NULL:
- * they are zero. Pages that are done or dropped are left alone. UFFD_DONE: none is left to do, or
- * not by this view, whose mapping is gone.
+ * they are zero, and put there only if somebody waits `now`, else he finds out when he faults.
+ * Pages that are done or dropped are left alone. UFFD_DONE: none is left to do, or not by this
+ * view, whose mapping is gone.
  */
 enum uffd_result place_in_view(struct pager *p, struct space *s, const struct view *v, size_t first,
-			       size_t n, const uint8_t *buf);
+			       size_t n, const uint8_t *buf, bool now);
 /* A missing page of which nothing is to be fetched: it was dropped, or came and was dropped. */
 enum uffd_result place_zero(struct pager *p, struct space *s, const struct view *v, uint64_t to);
 
@@ -155,6 +160,25 @@ void say_full(struct pager *p);
 
 /* The address space is gone; unless somebody watches the guest, the last one ends it. */
 void space_gone(struct pager *p, struct space *s);
+
+/* ---- pager-ask.c: faults whose page has to be asked for ---- */
+
+int fault_add(struct fault_list *l, const struct fault *f);
+void fault_drop(struct fault_list *l, size_t i);
+/* It was answered. With the lock. */
+void fault_closed(struct pager *p, const struct fault *f, uint64_t now);
+
+/*
+ * By the fault thread: asks for the page of f, unless somebody waits for it already. 1: it has come
+ * meanwhile, or is zero, and f is the caller's still; 0: whoever brings it ends the wait; -1: the
+ * source's failure, or ST_NOMEM.
+ */
+int fault_ask(struct pager *p, const struct fault *f, const struct view *v, size_t i,
+	      struct error *err);
+/* [offset, offset + len) of the block was placed: who waits for it goes on. With the gate. */
+void faults_arrived(struct pager *p, unsigned block, uint64_t offset, uint64_t len);
+/* What lies in [start, start + len) has changed: who waits there looks again. With the gate. */
+void faults_moved(struct pager *p, const struct space *s, uint64_t start, uint64_t len);
 
 /* ---- pager-fault.c: the fault thread ---- */
 

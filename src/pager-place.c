@@ -73,7 +73,7 @@ static bool settled(enum uffd_result r, struct space *s, const struct view *v, u
 }
 
 enum uffd_result place_in_view(struct pager *p, struct space *s, const struct view *v, size_t first,
-			       size_t n, const uint8_t *buf)
+			       size_t n, const uint8_t *buf, bool now)
 {
 	uint64_t base = v->r.address - (uint64_t)v->first * v->r.page;
 	size_t end = first + n;
@@ -87,6 +87,13 @@ enum uffd_result place_in_view(struct pager *p, struct space *s, const struct vi
 			run++;
 		if (run == i) {
 			i++;
+			continue;
+		}
+		if (!buf && now) {
+			r = place_zero(p, s, v, to);
+			if (r != UFFD_DONE && r != UFFD_NOWHERE)
+				return r;
+			bitmap_set_atomic(&v->pages->done, i++, 1);
 			continue;
 		}
 		if (!buf) { /* nothing need be there: who waits finds out */
@@ -160,7 +167,7 @@ static bool overlap(const struct view *v, unsigned block, uint64_t offset, uint6
 }
 
 static enum uffd_result place_in_space(struct pager *p, struct space *s, unsigned block,
-				       uint64_t offset, uint64_t len, const uint8_t *buf)
+				       uint64_t offset, uint64_t len, const uint8_t *buf, bool now)
 {
 	uint64_t from, n;
 
@@ -171,7 +178,7 @@ static enum uffd_result place_in_space(struct pager *p, struct space *s, unsigne
 		if (!overlap(v, block, offset, len, &from, &n))
 			continue;
 		r = place_in_view(p, s, v, v->first + (from - v->r.offset) / v->r.page,
-				  n / v->r.page, buf ? buf + (from - offset) : NULL);
+				  n / v->r.page, buf ? buf + (from - offset) : NULL, now);
 		if (r != UFFD_DONE)
 			return r;
 	}
@@ -221,7 +228,8 @@ static enum uffd_result store_rest(struct pager *p, unsigned block, uint64_t off
 
 /* With the gate. UFFD_FAILED: err says why. */
 static enum uffd_result place_everywhere(struct pager *p, unsigned block, uint64_t offset,
-					 uint64_t len, const uint8_t *buf, struct error *err)
+					 uint64_t len, const uint8_t *buf, bool now,
+					 struct error *err)
 {
 	for (unsigned i = 0; i < p->nspaces; i++) {
 		struct space *s = &p->spaces[i];
@@ -229,7 +237,7 @@ static enum uffd_result place_everywhere(struct pager *p, unsigned block, uint64
 
 		if (s->gone)
 			continue;
-		r = place_in_space(p, s, block, offset, len, buf);
+		r = place_in_space(p, s, block, offset, len, buf, now);
 		if (r == UFFD_FAILED)
 			err_sys(err, ST_UNSUPPORTED, errno,
 				"cannot place 0x%" PRIx64 " bytes at 0x%" PRIx64
@@ -266,14 +274,16 @@ void say_full(struct pager *p)
 
 /* A piece that fits through the gate at once. */
 static int place_chunk(struct pager *p, unsigned block, uint64_t offset, uint64_t len,
-		       const uint8_t *buf, struct error *err)
+		       const uint8_t *buf, bool now, struct error *err)
 {
 	for (;;) {
 		enum uffd_result r;
 
-		gate_enter(p, false);
-		r = place_everywhere(p, block, offset, len, buf, err);
-		gate_leave(p, false);
+		gate_enter(p, now);
+		r = place_everywhere(p, block, offset, len, buf, now, err);
+		if (r == UFFD_DONE && p->o.source.request)
+			faults_arrived(p, block, offset, len);
+		gate_leave(p, now);
 		if (r == UFFD_DONE)
 			return 0;
 		if (r == UFFD_FAILED)
@@ -286,7 +296,7 @@ static int place_chunk(struct pager *p, unsigned block, uint64_t offset, uint64_
 }
 
 static int arrived(struct pager *p, unsigned block, uint64_t offset, uint64_t len,
-		   const uint8_t *buf, struct error *err)
+		   const uint8_t *buf, bool now, struct error *err)
 {
 	uint64_t step = p->page > CHUNK ? p->page : CHUNK;
 
@@ -297,7 +307,7 @@ static int arrived(struct pager *p, unsigned block, uint64_t offset, uint64_t le
 
 		if (atomic_load(&p->ended))
 			return 0;
-		if (place_chunk(p, block, offset + at, n, buf ? buf + at : NULL, err)) {
+		if (place_chunk(p, block, offset + at, n, buf ? buf + at : NULL, now, err)) {
 			pager_fail(p, err);
 			return -1;
 		}
@@ -308,11 +318,17 @@ static int arrived(struct pager *p, unsigned block, uint64_t offset, uint64_t le
 int pager_arrived(struct pager *p, unsigned block, uint64_t offset, const void *buf, size_t len,
 		  struct error *err)
 {
-	return arrived(p, block, offset, len, buf, err);
+	return arrived(p, block, offset, len, buf, false, err);
 }
 
 int pager_arrived_zero(struct pager *p, unsigned block, uint64_t offset, uint64_t len,
 		       struct error *err)
 {
-	return len ? arrived(p, block, offset, len, NULL, err) : 0;
+	return len ? arrived(p, block, offset, len, NULL, false, err) : 0;
+}
+
+int pager_arrived_asked(struct pager *p, unsigned block, uint64_t offset, const void *buf,
+			size_t len, struct error *err)
+{
+	return len ? arrived(p, block, offset, len, buf, true, err) : 0;
 }

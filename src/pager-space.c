@@ -349,10 +349,13 @@ int pager_event(struct pager *p, struct space *s, const struct uffd_event *e, st
 	switch (e->kind) {
 	case UFFD_REMOVE:
 		drop(p, s, e->start, e->len);
+		faults_moved(p, s, e->start, e->len);
 		return 0;
 	case UFFD_UNMAP:
+		faults_moved(p, s, e->start, e->len);
 		return cut(s, e->start, e->len, 0, err) || pager_note(p, err) ? -1 : 0;
 	case UFFD_REMAP:
+		faults_moved(p, s, e->start, e->len);
 		return cut(s, e->start, e->len, e->to, err) || pager_note(p, err) ? -1 : 0;
 	case UFFD_FORK:
 		return take_child(p, s, e->child, err);

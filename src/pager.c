@@ -312,6 +312,7 @@ void pager_stop(struct pager *p)
 	if (p->buf)
 		munmap(p->buf, p->page);
 	free(p->work.v);
+	free(p->asked.v);
 	free(p->sizes);
 	pthread_cond_destroy(&p->changed);
 	pthread_cond_destroy(&p->open);

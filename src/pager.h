@@ -10,7 +10,7 @@
  *
  * Who owns what. pager_start() takes the guest's memory over and its threads end in pager_stop(),
  * which closes our descriptors. The source's functions are called from the pager's threads and must
- * not call back, except pager_arrived() and pager_arrived_zero(), which any thread may call.
+ * not call back, except the pager_arrived*(), which any thread may call.
  */
 #ifndef MIGTOOL_PAGER_H
 #define MIGTOOL_PAGER_H
@@ -27,7 +27,7 @@
 
 struct pager;
 
-/* Where pages come from. */
+/* Where pages come from: one of the two functions. */
 struct pager_source {
 	/*
 	 * Fills buf with len bytes of the block at once. *zero: they are all zero,
@@ -35,6 +35,11 @@ struct pager_source {
 	 */
 	int (*read)(void *arg, unsigned block, uint64_t offset, void *buf, size_t len, bool *zero,
 		    struct error *err);
+	/*
+	 * Asks for a page that comes by pager_arrived*() some time; each is asked for once, until
+	 * pager_ask_again(). By the fault thread, and by who calls that. -1: it never comes.
+	 */
+	int (*request)(void *arg, unsigned block, uint64_t offset, size_t len, struct error *err);
 	void *arg;
 };
 
@@ -95,6 +100,17 @@ int pager_arrived(struct pager *p, unsigned block, uint64_t offset, const void *
 /* The same for pages that are known to be zero. */
 int pager_arrived_zero(struct pager *p, unsigned block, uint64_t offset, uint64_t len,
 		       struct error *err);
+
+/* One page or few, that somebody waits for: before what comes in the background. buf NULL: zeros.
+ */
+int pager_arrived_asked(struct pager *p, unsigned block, uint64_t offset, const void *buf,
+			size_t len, struct error *err);
+
+/*
+ * Asks anew for all that the guest waits for: whoever was asked could not hear it, or is gone. What
+ * comes twice does no harm. -1: as the source's request.
+ */
+int pager_ask_again(struct pager *p, struct error *err);
 
 /* The next page at or after `from` that has not come; the block's size: there is none. */
 uint64_t pager_next_missing(struct pager *p, unsigned block, uint64_t from);

@@ -311,6 +311,202 @@ static void what_moves_while_all_has_come_is_let_go_of(void)
 	}
 }
 
+/* ---- a source that is asked, and answers some time ---- */
+
+static atomic_uint requests;
+static atomic_ullong requested; /* the last one's offset */
+
+static int request(void *arg, unsigned block, uint64_t offset, size_t len, struct error *err)
+{
+	(void)arg;
+	(void)block;
+	(void)len;
+	(void)err;
+	requested = offset;
+	requests++;
+	return 0;
+}
+
+static struct pager *start_far(struct guest_memory *g, struct error *err)
+{
+	static const uint64_t size = SIZE;
+	struct pager_options o = { .cancel = &cancel,
+				   .source = { .request = request },
+				   .sizes = &size,
+				   .nblocks = 1,
+				   .store = store };
+
+	requests = 0;
+	return pager_start(g, &o, err);
+}
+
+/* Until so many faults are open, or so many requests were made: half a minute at most. */
+static bool reaches(struct pager *p, uint64_t faults, unsigned asked)
+{
+	struct pager_stats st;
+
+	for (int i = 0; i < 30000; i++) {
+		pager_get_stats(p, &st);
+		if (st.faults >= faults && requests >= asked)
+			return true;
+		usleep(1000);
+	}
+	return false;
+}
+
+static bool arrives(struct pager *p, unsigned page, bool asked)
+{
+	unsigned char buf[PAGE];
+	struct error err;
+
+	memset(buf, content(page), PAGE);
+	if (asked)
+		return !pager_arrived_asked(p, 0, (uint64_t)page * PAGE, buf, PAGE, &err);
+	return !pager_arrived(p, 0, (uint64_t)page * PAGE, buf, PAGE, &err);
+}
+
+static void *read_byte(void *at)
+{
+	return (void *)(uintptr_t) * (volatile unsigned char *)at;
+}
+
+static bool sees(pthread_t thread, unsigned char want)
+{
+	void *got;
+
+	return !pthread_join(thread, &got) && (uintptr_t)got == want;
+}
+
+static void a_page_is_asked_for_once_however_many_wait(void)
+{
+	struct guest_memory g;
+	struct pager_stats st;
+	struct error err;
+	struct pager *p;
+	unsigned char *at;
+	pthread_t a, b;
+
+	REQUIRE(guest_new(&g, 0));
+	at = map_part(&g, 0, PAGES);
+	REQUIRE(at);
+	p = start_far(&g, &err);
+	REQUIRE(p);
+	REQUIRE(!pthread_create(&a, NULL, read_byte, at + 7 * PAGE));
+	REQUIRE(!pthread_create(&b, NULL, read_byte, at + 7 * PAGE + 9));
+	CHECK(reaches(p, 2, 1));
+	CHECK(requested == 7 * PAGE);
+	CHECK(arrives(p, 6, false) && arrives(p, 7, true));
+	CHECK(sees(a, content(7)) && sees(b, content(7)));
+	CHECK(requests == 1);
+	pager_get_stats(p, &st);
+	CHECK(st.latency.count == 2);
+	munmap(at, SIZE);
+	end(p);
+}
+
+static void what_comes_by_another_mapping_ends_the_wait(void)
+{
+	struct guest_memory g;
+	struct error err;
+	struct pager *p;
+	unsigned char *at, *again;
+	pthread_t a;
+
+	REQUIRE(guest_new(&g, 0));
+	at = map_part(&g, 0, PAGES);
+	again = map_part(&g, 0, PAGES);
+	REQUIRE(at && again);
+	p = start_far(&g, &err);
+	REQUIRE(p);
+	for (unsigned i = 1; i < 9; i++) {
+		REQUIRE(!pthread_create(&a, NULL, read_byte, (i % 2 ? at : again) + i * PAGE));
+		CHECK(reaches(p, 1, i));
+		CHECK(arrives(p, i, i % 3));
+		CHECK(sees(a, content(i)));
+	}
+	munmap(at, SIZE);
+	munmap(again, SIZE);
+	end(p);
+}
+
+static void what_nobody_heard_is_asked_for_again(void)
+{
+	struct guest_memory g;
+	struct error err;
+	struct pager *p;
+	unsigned char *at;
+	pthread_t a, b;
+
+	REQUIRE(guest_new(&g, 0));
+	at = map_part(&g, 0, PAGES);
+	REQUIRE(at);
+	p = start_far(&g, &err);
+	REQUIRE(p);
+	REQUIRE(!pthread_create(&a, NULL, read_byte, at + PAGE));
+	REQUIRE(!pthread_create(&b, NULL, read_byte, at + 2 * PAGE));
+	CHECK(reaches(p, 2, 2));
+	CHECK(!pager_ask_again(p, &err) && requests == 4);
+	CHECK(arrives(p, 1, true));
+	CHECK(sees(a, content(1)));
+	CHECK(!pager_ask_again(p, &err) && requests == 5 && requested == 2 * PAGE);
+	CHECK(arrives(p, 2, true));
+	/* twice does no harm */
+	CHECK(arrives(p, 2, true));
+	CHECK(sees(b, content(2)));
+	CHECK(!pager_ask_again(p, &err) && requests == 5);
+	munmap(at, SIZE);
+	end(p);
+}
+
+static void zeros_that_come_end_the_wait(void)
+{
+	struct guest_memory g;
+	struct error err;
+	struct pager *p;
+	unsigned char *at;
+	pthread_t a;
+
+	REQUIRE(guest_new(&g, 0));
+	at = map_part(&g, 0, PAGES);
+	REQUIRE(at);
+	p = start_far(&g, &err);
+	REQUIRE(p);
+	REQUIRE(!pthread_create(&a, NULL, read_byte, at + PAGE));
+	CHECK(reaches(p, 1, 1));
+	CHECK(!pager_arrived_asked(p, 0, PAGE, NULL, PAGE, &err));
+	CHECK(sees(a, 0));
+	REQUIRE(!pthread_create(&a, NULL, read_byte, at + 9 * PAGE));
+	CHECK(reaches(p, 2, 2));
+	CHECK(!pager_arrived_zero(p, 0, 8 * PAGE, 8 * PAGE, &err));
+	CHECK(sees(a, 0));
+	munmap(at, SIZE);
+	end(p);
+}
+
+/* In a shared file the page still has to come; only who waits has to look again. */
+static void who_waits_where_the_guest_drops_pages_asks_again(void)
+{
+	struct guest_memory g;
+	struct error err;
+	struct pager *p;
+	unsigned char *at;
+	pthread_t a;
+
+	REQUIRE(guest_new(&g, UFFD_FEATURE_EVENT_REMOVE));
+	at = map_part(&g, 0, PAGES);
+	REQUIRE(at);
+	p = start_far(&g, &err);
+	REQUIRE(p);
+	REQUIRE(!pthread_create(&a, NULL, read_byte, at + 5 * PAGE));
+	CHECK(reaches(p, 1, 1));
+	CHECK(!madvise(at + 4 * PAGE, 4 * PAGE, MADV_DONTNEED));
+	CHECK(reaches(p, 2, 2));
+	CHECK(arrives(p, 5, true));
+	CHECK(sees(a, content(5)));
+	munmap(at, SIZE);
+	end(p);
+}
+
 static const struct test_case cases[] = {
 	{ "what the guest wrote stays, beside what nobody maps",
 	  what_the_guest_wrote_stays_beside_what_nobody_maps },
@@ -321,6 +517,14 @@ static const struct test_case cases[] = {
 	{ "what a region grew by is no silent wait", what_a_region_grew_by_is_no_silent_wait },
 	{ "what moves while all has come is let go of",
 	  what_moves_while_all_has_come_is_let_go_of },
+	{ "a page is asked for once, however many wait",
+	  a_page_is_asked_for_once_however_many_wait },
+	{ "what comes by another mapping ends the wait",
+	  what_comes_by_another_mapping_ends_the_wait },
+	{ "what nobody heard is asked for again", what_nobody_heard_is_asked_for_again },
+	{ "zeros that come end the wait", zeros_that_come_end_the_wait },
+	{ "who waits where the guest drops pages asks again",
+	  who_waits_where_the_guest_drops_pages_asks_again },
 };
 
 TEST_MAIN(cases)
