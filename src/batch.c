@@ -147,11 +147,8 @@ static void account(const struct page_batch *b, uint32_t i, struct sent_digest *
 	}
 }
 
-int batch_load(struct page_batch *b, const struct image *img, struct sent_digest *d,
-	       struct error *err)
+int batch_read(struct page_batch *b, const struct image *img, struct error *err)
 {
-	struct digest sum = { 0, 0 };
-
 	b->nzero = 0;
 	for (uint32_t i = 0, run; i < b->n; i += run) {
 		for (run = 1; i + run < b->n; run++)
@@ -164,11 +161,25 @@ int batch_load(struct page_batch *b, const struct image *img, struct sent_digest
 	for (uint32_t i = 0; i < b->n; i++) {
 		b->zero[i] = zero_is(batch_page(b, i), b->page);
 		b->nzero += b->zero[i];
-		account(b, i, d, &sum);
 	}
-	pthread_mutex_lock(&d->lock);
-	digest_add(&d->sum, sum);
-	pthread_mutex_unlock(&d->lock);
+	return 0;
+}
+
+void batch_account(const struct page_batch *b, struct sent_digest *d)
+{
+	struct digest sum = { 0, 0 };
+
+	for (uint32_t i = 0; i < b->n; i++)
+		account(b, i, d, &sum);
+	sent_digest_add(d, sum);
+}
+
+int batch_load(struct page_batch *b, const struct image *img, struct sent_digest *d,
+	       struct error *err)
+{
+	if (batch_read(b, img, err))
+		return -1;
+	batch_account(b, d);
 	return 0;
 }
 

@@ -77,6 +77,9 @@ void sent_digest_add(struct sent_digest *d, struct digest sum);
 /* Reads the batch's pages from the image, finds the zero ones, accounts for all. Any thread. */
 int batch_load(struct page_batch *b, const struct image *img, struct sent_digest *d,
 	       struct error *err);
+/* Its two halves, for who has to be quick: what was read may be sent before it is accounted for. */
+int batch_read(struct page_batch *b, const struct image *img, struct error *err);
+void batch_account(const struct page_batch *b, struct sent_digest *d);
 
 /* ---- destination ---- */
 

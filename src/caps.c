@@ -23,8 +23,7 @@ const struct cap_info cap_table[CAP__MAX] = {
 	[CAP_EVENTS] = { "events", "2.4", EFFECT_ACT,
 			 "MIGRATION and MIGRATION_PASS are printed as lines of JSON" },
 	[CAP_POSTCOPY_RAM] = { "postcopy-ram", "2.6", EFFECT_ACT,
-			       "the guest goes on before its memory has arrived, and asks for "
-			       "it; with a QEMU at the other end" },
+			       "the guest goes on before its memory has arrived, and asks for it" },
 	[CAP_X_COLO] = { "x-colo", "2.8", EFFECT_REFUSED,
 			 "not built yet: replication to a second, running guest" },
 	[CAP_RELEASE_RAM] = { "release-ram", "2.9", EFFECT_ACT,

@@ -9,7 +9,9 @@
 #include "caps.h"
 #include "params.h"
 
+#include <stdbool.h>
 #include <stdint.h>
+#include <string.h>
 #include <sys/types.h>
 
 enum command { CMD_SEND, CMD_RECV, CMD_CHECK, CMD_CAPS, CMD_PARAMS, CMD_PSK, CMD_JOIN, CMD__MAX };
@@ -62,5 +64,15 @@ struct config {
 	const char *record, *prefetch; /* the order of first needs */
 	const char *replay_dirty; /* --x-replay-dirty FILE: the recorded dirty rounds of a test */
 };
+
+/* recv: does a guest run here before its memory has arrived? */
+static inline bool config_has_guest(const struct config *cfg)
+{
+	bool image = cfg->uri && !strncmp(cfg->uri, "image:", 6);
+
+	return cfg->command == CMD_RECV &&
+	       (cfg->uffd_socket || cfg->guest ||
+		(cfg->argv && (image || cfg->caps.on[CAP_POSTCOPY_RAM])));
+}
 
 #endif

@@ -31,8 +31,7 @@ static struct policy policy;
 /* Is the guest COMMAND, which starts before its memory is there, or a process that runs? */
 static bool catches(const struct config *cfg)
 {
-	return cfg->command == CMD_RECV && (cfg->argv || cfg->guest) &&
-	       !strncmp(cfg->uri, "image:", 6);
+	return config_has_guest(cfg) && !cfg->uffd_socket;
 }
 
 /* ---- what may be asked for ---- */

@@ -90,6 +90,27 @@ int image_name_block(struct block *b, const char *name, struct error *err)
 	return 0;
 }
 
+struct image *image_of_blocks(const struct block *blocks, unsigned n, uint32_t target_page,
+			      struct error *err)
+{
+	struct image *img = image_new("the guest's memory", err);
+	int rc = img ? image_add_blocks(img, n, err) : -1;
+
+	for (unsigned i = 0; !rc && i < n; i++) {
+		struct block *b = &img->blocks[i];
+
+		rc = image_name_block(b, blocks[i].name, err);
+		b->size = blocks[i].size;
+		b->page_size = blocks[i].page_size;
+	}
+	if (!rc) {
+		img->target_page = target_page;
+		return img;
+	}
+	image_close(img, false);
+	return NULL;
+}
+
 struct block *image_find(const struct image *img, const char *name, size_t len)
 {
 	for (unsigned i = 0; i < img->nblocks; i++) {

@@ -167,6 +167,10 @@ struct image_layout {
  */
 struct image *image_create(const char *path, const struct image_layout *layout, struct error *err);
 
+/* Only says what the blocks are: there are no files, and nothing can be read or placed. */
+struct image *image_of_blocks(const struct block *blocks, unsigned n, uint32_t target_page,
+			      struct error *err);
+
 /* Is it a shared block that is used where it is? */
 bool image_block_here(const struct block *b);
 /* Reads such a block and takes it into the digest, until it is cancelled. */

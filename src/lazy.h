@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
- * A destination whose source is an image on this host: what target-lazy.c (a VMM's memory, and the
- * push) and target-caught.c (COMMAND, and a process that runs already) share.
+ * A destination where a guest runs before its memory has arrived: what target-lazy.c (a VMM's
+ * memory, and the push from an image on this host), target-caught.c (COMMAND, and a process that
+ * runs already) and target-pull.c (a source on another host) share.
  */
 #ifndef MIGTOOL_LAZY_H
 #define MIGTOOL_LAZY_H
@@ -12,10 +13,12 @@
 #include "session.h"
 
 struct caught;
+struct pull;
 
 struct lazy {
 	struct session *ss;
-	struct image *img;
+	struct image *img; /* its blocks: the source, or (pull) the target's, which owns it */
+	struct pull *pull; /* a source on another host; NULL: img is the source */
 	struct pager *pager;
 	struct caught *caught;	       /* NULL: a VMM hands its memory over */
 	struct faultlog needs, wanted; /* --record, --prefetch */
@@ -28,10 +31,30 @@ struct lazy {
 	bool over; /* the guest needs nobody any more */
 };
 
+/* What messages call the source. */
+const char *lazy_source(const struct lazy *l);
+/* Until the guest is there and the pager serves it: a VMM has come, or a mapping was caught. */
+int lazy_ready(struct lazy *l, struct error *err);
 /*
  * Starts to serve the guest, which is taken over also on failure. Without l->ledger one is made.
  */
 int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err);
+/* What came and each mapping has a copy of, into the file: waits while there is no room. */
+int lazy_keep(struct lazy *l, uint64_t offset, const void *buf, size_t len, struct error *err);
+/* Serving is over: the numbers are final. */
+void lazy_take_stats(struct lazy *l);
+/* The guest is left waiting, and that is what there is to say. Returns -1. */
+int lazy_left_waiting(struct lazy *l, struct error *err);
+
+/* ---- target-pull.c ---- */
+
+/* Looks whether the source is still there, while the guest is waited for. */
+int pull_check(struct pull *p, struct error *err);
+/* The guest's pages are asked for here: pager_source's request. */
+int pull_request(void *arg, unsigned block, uint64_t offset, size_t len, struct error *err);
+/* Ends its thread; before the pager ends. */
+void pull_stop(struct pull *p);
+void pull_close(struct pull *p);
 
 /*
  * `who` is left waiting, or is ended, as the user wants it, and that is what there is to say
@@ -41,10 +64,17 @@ int lazy_lost(struct lazy *l, const char *who, const char *hint, struct error *e
 
 /* ---- target-caught.c ---- */
 
-/* Makes the file that COMMAND will map, all holes. ST_FILE, ST_UNSUPPORTED. */
+/* Opens the file that COMMAND will map, or makes it. ST_FILE, ST_UNSUPPORTED. */
 int caught_open(struct lazy *l, struct error *err);
-/* Starts COMMAND, or takes the process; back when its first mapping is served. */
-int caught_accept(struct lazy *l, struct error *err);
+/* Can it be the memory of so many bytes? */
+int caught_check(struct lazy *l, uint64_t size, struct error *err);
+/*
+ * Starts COMMAND, or takes the process; back when its first mapping is served. With a source on
+ * another host it does not go on before caught_commit().
+ */
+int caught_ready(struct lazy *l, struct error *err);
+/* COMMIT: the memory is ours, and who waits to see his mapping may. */
+void caught_commit(struct lazy *l);
 /* A page that came and lies in no mapping of COMMAND's: into the file. */
 int caught_store(void *arg, unsigned block, uint64_t offset, const void *buf, size_t len,
 		 struct error *err);

@@ -215,14 +215,13 @@ int link_take_hello(struct session *ss, struct stream *s, unsigned *channel, str
 }
 
 /* Whoever waits for channels reads nothing from the main connection, and its end would go by. */
-static int main_ended(struct session *ss, struct error *err)
+int link_check_main(struct session *ss, struct error *err)
 {
 	struct pollfd p = { .fd = ss->main ? ss->main->rfd : -1, .events = POLLRDHUP };
 
 	if (poll(&p, 1, 0) <= 0)
 		return 0;
-	return err_set(err, ST_SOCKET, "the connection to %s ended before all channels came",
-		       ss->main->name);
+	return err_set(err, ST_SOCKET, "the connection to %s ended meanwhile", ss->main->name);
 }
 
 static int next_channel(struct session *ss, uint64_t deadline, struct transport **t,
@@ -236,7 +235,7 @@ static int next_channel(struct session *ss, uint64_t deadline, struct transport 
 
 		r = pending_next(ss->pending, left < 0 || left > STEP_MS ? STEP_MS : left, first, t,
 				 err);
-		if (r == 0 && main_ended(ss, err))
+		if (r == 0 && link_check_main(ss, err))
 			return -1;
 		if (r == 0 && link_left_ms(deadline))
 			continue;
@@ -274,7 +273,7 @@ static struct transport *accept_extra(struct session *ss, struct error *err)
 		if (r < 0)
 			return NULL;
 		if (!r) {
-			err_set(err, ST_TIMEOUT, "no further channel came from the destination");
+			err_set(err, ST_TIMEOUT, "no further channel came from the other end");
 			return NULL;
 		}
 		r = stream_open(&hello, t, MULTIFD_INIT_LEN, 0, &why);
@@ -304,6 +303,25 @@ struct transport *link_source_channel(struct session *ss, unsigned id, struct st
 		stream_close(s);
 	}
 	transport_close(t, &ignored);
+	return NULL;
+}
+
+#define URGENT_BUF (64u << 10) /* more than a page and its head: one read takes both */
+
+struct transport *link_urgent_channel(struct session *ss, struct stream *s, struct error *err)
+{
+	struct transport *t = ss->pending ? accept_extra(ss, err) : link_dial_extra(ss, err);
+	struct error ignored;
+
+	if (t && !stream_open(s, t, URGENT_BUF, URGENT_BUF, err)) {
+		s->activity = &ss->stats.activity;
+		if (ss->pending || !link_put_hello(ss, s, LINK_URGENT_CHANNEL, err))
+			return t;
+		stream_close(s);
+	}
+	if (t)
+		transport_close(t, &ignored);
+	err_prefix(err, "the connection for requested pages");
 	return NULL;
 }
 

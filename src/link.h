@@ -9,9 +9,10 @@
 #include "image.h"
 #include "session.h"
 
-#define LINK_SILENCE_MS	   10000  /* a peer that says nothing at all, before it is known */
-#define LINK_RETURN_MS	   120000 /* --retry: how long a source is waited for that was here */
-#define LINK_STREAM_BUFFER (256u << 10)
+#define LINK_SILENCE_MS	    10000  /* a peer that says nothing at all, before it is known */
+#define LINK_RETURN_MS	    120000 /* --retry: how long a source is waited for that was here */
+#define LINK_STREAM_BUFFER  (256u << 10)
+#define LINK_URGENT_CHANNEL 0xfe /* that of postcopy's requested pages */
 #define LINK_MAIN_CHANNEL                                                      \
 	0xff /* the channel number of a dialling destination's main connection \
 	      */
@@ -34,6 +35,9 @@ int link_dial_main(struct session *ss, struct error *err);
  * as long as a slow disk takes for all of the memory.
  */
 uint64_t link_patience_ms(const struct session *ss);
+
+/* Who waits for channels: has the main connection ended meanwhile? -1: it has. */
+int link_check_main(struct session *ss, struct error *err);
 
 /* Can there be more than the main connection? */
 bool link_multi_channel(const struct session *ss);
@@ -64,6 +68,12 @@ struct transport *link_dial_extra(struct session *ss, struct error *err);
  */
 struct transport *link_source_channel(struct session *ss, unsigned id, struct stream *s,
 				      struct error *err);
+
+/*
+ * Between migtools, either role: the connection on which pages are asked for and answered. s is
+ * opened over it, both ways. The session's own are dialled by who dialled the main one.
+ */
+struct transport *link_urgent_channel(struct session *ss, struct stream *s, struct error *err);
 
 /*
  * A channel's first packet. put flushes. take checks that it belongs to this session (a QEMU's has

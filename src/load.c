@@ -226,6 +226,14 @@ static int our_command(struct target *t, const struct wire_command *c, struct er
 		return take_compared(t, c->len, err);
 	case MIG_CMD_PAUSED:
 		return take_paused(t, c->len, err);
+	case MIG_CMD_LISTEN:
+		if (c->len)
+			break;
+		return load_listen(t, err);
+	case MIG_CMD_COMMIT:
+		if (c->len || !t->ss->lazy)
+			break;
+		return load_guest_commit(t, err);
 	case MIG_CMD_KEEPALIVE:
 		if (c->len)
 			break;
@@ -428,7 +436,8 @@ static int take_section(struct target *t, enum wire_type type, struct error *err
 
 	if (wire_get_section(&t->ss->stream, &sec, err) || check_section(t, &sec, err))
 		return -1;
-	if (pageload_section(t, type, err))
+	if (t->ss->lazy && type != WIRE_SECTION_START ? load_guest_section(t, err)
+						      : pageload_section(t, type, err))
 		return err_prefix(err, "RAM section");
 	if (type == WIRE_SECTION_START && !t->img)
 		return err_set(err, ST_DATA, "RAM section: no list of blocks");
@@ -589,7 +598,8 @@ static int check_moving(struct target *t, struct error *err)
 		t->moved_at = now;
 		return 0;
 	}
-	if (now - t->moved_at <= limit)
+	/* a guest that asks for nothing may go on for ever */
+	if (now - t->moved_at <= limit || t->ss->lazy)
 		return 0;
 	return err_set(err, ST_TIMEOUT, "the source has sent signs of life for %llu s, and no page",
 		       (unsigned long long)limit / 1000);

@@ -347,17 +347,55 @@ static const char *transfer_option(const struct config *cfg)
 		{ cfg->in_place, "--in-place" },
 		{ cfg->device_state != NULL, "--device-state" },
 		{ cfg->dry_run, "--dry-run" },
-		{ cfg->uffd_socket && cfg->argv, "a COMMAND with --uffd-socket" },
-		{ cfg->uffd_socket && cfg->guest && !cfg->resume,
-		  "--guest with --uffd-socket, but for --resume," },
 		{ cfg->uffd_socket && cfg->image, "an IMAGE to write" },
-		{ cfg->guest && cfg->argv, "a COMMAND with --guest" },
 	};
 
 	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
 		if (all[i].given)
 			return all[i].name;
 	return NULL;
+}
+
+/* What does not go with a guest whose memory comes from another host, or NULL. */
+static const char *guest_conflict(const struct config *cfg)
+{
+	const struct {
+		bool given;
+		const char *name;
+	} all[] = {
+		{ cfg->one_way, "--one-way" },
+		{ cfg->peer == PEER_QEMU, "--peer qemu" },
+		{ cfg->delta, "--delta" },
+		{ cfg->resume, "--resume" },
+		{ cfg->retry != 0, "--retry" },
+		{ cfg->device_state != NULL, "--device-state" },
+		{ cfg->caps.given[CAP_POSTCOPY_RAM] && !cfg->caps.on[CAP_POSTCOPY_RAM],
+		  "--cap postcopy-ram=off" },
+		{ cfg->uffd_socket && cfg->image && cfg->push_off, "an IMAGE with --push=off" },
+	};
+
+	for (size_t i = 0; i < sizeof(all) / sizeof(all[0]); i++)
+		if (all[i].given)
+			return all[i].name;
+	return NULL;
+}
+
+static int check_guest(const struct config *cfg, struct error *err)
+{
+	const char *other = guest_conflict(cfg);
+	const char *both = cfg->uffd_socket && cfg->argv ? "a COMMAND with --uffd-socket"
+			   : cfg->uffd_socket && cfg->guest && !cfg->resume
+				   ? "--guest with --uffd-socket, but for --resume"
+			   : cfg->guest && cfg->argv ? "a COMMAND with --guest"
+						     : NULL;
+
+	if (both)
+		return err_set(err, ST_USAGE, "%s: only one of them can be the guest", both);
+	if (is_image(cfg) || !other)
+		return 0;
+	return err_set(err, ST_USAGE,
+		       "%s does not go with a guest that runs before its memory has arrived",
+		       other);
 }
 
 /* What serves a guest's faults, and what does not go with it. */
@@ -375,29 +413,19 @@ static int check_lazy(const struct config *cfg, struct error *err)
 			"image: is for recv: an image on this host has no other end");
 		return err_hint(err, "migtool recv --uffd-socket PATH image:IMAGE");
 	}
-	if (cfg->uffd_socket && !is_image(cfg)) {
-		err_set(err, ST_UNSUPPORTED,
-			"--uffd-socket with a source on another host is not "
-			"built yet");
-		return err_hint(err, "bring the image here first, then --uffd-socket PATH "
-				     "image:IMAGE");
-	}
 	if (is_image(cfg) && !cfg->uffd_socket && !cfg->argv && !cfg->guest) {
 		err_set(err, ST_USAGE, "image: needs a guest to serve");
 		return err_hint(err,
 				"a COMMAND that maps IMAGE, --guest PID, or --uffd-socket PATH "
 				"for a VMM that hands its userfaultfd over");
 	}
-	if (guests && !is_image(cfg)) {
+	if (guests && !config_has_guest(cfg)) {
 		err_set(err, ST_USAGE, "%s needs a guest to serve", guests);
-		return err_hint(err, "migtool recv --uffd-socket PATH image:IMAGE");
+		return err_hint(err, "--uffd-socket PATH, --guest PID, or a COMMAND with --cap "
+				     "postcopy-ram=on");
 	}
-	if (cfg->guest && !is_image(cfg)) {
-		err_set(err, ST_UNSUPPORTED,
-			"--guest with a source on another host is not built yet");
-		return err_hint(err,
-				"bring the image here first, then --guest PID image:IMAGE COPY");
-	}
+	if (config_has_guest(cfg) && check_guest(cfg, err))
+		return -1;
 	if (is_image(cfg) && other)
 		return err_set(err, ST_USAGE,
 			       "%s does not go with image:, which is served where "

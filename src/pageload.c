@@ -271,6 +271,8 @@ static int take_record(struct target *t, uint64_t offset, uint32_t flags, struct
 
 	if (!t->img || !t->listed)
 		return err_set(err, ST_DATA, "a page before the list of blocks");
+	if (t->ss->lazy)
+		return err_set(err, ST_DATA, "a page before COMMIT");
 	if (type != RAM_ZERO && type != RAM_PAGE && type != RAM_XBZRLE &&
 	    type != RAM_COMPRESS_PAGE && !(ours && (type == RAM_RUN || type == RAM_ZERO_RUN)))
 		return err_set(err, ST_DATA, "a record with flags 0x%x (%s) is not understood",

@@ -17,7 +17,8 @@
 struct pagesource {
 	const struct image *img;
 	uint32_t page;
-	int asked_fd; /* eventfd: readable while `n` is not 0 */
+	uint32_t unit; /* the destination's; 0: it has not said */
+	int asked_fd;  /* eventfd: readable while `n` is not 0 */
 
 	pthread_mutex_t lock; /* of all that follows */
 	pthread_cond_t room;
@@ -68,7 +69,14 @@ void pagesource_free(struct pagesource *ps)
 
 uint64_t pagesource_unit(const struct pagesource *ps, const struct block *b)
 {
+	if (ps->unit)
+		return ps->unit;
 	return b->page_size > ps->page ? b->page_size : ps->page;
+}
+
+void pagesource_set_unit(struct pagesource *ps, uint32_t unit)
+{
+	ps->unit = unit;
 }
 
 /* ---- before the switch ---- */
@@ -218,6 +226,19 @@ bool pagesource_asked(struct pagesource *ps, uint64_t max, struct page_run *out)
 	}
 	pthread_mutex_unlock(&ps->lock);
 	return found;
+}
+
+bool pagesource_take(struct pagesource *ps, struct block *b, uint64_t offset, uint64_t len,
+		     struct page_run *out)
+{
+	size_t end = (offset + len) / ps->page, i;
+
+	pthread_mutex_lock(&ps->lock);
+	i = bitmap_next_clear(&ps->sent[b->index], offset / ps->page, end);
+	if (i < end)
+		*out = take_locked(ps, b, i, end, len);
+	pthread_mutex_unlock(&ps->lock);
+	return i < end;
 }
 
 bool pagesource_next(struct pagesource *ps, uint64_t max, struct page_run *out)

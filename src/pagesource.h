@@ -4,7 +4,8 @@
  * which pages the destination has; each is given out once, whoever takes it.
  *
  * A unit is what the destination places at once: the larger of the target's page and the block's
- * host page. All its pages are given out together, or those of a huge page could be spread.
+ * host page, unless the destination has said what it is. All its pages are given out together, or
+ * those of a huge page could be spread.
  */
 #ifndef MIGTOOL_PAGESOURCE_H
 #define MIGTOOL_PAGESOURCE_H
@@ -26,6 +27,9 @@ struct pagesource *pagesource_new(const struct image *img, struct error *err);
 void pagesource_free(struct pagesource *ps); /* NULL is accepted */
 
 uint64_t pagesource_unit(const struct pagesource *ps, const struct block *b);
+/* The destination's unit, a power of two and at least the target's page. Before anything is sent.
+ */
+void pagesource_set_unit(struct pagesource *ps, uint32_t unit);
 
 /* ---- before the switch, one thread; offsets and lengths are whole target pages ---- */
 
@@ -47,7 +51,8 @@ struct extent pagesource_missing(const struct pagesource *ps, const struct block
 uint64_t pagesource_left(struct pagesource *ps);
 
 /*
- * Somebody needs these pages now: offset and len are multiples of the unit and inside the block.
+ * Somebody needs these pages now: offset and len are multiples of the unit and inside the block, or
+ * reach to its end.
  * What was sent, or is meanwhile, is forgotten. Waits while too many wait already; -1: cancelled.
  */
 int pagesource_ask(struct pagesource *ps, struct block *b, uint64_t offset, uint64_t len,
@@ -58,6 +63,11 @@ bool pagesource_asked(struct pagesource *ps, uint64_t max, struct page_run *out)
 
 /* Takes what comes next, behind what was asked for last. False: all was given out. */
 bool pagesource_next(struct pagesource *ps, uint64_t max, struct page_run *out);
+
+/* Takes what is not taken yet of [offset, offset + len), whole units, from its first. False: none.
+ */
+bool pagesource_take(struct pagesource *ps, struct block *b, uint64_t offset, uint64_t len,
+		     struct page_run *out);
 
 /* Waits until something is asked for. 1: so it is, 0: ms (-1: no limit) are over, -1: cancelled. */
 int pagesource_wait(struct pagesource *ps, int ms, struct cancel *cancel, struct error *err);

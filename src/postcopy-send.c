@@ -7,18 +7,18 @@
  * migration thread alone: before each piece of the background it sends what was asked for; a piece
  * is small, and the kernel is told to hold little, for what it holds goes before. With
  * postcopy-preempt a second thread sends what is asked for on its own connection, and the
- * background can fill the first one.
+ * background can fill the first one. Between migtools that connection brings the requests, too
+ * (postcopy-urgent.c), and is there wherever one can be opened.
  *
  * max-postcopy-bandwidth slows the background down, never what was asked for: a guest waits.
- *
- * A record is a page or a zero page; whole units stand together on one connection, in ascending
- * order, so that a destination with huge pages can place each at once.
  */
 #include "postcopy-send.h"
 
 #include "byteorder.h"
 #include "link.h"
 #include "log.h"
+#include "postcopy-lane.h"
+#include "postcopy-urgent.h"
 #include "queue.h"
 #include "wire-postcopy.h"
 
@@ -33,14 +33,8 @@
 #define SECTION	   (8u << 20)
 #define URGENT_BUF (64u << 10)
 #define WAIT_MS	   500 /* shorter than any --timeout */
-#define HEAD	   9   /* be64 offset and flags, a zero page's fill byte */
-
-/* A connection that carries records, with a block of its own that CONTINUE means. */
-struct lane {
-	struct stream *s;
-	const struct block *last;
-	struct batch_pool pool; /* one batch */
-};
+#define ASKED_MS   100
+#define ALIVE_MS   1000 /* between two signs of life */
 
 struct postcopy_send {
 	struct source *src;
@@ -54,7 +48,9 @@ struct postcopy_send {
 
 	struct pacer pacer;
 	struct lane main, urgent;
-	struct transport *second; /* NULL: none */
+	struct urgent *asked;	  /* a migtool's; NULL: none */
+	uint64_t alive_at;	  /* ms */
+	struct transport *second; /* a QEMU's; NULL: none */
 	struct stream stream;	  /* over it */
 	pthread_t thread;	  /* sends on it */
 	bool running;
@@ -75,10 +71,8 @@ struct postcopy_send *postcopy_send_open(struct source *src, struct error *err)
 	pthread_mutex_init(&ps->lock, NULL);
 	pthread_cond_init(&ps->answered, NULL);
 	pacer_init(&ps->pacer, params_max_postcopy_bandwidth(&src->ss->cfg->params));
-	ps->main.s = &src->ss->stream;
-	ps->urgent.s = &ps->stream;
 	ps->pages = pagesource_new(src->img, err);
-	if (ps->pages && !batch_pool_init(&ps->main.pool, 1, src->img->target_page, err))
+	if (ps->pages && !lane_open(&ps->main, src, &src->ss->stream, err))
 		return ps;
 	postcopy_send_close(ps);
 	return NULL;
@@ -86,13 +80,17 @@ struct postcopy_send *postcopy_send_open(struct source *src, struct error *err)
 
 int postcopy_send_dial(struct postcopy_send *ps, struct error *err)
 {
+	if (ps->src->ss->dialect.migtool) {
+		ps->asked = urgent_open(ps->src, ps->pages, err);
+		return ps->asked ? 0 : -1;
+	}
 	ps->second = link_dial_extra(ps->src->ss, err);
 	if (!ps->second)
 		return err_prefix(err, "postcopy-preempt's connection");
 	if (stream_open(&ps->stream, ps->second, 0, URGENT_BUF, err))
 		return -1;
 	ps->stream.activity = &ps->src->ss->stats.activity;
-	return batch_pool_init(&ps->urgent.pool, 1, ps->src->img->target_page, err);
+	return lane_open(&ps->urgent, ps->src, &ps->stream, err);
 }
 
 bool postcopy_send_dialled(const struct postcopy_send *ps)
@@ -120,12 +118,13 @@ void postcopy_send_close(struct postcopy_send *ps)
 	if (!ps)
 		return;
 	join(ps);
+	urgent_close(ps->asked);
 	if (ps->second) {
 		stream_close(&ps->stream);
 		transport_close(ps->second, &ignored);
 	}
-	batch_pool_destroy(&ps->main.pool);
-	batch_pool_destroy(&ps->urgent.pool);
+	lane_close(&ps->main);
+	lane_close(&ps->urgent);
 	pagesource_free(ps->pages);
 	pacer_destroy(&ps->pacer);
 	pthread_cond_destroy(&ps->answered);
@@ -173,33 +172,6 @@ int postcopy_send_discards(struct postcopy_send *ps, struct error *err)
 
 /* ---- records ---- */
 
-/* What batch_load has read, as one writev: heads lie beside the pages. */
-static int put_batch(struct lane *l, struct page_batch *b, struct error *err)
-{
-	struct iovec iov[2 * MULTIFD_PAGES_MAX];
-	uint8_t heads[MULTIFD_PAGES_MAX][HEAD];
-	int n = 0;
-
-	for (uint32_t i = 0; i < b->n; i++) {
-		uint32_t type = b->zero[i] ? RAM_ZERO : RAM_PAGE;
-
-		put_be64(heads[i], b->offset[i] | type | RAM_CONTINUE);
-		heads[i][8] = 0;
-		if (l->last != b->block) {
-			/* the first one names the block: into the buffer */
-			if (ram_put_record(l->s, b->offset[i], type, b->block->name, err) ||
-			    (b->zero[i] && stream_put_u8(l->s, 0, err)))
-				return -1;
-			l->last = b->block;
-		} else {
-			iov[n++] = (struct iovec){ heads[i], b->zero[i] ? HEAD : HEAD - 1 };
-		}
-		if (!b->zero[i])
-			iov[n++] = (struct iovec){ batch_page(b, i), b->page };
-	}
-	return stream_writev(l->s, iov, n, err);
-}
-
 /*
  * A QEMU holds its RCU read lock for as long as a section lasts, and what it wants to free waits
  * meanwhile: a section is short, and none is open while the background rests.
@@ -231,28 +203,10 @@ static int begin_section(struct postcopy_send *ps, const struct lane *l, uint64_
 static int send_run(struct postcopy_send *ps, struct lane *l, const struct page_run *run,
 		    struct error *err)
 {
-	struct source *src = ps->src;
-	struct stats *st = &src->ss->stats;
-	struct page_batch *b = l->pool.all;
-	uint32_t page = src->img->target_page, room = batch_room(page);
-
-	if (begin_section(ps, l, run->len, err))
-		return -1;
-	for (uint64_t at = 0; at < run->len;) {
-		batch_reset(b, run->block);
-		for (; at < run->len && b->n < room; at += page)
-			b->offset[b->n++] = run->offset + at;
-		if (batch_load(b, src->img, &src->digest, err) || put_batch(l, b, err))
-			return -1;
-		stat_add(&st->duplicate, b->nzero);
-		stat_add(&st->normal, b->n - b->nzero);
-		stat_add(&st->travelled, (uint64_t)(b->n - b->nzero) * page);
-	}
-	stat_add(&st->postcopy_pages, run->len / page);
-	if (stream_flush(l->s, err))
+	if (begin_section(ps, l, run->len, err) || lane_send(l, run, err))
 		return -1;
 	if (l == &ps->urgent)
-		stat_set(&st->urgent_bytes, l->s->bytes_out);
+		stat_set(&ps->src->ss->stats.urgent_bytes, l->s->bytes_out);
 	return 0;
 }
 
@@ -322,12 +276,30 @@ static int take_ack(struct postcopy_send *ps, const struct rp_message *m, struct
 	return 0;
 }
 
+/* A migtool's, where there is no connection for them. */
+static int take_migtools(struct postcopy_send *ps, const struct rp_message *m, struct error *err)
+{
+	struct page_run asked;
+
+	if (ps->asked || !ps->src->ss->dialect.migtool)
+		return err_set(err, ST_DATA, "return path: %s is not expected here",
+			       rp_name(m->type));
+	if (urgent_judge(ps->src, ps->pages, m, &asked, err))
+		return -1;
+	stat_add(&ps->src->ss->stats.postcopy_requests, 1);
+	return pagesource_ask(ps->pages, asked.block, asked.offset, asked.len, &ps->src->ss->cancel,
+			      err);
+}
+
 /* In the return path's thread. */
 static int take_message(void *arg, const struct rp_message *m, struct error *err)
 {
 	struct postcopy_send *ps = arg;
 
-	if (m->type == RP_REQ_PAGES || m->type == RP_REQ_PAGES_ID)
+	if (m->type == RP_REQUEST)
+		return take_migtools(ps, m, err);
+	if (!ps->src->ss->dialect.migtool &&
+	    (m->type == RP_REQ_PAGES || m->type == RP_REQ_PAGES_ID))
 		return take_request(ps, m, err);
 	if (!ps->recovers)
 		return err_set(err, ST_DATA, "return path: %s is not expected now",
@@ -373,6 +345,8 @@ static int start_serving(struct postcopy_send *ps, struct error *err)
 {
 	int e;
 
+	if (ps->asked)
+		return urgent_start(ps->asked, err);
 	if (!ps->second) {
 		hold_little(ps->src->ss->main);
 		return 0;
@@ -433,6 +407,20 @@ int postcopy_send_resume(struct postcopy_send *ps, struct error *err)
 
 /* ---- the background ---- */
 
+/* Between sections: a destination that waits long has to know that we live. */
+static int say_alive(struct postcopy_send *ps, struct error *err)
+{
+	struct session *ss = ps->src->ss;
+
+	if (!ss->dialect.migtool || stats_now() < ps->alive_at)
+		return 0;
+	ps->alive_at = stats_now() + ALIVE_MS;
+	return wire_put_command(&ss->stream, MIG_CMD_KEEPALIVE, NULL, 0, err) ||
+			       stream_flush(&ss->stream, err)
+		       ? -1
+		       : 0;
+}
+
 /*
  * Until the budget allows more, or somebody asks for pages that this thread has to send; for a part
  * of ms if that is long. That nothing moves is meant, and no matter of --timeout.
@@ -444,38 +432,118 @@ static int wait_budget(struct postcopy_send *ps, int ms, struct error *err)
 	stat_add(&ps->src->ss->stats.activity, 1);
 	if (ms > WAIT_MS)
 		ms = WAIT_MS;
-	if (ps->second)
+	if (ps->second || ps->asked)
 		return cancel_wait(c, -1, 0, ms, err);
 	return pagesource_wait(ps->pages, ms, c, err);
 }
 
-int postcopy_send_run(struct postcopy_send *ps, struct error *err)
+/* What is asked for and has no connection of its own. */
+static int serve_here(struct postcopy_send *ps, struct error *err)
 {
+	if (cancel_fired(&ps->src->ss->cancel))
+		return cancel_reason(&ps->src->ss->cancel, err);
+	return ps->second || ps->asked ? 0 : send_asked(ps, &ps->main, err);
+}
+
+static int push(struct postcopy_send *ps, struct error *err)
+{
+	uint64_t piece = ps->asked ? MULTIFD_PACKET_BYTES : PIECE;
 	struct page_run run;
 
 	for (;;) {
 		int ms = pacer_owed_ms(&ps->pacer);
 
-		if (!ps->second && send_asked(ps, &ps->main, err))
+		if (serve_here(ps, err))
 			return -1;
-		if (cancel_fired(&ps->src->ss->cancel))
-			return cancel_reason(&ps->src->ss->cancel, err);
+		if (ps->src->rp.enough)
+			break;
 		if (ms) {
-			if (end_section(ps, err) || wait_budget(ps, ms, err) < 0)
+			if (end_section(ps, err) || say_alive(ps, err) ||
+			    wait_budget(ps, ms, err) < 0)
 				return -1;
 			continue;
 		}
-		if (!pagesource_next(ps->pages, PIECE, &run))
+		if (!pagesource_next(ps->pages, piece, &run))
 			break;
 		if (send_run(ps, &ps->main, &run, err))
 			return -1;
 		pacer_charge(&ps->pacer, run.len);
 	}
+	return end_section(ps, err);
+}
+
+int postcopy_send_run(struct postcopy_send *ps, struct error *err)
+{
+	if (push(ps, err))
+		return -1;
 	/* what the other thread has taken has to be on its way before the end is said */
 	join(ps);
 	if (ps->rc < 0)
 		return cancel_reason(&ps->src->ss->cancel, err);
+	return ps->asked ? urgent_finish(ps->asked, err) : 0;
+}
+
+/* ---- to a migtool ---- */
+
+void postcopy_send_unit(struct postcopy_send *ps, uint32_t unit)
+{
+	pagesource_set_unit(ps->pages, unit);
+}
+
+/* Whole units of [from, to) that nobody has sent. */
+static int send_hole(struct postcopy_send *ps, struct block *b, uint64_t from, uint64_t to,
+		     struct error *err)
+{
+	uint64_t mask = pagesource_unit(ps->pages, b) - 1;
+	struct page_run run;
+
+	from = (from + mask) & ~mask;
+	if (to < b->size)
+		to &= ~mask;
+	while (from < to && pagesource_take(ps->pages, b, from, to - from, &run)) {
+		if (begin_section(ps, &ps->main, 0, err) || lane_send_zero(&ps->main, &run, err))
+			return -1;
+		from = run.offset + run.len;
+	}
+	return 0;
+}
+
+static int block_holes(struct postcopy_send *ps, struct block *b, struct error *err)
+{
+	struct extent e = { 0, 0 };
+	uint64_t at = 0;
+
+	do {
+		if (image_next_data(ps->src->img, b, at, &e, err) ||
+		    send_hole(ps, b, at, e.len ? e.offset : b->size, err) || serve_here(ps, err))
+			return -1;
+		at = e.offset + e.len;
+	} while (e.len && !ps->src->rp.enough);
+	return 0;
+}
+
+int postcopy_send_holes(struct postcopy_send *ps, struct error *err)
+{
+	struct image *img = ps->src->img;
+
+	for (unsigned i = 0; i < img->nblocks; i++)
+		if (block_holes(ps, &img->blocks[i], err))
+			return -1;
 	return end_section(ps, err);
+}
+
+int postcopy_send_answers(struct postcopy_send *ps, struct error *err)
+{
+	struct session *ss = ps->src->ss;
+
+	while (!ps->src->rp.enough) {
+		if (serve_here(ps, err) || end_section(ps, err) || say_alive(ps, err))
+			return -1;
+		if (ps->asked ? returnpath_wait_ms(&ps->src->rp, RP_WAIT_ENOUGH, WAIT_MS, err) < 0
+			      : pagesource_wait(ps->pages, ASKED_MS, &ss->cancel, err) < 0)
+			return -1;
+	}
+	return ps->asked ? urgent_finish(ps->asked, err) : 0;
 }
 
 void postcopy_send_finish(struct postcopy_send *ps)

@@ -8,7 +8,9 @@
 
 /* Which pages were sent is recorded from now on. NULL: ST_NOMEM. */
 struct postcopy_send *postcopy_send_open(struct source *src, struct error *err);
-/* postcopy-preempt: the connection for pages that are asked for. Before its thread starts. */
+/* The connection for pages that are asked for: postcopy-preempt's, or a migtool's. Before its
+ * thread starts.
+ */
 int postcopy_send_dial(struct postcopy_send *ps, struct error *err);
 bool postcopy_send_dialled(const struct postcopy_send *ps);
 /* Ends its thread, if one runs, and frees. NULL is accepted. */
@@ -30,8 +32,15 @@ int postcopy_send_ask(struct postcopy_send *ps, struct error *err);
 /* Behind it: the guest goes on there, and its requests are served. */
 int postcopy_send_resume(struct postcopy_send *ps, struct error *err);
 
-/* Everything that is missing, asked-for pages first, in sections of its own. */
+/* Everything that is missing, asked-for pages first, in sections of its own; until ENOUGH. */
 int postcopy_send_run(struct postcopy_send *ps, struct error *err);
+
+/* To a migtool: how much it places at once; before LISTENING's answers begin. */
+void postcopy_send_unit(struct postcopy_send *ps, uint32_t unit);
+/* The image's holes, so that nobody reads them. Before postcopy_send_run. */
+int postcopy_send_holes(struct postcopy_send *ps, struct error *err);
+/* Instead of both: nothing but what is asked for, until ENOUGH. */
+int postcopy_send_answers(struct postcopy_send *ps, struct error *err);
 
 /*
  * Behind the stream's end: ends the second connection. A destination that has all may have closed

@@ -136,6 +136,8 @@ static void add_whereabouts(struct text *t, const struct report *r)
 	else if (!source && r->owner == OWNER_DESTINATION)
 		add(t, "this end owns the memory, and it is not yet under its name: rename %s.part",
 		    r->image);
+	else if (source && r->owner == OWNER_DESTINATION && !r->err)
+		add(t, "the guest had as much as it needed; %s is as it was", r->image);
 	else if (source && r->owner == OWNER_DESTINATION)
 		add(t,
 		    "the guest is the destination's and waits there for memory: do not run %s "

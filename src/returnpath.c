@@ -24,7 +24,8 @@ static int check_moving(struct returnpath *rp, struct error *err)
 		rp->sent_at = now;
 		return 0;
 	}
-	if (now - rp->sent_at <= limit)
+	/* a guest that needs nothing may go on for ever */
+	if (now - rp->sent_at <= limit || rp->guest_expected)
 		return 0;
 	return err_set(err, ST_TIMEOUT,
 		       "the destination has given signs of life for %llu s, and taken nothing",
@@ -59,6 +60,15 @@ static int take_pages(struct returnpath *rp, const struct rp_message *m, struct 
 	return err_set(err, ST_DATA, "return path: %s is not expected now", rp_name(m->type));
 }
 
+/* The guest's side is ready. */
+static int take_listening(struct returnpath *rp, const struct rp_message *m, struct error *err)
+{
+	if (!rp->guest_expected || rp->listening)
+		return err_set(err, ST_DATA, "return path: LISTENING is not expected now");
+	rp->listening = true;
+	return guest_ready_unpack(m->payload, &rp->guest, err);
+}
+
 /* One message into the state. */
 static int take(struct returnpath *rp, const struct rp_message *m, struct error *err)
 {
@@ -67,7 +77,7 @@ static int take(struct returnpath *rp, const struct rp_message *m, struct error 
 
 	log_debug("return path: %s", rp_name(m->type));
 	/* without the lock: it may wait for workers */
-	if (m->type >= RP_REQ_PAGES_ID && m->type <= RP_RESUME_ACK)
+	if ((m->type >= RP_REQ_PAGES_ID && m->type <= RP_RESUME_ACK) || m->type == RP_REQUEST)
 		return take_pages(rp, m, err);
 	if ((m->type == RP_DIGESTS || m->type == RP_PAGE_DIGESTS) && rp->digests)
 		return rp->digests(rp->digests_arg, m, err);
@@ -100,6 +110,14 @@ static int take(struct returnpath *rp, const struct rp_message *m, struct error 
 		break;
 	case RP_SWITCHOVER_ACK:
 		break;
+	case RP_LISTENING:
+		rc = take_listening(rp, m, err);
+		break;
+	case RP_ENOUGH:
+		if (!ss->committed || !rp->guest_expected)
+			rc = err_set(err, ST_DATA, "return path: ENOUGH is not expected now");
+		rp->enough = true;
+		break;
 	default:
 		rc = err_set(err, ST_DATA, "return path: %s is not expected now", rp_name(m->type));
 	}
@@ -120,7 +138,9 @@ static int take_end(struct returnpath *rp, int rc, struct error *err)
 
 	pthread_mutex_lock(&rp->lock);
 	rp->ended = true;
-	fine = rp->end_expected || rp->done || (rp->shut && !rp->shut_status);
+	/* with a guest DONE is the beginning */
+	fine = rp->end_expected || (rp->done && !rp->guest_expected) || rp->enough ||
+	       (rp->guest_expected && rp->ready) || (rp->shut && !rp->shut_status);
 	pthread_cond_broadcast(&rp->changed);
 	pthread_mutex_unlock(&rp->lock);
 	if (fine)
@@ -189,6 +209,13 @@ void returnpath_serve(struct returnpath *rp, returnpath_digests *pages, void *ar
 	pthread_mutex_unlock(&rp->lock);
 }
 
+void returnpath_expect_guest(struct returnpath *rp)
+{
+	pthread_mutex_lock(&rp->lock);
+	rp->guest_expected = true;
+	pthread_mutex_unlock(&rp->lock);
+}
+
 static bool happened(const struct returnpath *rp, enum returnpath_event what)
 {
 	switch (what) {
@@ -202,6 +229,12 @@ static bool happened(const struct returnpath *rp, enum returnpath_event what)
 		return rp->shut && !rp->shut_status;
 	case RP_WAIT_END:
 		return rp->ended;
+	case RP_WAIT_LISTENING:
+		return rp->listening;
+	case RP_WAIT_ENOUGH:
+		return rp->enough;
+	case RP_WAIT_VERDICT:
+		return rp->ready || rp->enough;
 	}
 	return false;
 }
@@ -216,6 +249,20 @@ int returnpath_wait(struct returnpath *rp, enum returnpath_event what, struct er
 		cond_wait_briefly(&rp->changed, &rp->lock);
 	if (!happened(rp, what))
 		rc = cancel_reason(c, err);
+	pthread_mutex_unlock(&rp->lock);
+	return rc;
+}
+
+int returnpath_wait_ms(struct returnpath *rp, enum returnpath_event what, int ms, struct error *err)
+{
+	struct cancel *c = &rp->ss->cancel;
+	uint64_t end = stats_now() + (uint64_t)ms;
+	int rc;
+
+	pthread_mutex_lock(&rp->lock);
+	while (!happened(rp, what) && !cancel_fired(c) && stats_now() < end)
+		cond_wait_briefly(&rp->changed, &rp->lock);
+	rc = happened(rp, what) ? 1 : cancel_fired(c) ? cancel_reason(c, err) : 0;
 	pthread_mutex_unlock(&rp->lock);
 	return rc;
 }

@@ -247,7 +247,9 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 						      : "a QEMU knows no digest";
 	rep->socket_address = ss->socket_address[0] ? ss->socket_address : NULL;
 	rep->image = ss->uri.scheme == SCHEME_IMAGE ? ss->uri.path : ss->cfg->image;
-	if (ss->uri.scheme == SCHEME_IMAGE && stat_get(&ss->stats.t_setup_done)) {
+	if (ss->served && ss->uri.scheme != SCHEME_IMAGE)
+		rep->image = "the source's image";
+	if (ss->served && stat_get(&ss->stats.t_setup_done)) {
 		rep->faults = &ss->faults;
 		rep->blocked_ms = ss->blocked_ms;
 		rep->since_recovery = ss->adopted;
@@ -385,8 +387,8 @@ static int run_threads(struct session *ss, struct run *r, struct error *err)
 	if (r->rc)
 		source_explain(ss, &r->err);
 	source_end(ss, r->rc ? &r->err : NULL);
-	target_end(ss, r->rc ? &r->err : NULL);
 	lazy_end(ss);
+	target_end(ss, r->rc ? &r->err : NULL);
 	count_transferred(ss);
 	stats_snapshot(&ss->stats, &snap);
 	progress_end(&progress, &snap, atomic_load(&ss->phase), ss->complete);
@@ -435,6 +437,9 @@ static int choose_sides(struct session *ss, struct error *err)
 		return err_set(err, ST_USAGE, "--listen: %s cannot be listened on", ss->uri.text);
 	if (cfg->listen && cfg->peer == PEER_QEMU)
 		return err_set(err, ST_USAGE, "--listen: a QEMU never dials its source");
+	/* before anybody hears that we listen */
+	if (cfg->uffd_socket && ss->uri.scheme != SCHEME_IMAGE && lazy_listen(ss, err))
+		return -1;
 	if (cfg->far)
 		return link_listen_joins(ss, err);
 	return listens ? link_listen(ss, err) : 0;
@@ -534,6 +539,7 @@ static void session_destroy(struct session *ss)
 	pending_free(ss->pending);
 	listener_close(ss->listener);
 	listener_close(ss->joins);
+	listener_close(ss->vmms);
 	ssh_login_free(ss->login);
 	tls_creds_close(ss->tls);
 	uri_free(&ss->uri);
@@ -567,7 +573,7 @@ static int say_result(struct session *ss, const struct run *r, struct error *err
 static int run_command(struct session *ss, struct error *err)
 {
 	if (ss->role != ROLE_DESTINATION || !ss->cfg->argv || !ss->complete ||
-	    ss->uri.scheme == SCHEME_IMAGE)
+	    config_has_guest(ss->cfg))
 		return 0;
 	return command_start(ss->cfg->argv, ss->cfg->image, NULL, err);
 }

@@ -58,6 +58,7 @@ struct session {
 
 	struct tls_creds *tls;	   /* NULL: none */
 	struct listener *listener; /* NULL: this side dials */
+	struct listener *vmms;	   /* --uffd-socket: where the guest comes; or NULL */
 	struct listener *joins;	   /* the far end of an ssh: URI: where its channels come in */
 	struct pending *pending;   /* of either; NULL: this side dials channels too */
 	char join[33];		   /* the far end's name for `migtool join`; "": none (yet) */
@@ -93,6 +94,7 @@ struct session {
 	bool kept;	   /* a failed destination has something to go on with */
 	bool parked;	   /* a link broke, and what there is waits for the rest of the memory */
 	struct digest digest;
+	bool served;		  /* this side has served a guest: */
 	struct latency faults;	  /* of a guest that was served */
 	uint64_t blocked_ms;	  /* for how long it waited for pages, */
 	struct blocktime threads; /* and each of its threads */
@@ -165,6 +167,8 @@ void target_end(struct session *ss, const struct error *why);
 /* After success, with --retry, on a listening side: for a source that has not heard DONE. */
 void target_linger(struct session *ss);
 /* A destination whose source is an image on this host (image:), for a VMM's faults. */
+/* Listens on --uffd-socket, for both. */
+int lazy_listen(struct session *ss, struct error *err);
 int lazy_open(struct session *ss, struct error *err);
 int lazy_accept(struct session *ss, struct error *err);
 int lazy_serve(struct session *ss, struct error *err);

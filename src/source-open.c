@@ -261,6 +261,10 @@ static int fill_greeting(struct source *src, struct greeting *g, struct error *e
 	}
 	g->page_size = src->img->target_page;
 	g->features = FEATURES_ALL;
+	if (!ss->caps.on[CAP_POSTCOPY_RAM] || g->one_way)
+		g->features &= ~(unsigned)(FEATURE_POSTCOPY | FEATURE_URGENT);
+	if (!link_multi_channel(ss))
+		g->features &= ~(unsigned)FEATURE_URGENT;
 	if (g->one_way) /* who cannot hear digests does not want them */
 		g->features &= ~(unsigned)FEATURE_DELTA;
 	g->retries = cfg->retry;
@@ -414,5 +418,8 @@ int source_greet(struct session *ss, struct error *err)
 		ss->dry_run_done = true;
 		return source_plan(src, err);
 	}
-	return take_found(src, err);
+	if (take_found(src, err))
+		return -1;
+	source_postcopy_answered(src);
+	return 0;
 }

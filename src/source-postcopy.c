@@ -71,12 +71,25 @@ static bool is_whole_guest(const struct manifest *m)
 	return m && (!strcmp(m->source, "qemu") || (m->nblocks > 1 && m->has_device_state));
 }
 
+/* To a migtool, which runs any guest. */
+static int check_ours(const struct source *src, struct error *err)
+{
+	if (!src->ss->cfg->postcopy_after)
+		return 0;
+	err_set(err, ST_UNSUPPORTED,
+		"--postcopy-after is not built yet between two migtools, where the guest goes on "
+		"at once");
+	return err_hint(err, "leave it off");
+}
+
 static int check_image(const struct source *src, struct error *err)
 {
 	if (src->base)
 		return err_set(err, ST_USAGE,
-			       "--base: in postcopy a QEMU has none of the old copy any more, and "
-			       "what is equal to it would not be sent");
+			       "--base: in postcopy the destination has none of the old copy any "
+			       "more, and what is equal to it would not be sent");
+	if (src->ss->cfg->peer != PEER_QEMU)
+		return check_ours(src, err);
 	if (is_whole_guest(src->img->manifest))
 		return 0;
 	err_set(err, ST_UNSUPPORTED,
@@ -97,11 +110,13 @@ int source_postcopy_open(struct source *src, struct error *err)
 		return -1;
 	if (ss->cfg->dry_run)
 		return 0;
-	/* towards a QEMU there is nothing else to go on with */
-	src->recovers = ss->cfg->resume;
-	ss->postcopy = src->recovers;
-	if (!src->recovers && measure_devices(src, err))
-		return -1;
+	if (ss->cfg->peer == PEER_QEMU) {
+		/* there is nothing else to go on with */
+		src->recovers = ss->cfg->resume;
+		ss->postcopy = src->recovers;
+		if (!src->recovers && measure_devices(src, err))
+			return -1;
+	}
 	src->postcopy = postcopy_send_open(src, err);
 	return src->postcopy ? 0 : -1;
 }
@@ -111,7 +126,7 @@ int source_postcopy_advise(struct source *src, struct error *err)
 	struct postcopy_advice a = { .target_page = src->img->target_page };
 	struct pagesource *pages;
 
-	if (!src->postcopy)
+	if (!src->postcopy || src->ss->dialect.migtool)
 		return 0;
 	if (!src->ss->main->two_way)
 		return err_set(err, ST_UNSUPPORTED,
@@ -124,6 +139,16 @@ int source_postcopy_advise(struct source *src, struct error *err)
 	return postcopy_put_advise(&src->ss->stream, &a, err);
 }
 
+void source_postcopy_answered(struct source *src)
+{
+	if (!src->postcopy || source_guest_wanted(src))
+		return;
+	log_info("postcopy-ram: no guest runs at the destination, which takes the memory as it "
+		 "always does");
+	postcopy_send_close(src->postcopy);
+	src->postcopy = NULL;
+}
+
 static bool preempts(const struct source *src)
 {
 	return src->postcopy && src->ss->caps.on[CAP_POSTCOPY_PREEMPT];
@@ -131,6 +156,10 @@ static bool preempts(const struct source *src)
 
 int source_postcopy_dial(struct source *src, struct error *err)
 {
+	if (src->ss->dialect.migtool)
+		return src->postcopy && (src->answer.features & FEATURE_URGENT)
+			       ? postcopy_send_dial(src->postcopy, err)
+			       : 0;
 	if (!preempts(src) || (src->ss->dialect.preempt_late && !src->recovers))
 		return 0;
 	return postcopy_send_dial(src->postcopy, err);
@@ -317,24 +346,35 @@ static int recover(struct source *src, struct error *err)
 	return 0;
 }
 
+static void count_postcopy(struct session *ss)
+{
+	stat_set(&ss->stats.postcopy_bytes, ss->stream.bytes_out -
+						    stat_get(&ss->stats.precopy_bytes) +
+						    stat_get(&ss->stats.urgent_bytes));
+}
+
 int source_postcopy(struct session *ss, struct error *err)
 {
 	struct source *src = ss->source;
 
 	if (!ss->postcopy)
 		return 0;
-	events_status(&ss->events, src->recovers ? MIG_POSTCOPY_RECOVER : MIG_POSTCOPY_ACTIVE);
 	/* the old limit is for a guest that runs here */
 	ss->stream.pacer = NULL;
-	stat_set(&ss->stats.t_switchover, stats_now());
 	stat_set(&ss->stats.precopy_bytes, ss->stream.bytes_out);
+	if (ss->dialect.migtool) {
+		int rc = source_guest(src, err);
+
+		count_postcopy(ss);
+		return rc;
+	}
+	events_status(&ss->events, src->recovers ? MIG_POSTCOPY_RECOVER : MIG_POSTCOPY_ACTIVE);
+	stat_set(&ss->stats.t_switchover, stats_now());
 	if (src->recovers ? recover(src, err) : start(src, err))
 		return -1;
 	if (run(src, err))
 		return lose(src, err);
-	stat_set(&ss->stats.postcopy_bytes, ss->stream.bytes_out -
-						    stat_get(&ss->stats.precopy_bytes) +
-						    stat_get(&ss->stats.urgent_bytes));
+	count_postcopy(ss);
 	ss->digest = src->digest.sum;
 	ss->digest_known = !src->recovers; /* else most was sent by another process */
 	return 0;

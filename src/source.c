@@ -524,6 +524,8 @@ int source_finish(struct session *ss, struct error *err)
 	judge_zero_copy(ss);
 	if (!ss->main->two_way) {
 		rc = finish_unconfirmed(ss, err);
+	} else if (ss->dialect.migtool && ss->postcopy) {
+		return source_guest_finish(src, err);
 	} else if (ss->dialect.migtool) {
 		rc = finish_migtool(src, err);
 	} else {

@@ -69,6 +69,8 @@ int source_postcopy_open(struct source *src, struct error *err);
 int source_postcopy_advise(struct source *src, struct error *err);
 /* postcopy-preempt's connection, where it is opened before the stream is read (up to 7.2). */
 int source_postcopy_dial(struct source *src, struct error *err);
+/* Behind a migtool's answer: it may take the memory only. */
+void source_postcopy_answered(struct source *src);
 /* Is it time to switch? Cheap: asked for every page. */
 bool source_postcopy_due(const struct source *src);
 /* Behind dirty_sync: what changed was not sent. */
@@ -84,6 +86,14 @@ int source_pause_open(struct source *src, struct error *err);
 void source_pause_close(struct source *src);
 /* By the main thread: the user wants it to go on. False: it does not wait. */
 bool source_pause_leave(struct source *src);
+/* ---- source-guest.c: postcopy between two migtools ---- */
+
+/* Has the destination said that a guest goes on there? */
+bool source_guest_wanted(const struct source *src);
+/* From LISTEN to the stream's end. A failure behind COMMIT is ST_LOST. */
+int source_guest(struct source *src, struct error *err);
+/* Waits for READY or ENOUGH. */
+int source_guest_finish(struct source *src, struct error *err);
 
 /* ---- source-release.c: likewise with release-ram ---- */
 

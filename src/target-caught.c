@@ -28,6 +28,7 @@
 
 #define LISTEN_MS 200
 #define EARLY_MS  2000
+#define HELD_MAX  256 /* threads that map IMAGE before COMMIT; each waits with its first one */
 
 struct caught {
 	struct lazy *l;
@@ -42,6 +43,8 @@ struct caught {
 		bool served; /* the pager has one of its own */
 	} spaces[GUEST_SPACES_MAX];
 	unsigned nspaces;
+	uint32_t held[HELD_MAX]; /* whose mappings are served, and who wait for COMMIT */
+	unsigned nheld;		 /* with owns under the lock, where there is a source to wait for */
 
 	pthread_t thread;
 	bool listens;
@@ -71,7 +74,7 @@ static int check_file(struct caught *c, uint64_t size, struct error *err)
 	if (size % page) {
 		err_set(err, ST_UNSUPPORTED,
 			"%s has 0x%" PRIx64 " bytes, and %s has pages of 0x%x bytes",
-			c->l->ss->uri.path, size, path, page);
+			lazy_source(c->l), size, path, page);
 		return err_hint(err, "let IMAGE lie where pages are smaller: /dev/shm");
 	}
 	if (c->l->ss->cfg->guest && c->file.size != size) {
@@ -115,13 +118,18 @@ int caught_open(struct lazy *l, struct error *err)
 			return -1;
 		c->made = true;
 	}
-	if (check_not_source(c, err))
+	if (!l->pull && check_not_source(c, err))
 		return -1;
 	if (!cfg->force && !image_file_empty(&c->file)) {
 		err_set(err, ST_FILE, "%s is there and not empty", cfg->image);
 		return err_hint(err, "--force takes its content away");
 	}
-	return check_file(c, l->img->blocks[0].size, err);
+	return 0;
+}
+
+int caught_check(struct lazy *l, uint64_t size, struct error *err)
+{
+	return check_file(l->caught, size, err);
 }
 
 static int write_file(struct caught *c, uint64_t offset, const void *buf, size_t len,
@@ -230,6 +238,10 @@ static int own(struct caught *c, struct error *err)
 
 	if (c->owns)
 		return 0;
+	if (c->l->pull) { /* who has given it up so far says COMMIT */
+		c->owns = ss->cfg->guest;
+		return 0;
+	}
 	if (session_commit(ss, err))
 		return -1;
 	c->owns = true;
@@ -237,6 +249,22 @@ static int own(struct caught *c, struct error *err)
 	ss->postcopy = true;
 	ss->owner = OWNER_DESTINATION;
 	return 0;
+}
+
+/* Before COMMIT nobody goes on with the memory: COMMAND can still be ended as if it had none. */
+static int hold(struct caught *c, uint32_t token, bool *held, struct error *err)
+{
+	int rc = 0;
+
+	pthread_mutex_lock(&c->lock);
+	*held = !c->owns;
+	if (*held && c->nheld == HELD_MAX)
+		rc = err_set(err, ST_UNSUPPORTED, "more than %d threads map IMAGE at once",
+			     HELD_MAX);
+	else if (*held)
+		c->held[c->nheld++] = token;
+	pthread_mutex_unlock(&c->lock);
+	return rc;
 }
 
 static int check_kind(const struct caught *c, bool shared, struct error *err)
@@ -259,6 +287,7 @@ static int take_region(struct caught *c, const struct catch_event *e, struct err
 				  .offset = e->region.offset,
 				  .page = e->region.page };
 	int at = find_space(c, e->pid), rc;
+	bool held;
 
 	if (at < 0)
 		return err_set(err, ST_COMMAND, "a mapping of nobody");
@@ -274,8 +303,10 @@ static int take_region(struct caught *c, const struct catch_event *e, struct err
 		rc = rc ? rc : serve(c, (unsigned)at, &r, err);
 	}
 	pthread_mutex_unlock(&c->lock);
-	if (rc || own(c, err))
+	if (rc || own(c, err) || hold(c, e->token, &held, err))
 		return -1;
+	if (held)
+		return 0;
 	catch_ack(e->token, err); /* gone: what comes next says so */
 	err_clear(err);
 	return 0;
@@ -377,6 +408,19 @@ int caught_early(struct lazy *l, struct error *err)
 		       who, WEXITSTATUS(c->wstatus));
 }
 
+/* The next event; a source that leaves is noticed meanwhile. */
+static int next_event(struct lazy *l, struct catch_event *e, struct error *err)
+{
+	int rc;
+
+	do {
+		rc = catch_next(&l->ss->cancel, l->pull ? LISTEN_MS : -1, e, err);
+		if (!rc && pull_check(l->pull, err))
+			return -1;
+	} while (!rc);
+	return rc < 0 ? -1 : 0;
+}
+
 /* Until the first mapping is served. */
 static int await_mapping(struct caught *c, struct error *err)
 {
@@ -385,10 +429,12 @@ static int await_mapping(struct caught *c, struct error *err)
 	struct catch_event e;
 
 	/* a process that runs already is not asked whether it may be stopped in the middle */
-	if ((ss->cfg->guest && session_commit(ss, err)) || catch_go(&block, 1, err))
+	if (ss->cfg->guest && !c->l->pull && session_commit(ss, err))
+		return -1;
+	if (catch_go(&block, 1, err))
 		return -1;
 	while (!c->l->pager) {
-		if (catch_next(&ss->cancel, -1, &e, err) < 0 || take_event(c, &e, err))
+		if (next_event(c->l, &e, err) || take_event(c, &e, err))
 			return -1;
 		if (c->ended)
 			return caught_early(c->l, err);
@@ -396,28 +442,47 @@ static int await_mapping(struct caught *c, struct error *err)
 	return 0;
 }
 
-int caught_accept(struct lazy *l, struct error *err)
+static int say_lost(struct lazy *l, struct error *err)
+{
+	return l->pull && !l->ss->committed ? -1 : caught_lost(l, err);
+}
+
+int caught_ready(struct lazy *l, struct error *err)
 {
 	struct caught *c = l->caught;
 	struct session *ss = l->ss;
 	int rc = await_mapping(c, err);
 
 	if (rc && c->owns)
-		return caught_lost(l, err);
+		return say_lost(l, err);
 	if (rc && c->runs && !ss->cfg->guest)
 		log_info("COMMAND is ended: it has seen nothing of its memory");
 	if (rc)
 		return -1;
-	snprintf(ss->peer, sizeof(ss->peer), "%s", ss->uri.path);
+	if (!l->pull)
+		snprintf(ss->peer, sizeof(ss->peer), "%s", ss->uri.path);
 	log_info("%s has mapped %s; its memory comes from %s", what(c), ss->cfg->image,
-		 ss->uri.path);
+		 lazy_source(l));
 	rc = pthread_create(&c->thread, NULL, listen_to_it, c);
 	if (rc) {
 		err_sys(err, ST_NOMEM, rc, "cannot start a thread");
-		return caught_lost(l, err);
+		return say_lost(l, err);
 	}
 	c->listens = true;
 	return 0;
+}
+
+void caught_commit(struct lazy *l)
+{
+	struct caught *c = l->caught;
+	struct error ignored;
+
+	pthread_mutex_lock(&c->lock);
+	c->owns = true;
+	for (unsigned i = 0; i < c->nheld; i++)
+		catch_ack(c->held[i], &ignored);
+	c->nheld = 0;
+	pthread_mutex_unlock(&c->lock);
 }
 
 int caught_lost(struct lazy *l, struct error *err)

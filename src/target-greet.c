@@ -21,6 +21,8 @@ static int judge_given(struct target *t, struct error *err)
 	const struct config *cfg = t->ss->cfg;
 	const struct greeting *g = &t->greeting;
 
+	if (t->ss->lazy && pull_judge(t, err))
+		return -1;
 	for (int i = 0; i < CAP__MAX; i++) {
 		if (!cfg->caps.given[i] || cfg->caps.on[i] == g->caps.on[i] || i == CAP_EVENTS ||
 		    i == CAP_RETURN_PATH || i == CAP_POSTCOPY_BLOCKTIME)
@@ -73,6 +75,7 @@ static int judge_caps(struct target *t, struct error *err)
 				  .params = &ss->cfg->params,
 				  .host = &host,
 				  .role = ROLE_DESTINATION,
+				  .stores = true, /* who runs a guest finds out with it */
 				  .multi_channel = link_multi_channel(ss) };
 
 	/* these act on this side alone, whatever the other says */
@@ -177,7 +180,14 @@ static int create_for_greeting(struct target *t, struct error *err)
 	}
 	layout.use_shared = t->ss->caps.on[CAP_X_IGNORE_SHARED];
 	layout.blocks = blocks;
-	rc = target_create_image(t, &layout, err);
+	if (t->ss->lazy && !pull_keeps(t)) {
+		t->img = image_of_blocks(blocks, g->nblocks, g->page_size, err);
+		rc = t->img ? 0 : -1;
+	} else {
+		rc = target_create_image(t, &layout, err);
+	}
+	if (!rc && t->ss->lazy)
+		rc = pull_greeted(t, err);
 	free(blocks);
 	stat_set(&t->ss->stats.total, total);
 	stat_set(&t->ss->stats.to_travel, g->data_bytes);
@@ -279,16 +289,22 @@ static int judge(struct target *t, struct error *err)
 		return -1;
 	if (!g->nblocks && !g->dry_run) /* `check` has none */
 		return err_set(err, ST_DATA, "the source has no block of memory");
-	if (target_find_old(t, err))
+	if (!t->ss->lazy && target_find_old(t, err))
 		return -1;
 	agree_channels(t);
 	snprintf(t->ss->machine, sizeof(t->ss->machine), "%s", g->machine);
 	snprintf(t->ss->uuid, sizeof(t->ss->uuid), "%s", g->uuid);
 	t->ss->page_size = g->page_size;
+	if (g->dry_run && t->ss->lazy && !pull_keeps(t))
+		return 0;
 	if (g->dry_run)
 		return image_check_target(cfg->image, target_may_exist(t), cfg->in_place,
 					  target_resumes(t), err);
-	if (create_for_greeting(t, err) || target_open_old(t, err))
+	if (create_for_greeting(t, err))
+		return -1;
+	if (t->ss->lazy)
+		return 0;
+	if (target_open_old(t, err))
 		return -1;
 	if (g->has_device_state && !t->img->directory && !cfg->device_state) {
 		err_set(err, ST_UNSUPPORTED,
@@ -310,6 +326,9 @@ static int answer(struct target *t, const struct error *why, struct error *err)
 
 	if (t->old != OLD_OFFER)
 		a.features &= ~(unsigned)FEATURE_DELTA;
+	a.features &= ~(unsigned)(FEATURE_POSTCOPY | FEATURE_URGENT);
+	if (t->ss->lazy)
+		a.features |= pull_features(t);
 	memcpy(a.session, t->ss->first, sizeof(a.session));
 	snprintf(a.program, sizeof(a.program), "migtool %s", MIGTOOL_VERSION);
 	if (t->ss->joins)

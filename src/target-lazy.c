@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A destination without a peer: an image on this host is the source itself (image:PATH), and a VMM
- * that hands its userfaultfd over (--uffd-socket) is served from it. Pages that it touches come at
- * once; with --push=on the rest follows in the background, in the order of --prefetch first.
+ * A guest that runs before its memory is there, and the source without a peer: an image on this
+ * host (image:PATH). Pages that the guest touches come at once; with --push=on the rest follows in
+ * the background, in the order of --prefetch first. Where the source is on another host,
+ * target-pull.c takes its place.
  *
  * The guest runs from the moment that its VMM has connected. So from then on nothing ends this
  * side lightly: the guest would wait for ever.
@@ -27,15 +28,18 @@
 
 #define PUSH_BUFFER (256u << 10)
 #define FULL_MS	    100
+#define LOOK_MS	    250 /* at a source, while a VMM is waited for */
 
 /* ---- open ---- */
 
 static int announce(struct session *ss, struct error *err)
 {
-	const char *uri = listener_uri(ss->listener);
+	const char *uri = listener_uri(ss->vmms);
 
 	log_info("waiting for a VMM on %s", uri);
-	if (ss->cfg->ready_fd >= 0 && dprintf(ss->cfg->ready_fd, "%s\n", uri) < 0)
+	/* else that line is the other host's */
+	if (ss->uri.scheme == SCHEME_IMAGE && ss->cfg->ready_fd >= 0 &&
+	    dprintf(ss->cfg->ready_fd, "%s\n", uri) < 0)
 		return err_sys(err, ST_FILE, errno, "cannot write to --ready-fd %d",
 			       ss->cfg->ready_fd);
 	return 0;
@@ -64,9 +68,8 @@ static int open_image(struct lazy *l, struct error *err)
 	return 0;
 }
 
-static int listen_for_vmm(struct lazy *l, struct error *err)
+int lazy_listen(struct session *ss, struct error *err)
 {
-	struct session *ss = l->ss;
 	struct uri uri;
 	char *text;
 	int rc;
@@ -77,9 +80,9 @@ static int listen_for_vmm(struct lazy *l, struct error *err)
 	free(text);
 	if (rc)
 		return -1;
-	ss->listener = listener_open(&uri, &ss->cancel, err);
+	ss->vmms = listener_open(&uri, &ss->cancel, err);
 	uri_free(&uri);
-	return ss->listener ? announce(ss, err) : -1;
+	return ss->vmms ? announce(ss, err) : -1;
 }
 
 int lazy_open(struct session *ss, struct error *err)
@@ -96,12 +99,19 @@ int lazy_open(struct session *ss, struct error *err)
 	    (ss->cfg->prefetch && faultlog_read(&l->wanted, ss->cfg->prefetch, l->img, err)) ||
 	    (ss->cfg->record && faultlog_check(ss->cfg->record, ss->cfg->force, err)))
 		return -1;
-	if (!ss->cfg->uffd_socket)
-		return caught_open(l, err);
-	return ss->adopted ? 0 : listen_for_vmm(l, err);
+	if (ss->cfg->uffd_socket)
+		return ss->adopted ? 0 : lazy_listen(ss, err);
+	if (caught_open(l, err))
+		return -1;
+	return caught_check(l, l->img->blocks[0].size, err);
 }
 
-/* ---- the VMM ---- */
+/* ---- the guest ---- */
+
+const char *lazy_source(const struct lazy *l)
+{
+	return l->pull ? "the source's image" : l->ss->uri.path;
+}
 
 static int read_page(void *arg, unsigned block, uint64_t offset, void *buf, size_t len, bool *zero,
 		     struct error *err)
@@ -154,7 +164,9 @@ int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
 	bool known = l->ledger != NULL;
 	uint64_t size = l->img->blocks[0].size, bytes = guestmem_bytes(g);
 	struct pager_options o = { .cancel = &l->ss->cancel,
-				   .source = { .read = read_page, .arg = l },
+				   .source = { .read = l->pull ? NULL : read_page,
+					       .request = l->pull ? pull_request : NULL,
+					       .arg = l },
 				   .store = l->caught ? caught_store : NULL,
 				   .store_arg = l,
 				   .watched = l->caught,
@@ -170,7 +182,7 @@ int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
 		guestmem_free(g);
 		return err_set(err, ST_DATA,
 			       "its memory has 0x%" PRIx64 " bytes, and %s has 0x%" PRIx64, bytes,
-			       l->ss->uri.path, size);
+			       lazy_source(l), size);
 	}
 	if (!l->caught && (known ? check_ledger(l, g, err) : make_ledger(l, g, err))) {
 		guestmem_free(g);
@@ -198,7 +210,8 @@ static int serve_vmm(struct lazy *l, struct guest_memory *g, struct error *err)
 		guestmem_free(g);
 	else
 		rc = lazy_start_pager(l, g, err);
-	if (!rc)
+	/* with a source on another host COMMIT is still to come */
+	if (!rc && !l->pull)
 		l->ss->serving = true;
 	return rc;
 }
@@ -238,46 +251,73 @@ static int take_vmm(struct lazy *l, struct transport *t, struct error *err)
 	return 0;
 }
 
-int lazy_accept(struct session *ss, struct error *err)
+/* The next that comes; NULL: err says why. A source that leaves is noticed meanwhile. */
+static struct transport *next_vmm(struct lazy *l, struct error *err)
 {
-	struct lazy *l = ss->lazy;
+	struct transport *t;
+
+	do {
+		t = listener_accept(l->ss->vmms, l->pull ? LOOK_MS : -1, err);
+		if (!t && (err->status != ST_OK || (l->pull && pull_check(l->pull, err))))
+			return NULL;
+	} while (!t);
+	return t;
+}
+
+static int accept_vmm(struct lazy *l, struct error *err)
+{
+	struct session *ss = l->ss;
 	struct error ignored;
 	int rc = 0;
 
-	if (l->caught)
-		return caught_accept(l, err);
 	if (takeup_complete())
 		return 0;
 	if (ss->adopted)
 		rc = take_up(l, err) ? -1 : 1;
 	while (!rc) {
-		struct transport *t = listener_accept(ss->listener, -1, err);
+		struct transport *t = next_vmm(l, err);
 
 		if (!t)
 			return -1;
 		rc = take_vmm(l, t, err);
 		if (rc > 0)
+			log_info("%s runs; its memory comes from %s", t->name, lazy_source(l));
+		if (rc > 0 && !l->pull)
 			snprintf(ss->peer, sizeof(ss->peer), "%s", t->name);
 		transport_close(t, &ignored);
 	}
 	if (rc < 0)
 		return -1;
-	listener_close(ss->listener); /* one guest; the name is free again */
-	ss->listener = NULL;
+	listener_close(ss->vmms); /* one guest; the name is free again */
+	ss->vmms = NULL;
+	return 0;
+}
+
+int lazy_ready(struct lazy *l, struct error *err)
+{
+	return l->caught ? caught_ready(l, err) : accept_vmm(l, err);
+}
+
+int lazy_accept(struct session *ss, struct error *err)
+{
+	if (lazy_ready(ss->lazy, err))
+		return -1;
+	ss->served = true;
+	if (ss->lazy->caught)
+		return 0;
 	ss->owner = OWNER_DESTINATION;
 	if (ss->adopted)
-		log_info("%s is taken up again; its memory comes from %s", ss->peer, ss->uri.path);
-	else
-		log_info("%s runs; its memory comes from %s", ss->peer, ss->uri.path);
+		log_info("%s is taken up again; its memory comes from %s", ss->peer,
+			 lazy_source(ss->lazy));
 	return session_commit(ss, err);
 }
 
 /* ---- the push ---- */
 
 /* The guest runs: that there is no room is no reason to leave it. */
-static int keep(struct lazy *l, uint64_t at, size_t n, struct error *err)
+int lazy_keep(struct lazy *l, uint64_t offset, const void *buf, size_t len, struct error *err)
 {
-	while (caught_keep(l, at, l->buf, n, err)) {
+	while (caught_keep(l, offset, buf, len, err)) {
 		if (!pager_full(err))
 			return -1;
 		if (!l->full_said)
@@ -299,9 +339,10 @@ static int push_run(struct lazy *l, const struct block *b, uint64_t offset, uint
 
 		if (image_read(l->img, b, at, l->buf, n, err))
 			return -1;
-		if (zero_is(l->buf, n) ? pager_arrived_zero(l->pager, b->index, at, n, err)
-				       : keep(l, at, n, err) || pager_arrived(l->pager, b->index,
-									      at, l->buf, n, err))
+		if (zero_is(l->buf, n)
+			    ? pager_arrived_zero(l->pager, b->index, at, n, err)
+			    : lazy_keep(l, at, l->buf, n, err) ||
+				      pager_arrived(l->pager, b->index, at, l->buf, n, err))
 			return -1;
 		stat_add(&st->travelled, n);
 		stat_add(&st->activity, n);
@@ -370,7 +411,7 @@ static int push(struct lazy *l, struct error *err)
 	return 0;
 }
 
-static void take_stats(struct lazy *l)
+void lazy_take_stats(struct lazy *l)
 {
 	struct pager_stats st;
 
@@ -381,9 +422,11 @@ static void take_stats(struct lazy *l)
 	l->ss->faults = st.latency;
 	l->ss->threads = st.threads;
 	l->ss->blocked_ms = st.blocked_ns / 1000000;
+	stat_set(&l->ss->stats.postcopy_requests, st.faults);
+	if (l->pull)
+		return;
 	stat_set(&l->ss->stats.transferred, st.placed);
 	stat_set(&l->ss->stats.postcopy_bytes, st.placed);
-	stat_set(&l->ss->stats.postcopy_requests, st.faults);
 }
 
 int lazy_lost(struct lazy *l, const char *who, const char *hint, struct error *err)
@@ -404,12 +447,14 @@ int lazy_lost(struct lazy *l, const char *who, const char *hint, struct error *e
 	return session_lost(ss, err, text, NULL);
 }
 
-static int left_waiting(struct lazy *l, struct error *err)
+int lazy_left_waiting(struct lazy *l, struct error *err)
 {
 	char *again;
 
 	if (l->caught)
 		return caught_lost(l, err);
+	if (l->pull)
+		return lazy_lost(l, "the guest", "end its VMM, and restore the snapshot anew", err);
 	again = lazy_again(l->ss->cfg, 0);
 	lazy_lost(l, "the guest", again ? again : "recv --resume takes it up again", err);
 	free(again);
@@ -433,9 +478,9 @@ int lazy_serve(struct session *ss, struct error *err)
 	if (early)
 		caught_early(l, err);
 	caught_stop(l);
-	take_stats(l);
+	lazy_take_stats(l);
 	if (rc)
-		return left_waiting(l, err);
+		return lazy_left_waiting(l, err);
 	ss->serving = false;
 	l->over = true;
 	if (early)
@@ -470,6 +515,8 @@ void lazy_end(struct session *ss)
 
 	if (!l)
 		return;
+	if (l->pull)
+		pull_stop(l->pull);
 	pager_stop(l->pager);
 	if (!l->caught)
 		end_vmm(l);
@@ -479,7 +526,9 @@ void lazy_end(struct session *ss)
 	faultlog_free(&l->needs);
 	faultlog_free(&l->wanted);
 	caught_close(l);
-	image_close(l->img, false);
+	if (!l->pull)
+		image_close(l->img, false);
+	pull_close(l->pull);
 	free(l->buf);
 	free(l);
 	ss->lazy = NULL;

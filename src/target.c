@@ -58,6 +58,12 @@ int target_open(struct session *ss, struct error *err)
 	t->ss = ss;
 	pthread_mutex_init(&t->rp_lock, NULL);
 	know_nothing(ss);
+	if (config_has_guest(cfg) && pull_open(t, err))
+		return -1;
+	if (ss->lazy && !pull_keeps(t)) {
+		t->first_by = first_deadline(ss);
+		return 0;
+	}
 	if (image_check_target(cfg->image, target_may_exist(t), cfg->in_place, target_resumes(t),
 			       err) ||
 	    target_recover_open(t, err))
@@ -185,6 +191,12 @@ static int recognise(struct target *t, struct error *err)
 		ss->watched = true;
 	if (stream_peek(&ss->stream, 4, &first, err))
 		return -1;
+	if (get_be32(first) == WIRE_MAGIC && ss->lazy) {
+		err_set(err, ST_UNSUPPORTED,
+			"the source is a QEMU, and the guest here can only have a migtool's "
+			"image");
+		return err_hint(err, "receive it without --uffd-socket, --guest or COMMAND");
+	}
 	if (t->recovers || target_recover_is(first))
 		return recognise_recovery(t, first, err);
 	if (get_be32(first) == WIRE_MAGIC) {
@@ -240,6 +252,8 @@ int target_channels(struct session *ss, struct error *err)
 {
 	struct target *t = ss->target;
 
+	if (ss->lazy)
+		return pull_channels(t, err);
 	if (!ss->caps.on[CAP_MULTIFD]) {
 		/* postcopy-preempt's connection may be silent for as long as it likes */
 		t->strays = ss->listener && !ss->dialect.migtool &&
@@ -297,13 +311,15 @@ int target_setup(struct session *ss, struct error *err)
 	if (ss->dialect.migtool && load_head(t, err))
 		return -1;
 	t->talking = ss->dialect.migtool && t->rp_open;
-	return t->img ? target_start_workers(t, err) : 0;
+	return t->img && !ss->lazy ? target_start_workers(t, err) : 0;
 }
 
 int target_precopy(struct session *ss, struct error *err)
 {
 	if (!load_stream(ss->target, err))
 		return 0;
+	if (ss->lazy)
+		return pull_lost(ss->target, err);
 	if (ss->target->postcopy < POSTCOPY_PAUSED)
 		return -1;
 	/* a link that breaks is one thing, a disk or a stream that is bad another */
@@ -397,6 +413,10 @@ int target_switchover(struct session *ss, struct error *err)
 	struct target *t = ss->target;
 	int rc;
 
+	if (ss->lazy) {
+		ss->stream_over = true;
+		return pull_complete(t, err);
+	}
 	if (!ss->dialect.migtool && t->config.ignore_shared)
 		mark_shared(t);
 	ss->stream_over = true;
@@ -499,6 +519,8 @@ int target_finish(struct session *ss, struct error *err)
 	struct target *t = ss->target;
 	int rc;
 
+	if (ss->lazy)
+		return pull_finish(t, err);
 	if (ss->dialect.migtool && t->rp_open)
 		rc = finish_migtool(t, err);
 	else if (t->rp_open)
@@ -582,6 +604,8 @@ void target_tick(struct session *ss)
 		t->next_keepalive = stats_now() + KEEPALIVE_MS;
 		say_alive(t);
 	}
+	if (ss->lazy)
+		pull_tick(t);
 	if (t->strays && !cancel_fired(&ss->cancel))
 		look_for_strays(ss);
 }
@@ -594,7 +618,7 @@ static void tell(struct target *t, const struct error *why)
 	if (!t->rp_open || t->told || !t->ss->main)
 		return;
 	/* a QEMU in postcopy would take it for its own end; of a broken link it makes a pause */
-	if (t->postcopy >= POSTCOPY_DISCARDED)
+	if (t->postcopy >= POSTCOPY_DISCARDED && !t->ss->dialect.migtool)
 		return;
 	if (t->ss->dialect.migtool) {
 		len = wire_failed_pack(why, msg + 6);

@@ -29,7 +29,7 @@ enum postcopy_state {
 
 struct target {
 	struct session *ss;
-	struct image *img;	  /* NULL until the blocks are known */
+	struct image *img; /* NULL until the blocks are known; with a guest it may have no files */
 	struct greeting greeting; /* of a migtool */
 	struct wire_config config;
 	struct placer *placer;
@@ -127,6 +127,29 @@ void target_recover_greet(struct target *t);
 /* RECV_BITMAP and POSTCOPY_RESUME. */
 bool target_recover_takes(uint16_t cmd);
 int target_recover_command(struct target *t, const struct wire_command *c, struct error *err);
+/* ---- target-pull.c: a guest runs here (ss->lazy) before its memory has arrived ---- */
+
+/* Makes ss->lazy; the files that a guest will map. Stages, in their order: */
+int pull_open(struct target *t, struct error *err);
+/* The greeting's half: may it be, and what is used of the features. The blocks are known: greeted.
+ */
+int pull_judge(struct target *t, struct error *err);
+unsigned pull_features(const struct target *t);
+int pull_greeted(struct target *t, struct error *err);
+/* Are pages that come kept in IMAGE, too? */
+bool pull_keeps(const struct target *t);
+int pull_channels(struct target *t, struct error *err);
+/* The commands; one RAM section's records behind them. */
+int load_listen(struct target *t, struct error *err);
+int load_guest_commit(struct target *t, struct error *err);
+int load_guest_section(struct target *t, struct error *err);
+/* Behind the stream's end. */
+int pull_complete(struct target *t, struct error *err);
+int pull_finish(struct target *t, struct error *err);
+/* After a failure; ST_LOST if a guest waits. -1. */
+int pull_lost(struct target *t, struct error *err);
+/* By the main thread. */
+void pull_tick(struct target *t);
 
 /* ---- pageload.c: one RAM section ---- */
 

@@ -20,9 +20,9 @@ static const struct {
 	enum feature feature;
 	const char *name;
 } feature_names[] = {
-	{ FEATURE_RUNS, "page-runs" },
-	{ FEATURE_MULTIFD2, "multifd-2" },
-	{ FEATURE_DELTA, "page-digests" },
+	{ FEATURE_RUNS, "page-runs" },	      { FEATURE_MULTIFD2, "multifd-2" },
+	{ FEATURE_DELTA, "page-digests" },    { FEATURE_POSTCOPY, "postcopy" },
+	{ FEATURE_URGENT, "urgent-channel" },
 };
 
 /* A greeting with all blocks that there may be is far from it. */

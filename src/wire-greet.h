@@ -23,9 +23,12 @@ enum feature {
 	FEATURE_RUNS = 1 << 0,	   /* RAM_RUN and RAM_ZERO_RUN */
 	FEATURE_MULTIFD2 = 1 << 1, /* multifd header version 2 */
 	FEATURE_DELTA = 1 << 2,	   /* the destination offers the digests of an old copy */
+	FEATURE_POSTCOPY = 1 << 3, /* a guest runs there before its memory has arrived */
+	FEATURE_URGENT = 1 << 4,   /* and what it waits for has a connection of its own */
 };
 
-#define FEATURES_ALL (FEATURE_RUNS | FEATURE_MULTIFD2 | FEATURE_DELTA)
+#define FEATURES_ALL \
+	(FEATURE_RUNS | FEATURE_MULTIFD2 | FEATURE_DELTA | FEATURE_POSTCOPY | FEATURE_URGENT)
 
 /* What a destination has of the session that a source goes on with. */
 enum greet_found {

@@ -209,3 +209,44 @@ size_t page_request_pack(const char *block, uint64_t offset, uint32_t len,
 	memcpy(out + REQUEST_HEAD + 1, block, n);
 	return REQUEST_HEAD + 1 + n;
 }
+
+/* ---- between migtools ---- */
+
+#define ASKS_ALL 1u
+#define UNIT_MAX (1u << 30)
+
+void guest_ready_pack(const struct guest_ready *r, uint8_t out[GUEST_READY_LEN])
+{
+	put_be32(out, r->asks_all ? ASKS_ALL : 0);
+	put_be32(out + 4, r->unit);
+}
+
+int guest_ready_unpack(const uint8_t in[GUEST_READY_LEN], struct guest_ready *r, struct error *err)
+{
+	uint32_t flags = get_be32(in);
+
+	r->asks_all = flags & ASKS_ALL;
+	r->unit = get_be32(in + 4);
+	if (flags & ~ASKS_ALL)
+		return err_set(err, ST_DATA, "LISTENING: flags 0x%x are not understood", flags);
+	if (r->unit < DIGEST_PAGE || r->unit > UNIT_MAX || (r->unit & (r->unit - 1)))
+		return err_set(err, ST_DATA,
+			       "LISTENING: pages of %u bytes, expected a power of two from %u to "
+			       "%u",
+			       r->unit, DIGEST_PAGE, UNIT_MAX);
+	return 0;
+}
+
+void page_want_pack(const struct page_want *w, uint8_t out[PAGE_WANT_LEN])
+{
+	put_be32(out, w->block);
+	put_be32(out + 4, w->len);
+	put_be64(out + 8, w->offset);
+}
+
+void page_want_unpack(const uint8_t in[PAGE_WANT_LEN], struct page_want *w)
+{
+	w->block = get_be32(in);
+	w->len = get_be32(in + 4);
+	w->offset = get_be64(in + 8);
+}

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * What postcopy says, in both directions: the payloads of POSTCOPY_ADVISE, POSTCOPY_RAM_DISCARD and
- * PACKAGED, and of the return path's REQ_PAGES and REQ_PAGES_ID.
+ * PACKAGED, and of the return path's REQ_PAGES and REQ_PAGES_ID; between migtools LISTENING and
+ * REQUEST.
  *
  * Source: QEMU 7.2, migration/savevm.c, migration/migration.c.
  */
@@ -75,5 +76,31 @@ int page_request_unpack(const struct rp_message *m, struct page_request *r, stru
 #define PAGE_REQUEST_MAX 268
 size_t page_request_pack(const char *block, uint64_t offset, uint32_t len,
 			 uint8_t out[PAGE_REQUEST_MAX]);
+
+/* ---- between migtools ---- */
+
+/* LISTENING's payload: the guest is ready, and this is how it takes pages. */
+#define GUEST_READY_LEN 8
+
+struct guest_ready {
+	bool asks_all; /* nothing is to be sent but what is asked for */
+	uint32_t unit; /* bytes that are placed at once: whole such units travel together */
+};
+
+void guest_ready_pack(const struct guest_ready *r, uint8_t out[GUEST_READY_LEN]);
+/* ST_DATA: the unit is no power of two from 4 KiB to 1 GiB, or unknown flags are set. */
+int guest_ready_unpack(const uint8_t in[GUEST_READY_LEN], struct guest_ready *r, struct error *err);
+
+/* REQUEST's payload. All of it is the peer's word: block, offset and length are to be checked. */
+#define PAGE_WANT_LEN 16
+
+struct page_want {
+	uint32_t block; /* index in the greeting */
+	uint32_t len;	/* bytes */
+	uint64_t offset;
+};
+
+void page_want_pack(const struct page_want *w, uint8_t out[PAGE_WANT_LEN]);
+void page_want_unpack(const uint8_t in[PAGE_WANT_LEN], struct page_want *w);
 
 #endif

@@ -4,6 +4,7 @@
 #include "byteorder.h"
 #include "log.h"
 #include "wire-delta.h"
+#include "wire-postcopy.h"
 #include "wire.h"
 
 #include <string.h>
@@ -26,6 +27,9 @@ static const struct rp_type_info {
 	{ RP_KEEPALIVE, "KEEPALIVE", 8, 8 },
 	{ RP_DIGESTS, "DIGESTS", DELTA_LIST_HEAD, DELTA_LIST_LEN },
 	{ RP_PAGE_DIGESTS, "PAGE_DIGESTS", DELTA_LIST_HEAD + 16, DELTA_LIST_LEN },
+	{ RP_LISTENING, "LISTENING", GUEST_READY_LEN, GUEST_READY_LEN },
+	{ RP_REQUEST, "REQUEST", PAGE_WANT_LEN, PAGE_WANT_LEN },
+	{ RP_ENOUGH, "ENOUGH", 0, 0 },
 };
 
 static const struct rp_type_info *find(uint16_t type)

@@ -24,6 +24,9 @@ enum rp_type {
 	RP_KEEPALIVE = 0x4004,	  /* be64 bytes placed so far */
 	RP_DIGESTS = 0x4005,	  /* delta_list: chunks of the old copy */
 	RP_PAGE_DIGESTS = 0x4006, /* delta_list: pages of a chunk */
+	RP_LISTENING = 0x4007,	  /* guest_ready: postcopy: the guest can go on */
+	RP_REQUEST = 0x4008,	  /* page_want: the guest waits for these pages */
+	RP_ENOUGH = 0x4009,	  /* empty: there is no guest any more that needs pages */
 };
 
 #define RP_PAYLOAD_MAX 4096 /* QEMU's limit is 512; ours carry a reason of at most 1 KiB */

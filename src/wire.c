@@ -310,6 +310,7 @@ const char *wire_command_name(uint16_t cmd)
 		[MIG_CMD_COMPARED - WIRE_OURS] = "COMPARED",
 		[MIG_CMD_HEARD - WIRE_OURS] = "HEARD",
 		[MIG_CMD_PAUSED - WIRE_OURS] = "PAUSED",
+		[MIG_CMD_LISTEN - WIRE_OURS] = "LISTEN",
 	};
 
 	if (cmd < sizeof(names) / sizeof(names[0]) && names[cmd])

@@ -103,6 +103,7 @@ try() { # FILE
 	while read -r line; do
 		line=$(sed -E "s/ #.*//; s/ &&.*//; s/ [0-9]?>.*//; /recv.* ssh:/s|guest.mem$|/nonexistent/x|
 			s|guest.mem|/nonexistent/x|
+			/recv.* tcp:.*shm/s|/dev/shm/guest|/nonexistent/x|; /uffd-socket.* tcp:/s|\$| /nonexistent/x|
 			s|guest/|/nonexistent/x/|; s|\"\\\$uri\"|tcp:localhost:1|; s/tcp::4444/tcp:localhost:0/; s/ --ready-fd 9//; s/^migtool/timeout 20 migtool/" <<<"$line")
 		rc=0
 		PATH=$(dirname "$MIGTOOL"):$PATH bash -c "$line" >out 2>&1 </dev/null || rc=$?

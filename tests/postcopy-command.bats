@@ -225,7 +225,6 @@ survives() { # [OPTION]... -- WORD...
 }
 
 @test "--guest: a process that runs and has its memory full of something else" {
-	local from
 	truncate -s $((PAGES * 4096)) "$C"
 	mkfifo go out
 	"$G" "$C" map touch say=ready byte check <go >out 3>&- 4>&- &
@@ -242,10 +241,6 @@ survives() { # [OPTION]... -- WORD...
 	cmp image "$C"
 	run -4 --separate-stderr "$MIGTOOL" recv --force --guest $$ image:image "$C"
 	said "does not map IMAGE"
-	for from in tcp:127.0.0.1:0 file:image; do
-		run -4 --separate-stderr "$MIGTOOL" recv --guest 4711 "$from" "$C"
-		said "not built yet"
-	done
 }
 
 @test "postcopy-blocktime knows which thread of COMMAND waited" {

@@ -71,7 +71,7 @@ send_slowly() {
 }
 
 @test "what the check refuses is a blocked reason" {
-	run -4 --separate-stderr "$MIGTOOL" send --json --cap postcopy-ram guest.mem unix:nobody
+	run -4 --separate-stderr "$MIGTOOL" send --json --cap postcopy-ram --cap multifd guest.mem unix:nobody
 	echo "$output"
 	jq -e '.status == "failed" and ."error-code" == "unsupported" and
 		(."blocked-reasons"[0] | test("postcopy-ram"))' <<<"$output"

@@ -52,6 +52,23 @@ static void everything_once_in_order(void)
 	end();
 }
 
+static void a_range_is_taken_in_whole_units_once(void)
+{
+	struct page_run r;
+
+	REQUIRE(begin(PG));
+	pagesource_set_unit(ps, HUGE);
+	CHECK(pagesource_unit(ps, &blocks[0]) == HUGE);
+	CHECK(pagesource_take(ps, &blocks[1], 8 * PG, 8 * PG, &r) && is(&r, 1, 8, 8));
+	CHECK(!pagesource_take(ps, &blocks[1], 8 * PG, 8 * PG, &r));
+	/* the block ends in the middle of a unit */
+	CHECK(pagesource_take(ps, &blocks[1], 0, 20 * PG, &r) && is(&r, 1, 0, 8));
+	CHECK(pagesource_take(ps, &blocks[1], 0, 20 * PG, &r) && is(&r, 1, 16, 4));
+	CHECK(!pagesource_take(ps, &blocks[1], 0, 20 * PG, &r));
+	CHECK(pagesource_left(ps) == 16 * PG);
+	end();
+}
+
 static void what_is_asked_for_comes_first(void)
 {
 	struct page_run r;
@@ -194,6 +211,7 @@ static void a_cancel_ends_who_asks_too_much(void)
 }
 
 static const struct test_case cases[] = {
+	{ "a range is taken in whole units, once", a_range_is_taken_in_whole_units_once },
 	{ "everything comes once, in order", everything_once_in_order },
 	{ "what is asked for comes first, then its neighbours", what_is_asked_for_comes_first },
 	{ "a long request is cut, and skips what was sent",

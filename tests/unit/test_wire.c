@@ -626,7 +626,31 @@ static void requests_for_pages_come_back(void)
 	CHECK(page_request_unpack(&m, &r, &err) == -1);
 }
 
+static void what_a_guest_is_ready_for_comes_back(void)
+{
+	struct guest_ready r = { .asks_all = true, .unit = 2 << 20 };
+	struct page_want w = { .block = 3, .len = 8192, .offset = UINT64_C(0x123456789000) };
+	uint8_t bytes[GUEST_READY_LEN], want[PAGE_WANT_LEN];
+	struct error err;
+
+	guest_ready_pack(&r, bytes);
+	memset(&r, 0, sizeof(r));
+	CHECK(!guest_ready_unpack(bytes, &r, &err) && r.asks_all && r.unit == 2 << 20);
+	bytes[3] = 3;
+	CHECK(guest_ready_unpack(bytes, &r, &err) == -1 && err.status == ST_DATA);
+	for (uint32_t bad = 0; bad < 3; bad++) {
+		r = (struct guest_ready){ .unit = (uint32_t[]){ 2048, 12288, 1u << 31 }[bad] };
+		guest_ready_pack(&r, bytes);
+		CHECK(guest_ready_unpack(bytes, &r, &err) == -1 && err.status == ST_DATA);
+	}
+	page_want_pack(&w, want);
+	memset(&w, 0, sizeof(w));
+	page_want_unpack(want, &w);
+	CHECK(w.block == 3 && w.len == 8192 && w.offset == UINT64_C(0x123456789000));
+}
+
 static const struct test_case cases[] = {
+	{ "what a guest is ready for comes back", what_a_guest_is_ready_for_comes_back },
 	{ "a configuration comes back", a_configuration_comes_back },
 	{ "the document's header is read", the_documents_header_is_read },
 	{ "bad configurations are refused", bad_configurations_are_refused },

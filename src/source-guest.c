@@ -1,0 +1,153 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * The switch to postcopy between two migtools. The destination is told to get its guest ready
+ * (LISTEN), says when it is (LISTENING), and only then the guest is given up: COMMIT. So whatever
+ * fails before leaves the guest here. DONE says that the destination has it; until then nobody
+ * knows. Behind DONE all that fails leaves a guest that waits there for pages of ours.
+ *
+ * The end is the destination's to say: READY when all has arrived and agrees with DIGEST, or ENOUGH
+ * when there is no guest any more that needs pages.
+ */
+#include "source.h"
+
+#include "log.h"
+#include "postcopy-send.h"
+
+#define ALIVE_MS 1000
+
+bool source_guest_wanted(const struct source *src)
+{
+	return src->postcopy && (src->answer.features & FEATURE_POSTCOPY);
+}
+
+/* The destination may have much to do first: its VMM may not even be there. */
+static int await_guest(struct source *src, struct error *err)
+{
+	struct stream *s = &src->ss->stream;
+	int rc = 0;
+
+	returnpath_expect_guest(&src->rp);
+	if (wire_put_command(s, MIG_CMD_LISTEN, NULL, 0, err) || stream_flush(s, err))
+		return -1;
+	while (!rc) {
+		rc = returnpath_wait_ms(&src->rp, RP_WAIT_LISTENING, ALIVE_MS, err);
+		if (!rc &&
+		    (wire_put_command(s, MIG_CMD_KEEPALIVE, NULL, 0, err) || stream_flush(s, err)))
+			return -1;
+	}
+	return rc < 0 ? -1 : 0;
+}
+
+static int check_unit(const struct source *src, struct error *err)
+{
+	uint32_t unit = src->rp.guest.unit, page = src->img->target_page;
+
+	if (unit >= page)
+		return 0;
+	return err_set(err, ST_DATA, "LISTENING: pages of %u bytes, and those here have %u", unit,
+		       page);
+}
+
+/* From here on nobody may run the guest here. */
+static int give_up(struct source *src, struct error *err)
+{
+	struct session *ss = src->ss;
+
+	if (!src->dirty && image_check_at_rest(src->img, err))
+		return -1;
+	/* requests may come as soon as COMMIT was read */
+	if (postcopy_send_listen(src->postcopy, err) || session_commit(ss, err))
+		return -1;
+	ss->owner = OWNER_UNKNOWN;
+	if (!wire_put_command(&ss->stream, MIG_CMD_COMMIT, NULL, 0, err) &&
+	    !stream_flush(&ss->stream, err) && !returnpath_wait(&src->rp, RP_WAIT_DONE, err))
+		return 0;
+	return session_lost(ss, err,
+			    "COMMIT was sent and not answered, so the guest may run at the "
+			    "destination",
+			    "look there: run it here only if it was ended there");
+}
+
+/* The guest runs at the destination. */
+static int lose(struct source *src, struct error *err)
+{
+	return session_lost(src->ss, err,
+			    "the guest runs at the destination, and waits there for memory",
+			    "end it there, and restore it anew from this image");
+}
+
+static int send_memory(struct source *src, struct error *err)
+{
+	struct postcopy_send *ps = src->postcopy;
+
+	if (src->rp.guest.asks_all)
+		return postcopy_send_answers(ps, err);
+	return postcopy_send_holes(ps, err) || postcopy_send_run(ps, err) ? -1 : 0;
+}
+
+static int put_digest(struct source *src, struct error *err)
+{
+	struct wire_digest d = { .memory = src->digest.sum };
+	uint8_t bytes[WIRE_DIGEST_LEN];
+
+	src->ss->digest = d.memory;
+	src->ss->digest_known = true;
+	wire_digest_pack(&d, bytes);
+	return wire_put_command(&src->ss->stream, MIG_CMD_DIGEST, bytes, sizeof(bytes), err);
+}
+
+/* Who has said ENOUGH compares nothing. */
+static int put_end(struct source *src, struct error *err)
+{
+	struct session *ss = src->ss;
+
+	/* what was read from an image that was written to meanwhile is of two times */
+	if (!src->dirty && image_check_unwritten(src->img, err))
+		return -1;
+	if (pagesend_section_open(src, WIRE_SECTION_END, err) || pagesend_section_close(src, err) ||
+	    put_digest(src, err))
+		return -1;
+	ss->stream_over = true; /* before its last byte: READY may be quick */
+	return stream_put_u8(&ss->stream, WIRE_EOF, err) || stream_flush(&ss->stream, err) ? -1 : 0;
+}
+
+int source_guest(struct source *src, struct error *err)
+{
+	struct session *ss = src->ss;
+
+	if (await_guest(src, err) || check_unit(src, err))
+		return -1;
+	postcopy_send_unit(src->postcopy, src->rp.guest.unit);
+	stat_set(&ss->stats.t_switchover, stats_now());
+	if (give_up(src, err))
+		return -1;
+	ss->owner = OWNER_DESTINATION;
+	ss->serving = true;
+	stat_set(&ss->stats.t_resumed, stats_now());
+	events_status(&ss->events, MIG_POSTCOPY_ACTIVE);
+	log_verbose("the guest goes on at the destination, which has %s",
+		    src->rp.guest.asks_all ? "asked for no more than it needs" : "all to come");
+	return send_memory(src, err) || put_end(src, err) ? lose(src, err) : 0;
+}
+
+int source_guest_finish(struct source *src, struct error *err)
+{
+	struct session *ss = src->ss;
+
+	if (returnpath_wait(&src->rp, RP_WAIT_VERDICT, err))
+		return lose(src, err);
+	ss->serving = false;
+	if (!src->rp.ready) {
+		log_info("the guest has ended, or needs no more pages");
+		ss->digest_known = false; /* it is that of what was sent */
+		return 0;
+	}
+	if (!digest_equal(src->rp.digest.memory, src->digest.sum)) {
+		err_set(err, ST_DIGEST, "the destination's digest differs from ours");
+		return session_lost(ss, err, "the guest runs at the destination with other memory",
+				    "end it there");
+	}
+	ss->digest_verified = true;
+	ss->complete = true;
+	return 0;
+}

@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/*
+ * A guest whose memory comes from a migtool on another host, and its stages.
+ *
+ * Before COMMIT the source owns the guest, and whatever fails ends COMMAND here and leaves nothing.
+ * On LISTEN the guest is got ready: a VMM has handed its memory over, or a mapping was caught. It
+ * may touch its memory from then on, and waits: what it asks for is noted, and goes to the source
+ * behind COMMIT. From COMMIT on it is ours, and no failure lets it go on without its pages.
+ *
+ * Threads. The pager's fault thread sends what the guest waits for on the connection for that, and
+ * a thread of this file places what comes back there, so neither waits for the other. The migration
+ * thread reads the main connection: the background. Where there is no second connection it brings
+ * the answers, too, and requests go back among the return messages.
+ *
+ * The sum is of what arrived, because the guest may write to its pages as soon as it has them.
+ */
+#include "pull.h"
+
+#include "link.h"
+#include "log.h"
+#include "takeup.h"
+#include "wire-postcopy.h"
+#include "wire-ram.h"
+
+#include <poll.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define END_MS 5000 /* for the source to hear READY, and close */
+
+/* What is said to the source at the end; one of the two. */
+enum verdict { VERDICT_NONE, VERDICT_ENOUGH, VERDICT_READY };
+
+struct pull {
+	struct target *t;
+	struct transport *second; /* for requested pages; NULL: there is none */
+	struct stream stream;	  /* over it */
+	struct pull_lane main, urgent;
+	pthread_t thread; /* reads it */
+	bool running;
+	int rc; /* the thread's result */
+	struct error why;
+	pthread_mutex_t lock; /* of writing to it */
+	atomic_bool open;     /* COMMIT was taken: requests can be answered */
+	atomic_bool over;     /* its end is no failure */
+	atomic_uint placing;
+	bool keeps;	      /* --uffd-socket with an IMAGE */
+	enum verdict verdict; /* under the target's rp_lock */
+};
+
+/* ---- the start ---- */
+
+int pull_open(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	struct lazy *l = calloc(1, sizeof(*l));
+	struct pull *p = calloc(1, sizeof(*p));
+
+	if (!l || !p) {
+		free(l);
+		free(p);
+		return err_set(err, ST_NOMEM, "no memory for serving a guest");
+	}
+	l->ss = ss;
+	l->pull = p;
+	l->ledger_fd = ss->cfg->uffd_socket ? takeup_fd() : -1;
+	p->t = t;
+	p->keeps = ss->cfg->uffd_socket && ss->cfg->image;
+	pthread_mutex_init(&p->lock, NULL);
+	ss->lazy = l;
+	if (ss->cfg->record && faultlog_check(ss->cfg->record, ss->cfg->force, err))
+		return -1;
+	return ss->cfg->uffd_socket ? 0 : caught_open(l, err);
+}
+
+bool pull_keeps(const struct target *t)
+{
+	return t->ss->lazy->pull->keeps;
+}
+
+int pull_judge(struct target *t, struct error *err)
+{
+	const struct greeting *g = &t->greeting;
+
+	if (!(g->features & FEATURE_POSTCOPY) || !g->caps.on[CAP_POSTCOPY_RAM]) {
+		err_set(err, ST_UNSUPPORTED,
+			"a guest is to run at the destination before its memory has arrived, and "
+			"the source has postcopy-ram off");
+		return err_hint(err, "send --cap postcopy-ram=on, with a transport that has two "
+				     "ways");
+	}
+	if (g->nblocks > 1) {
+		err_set(err, ST_UNSUPPORTED,
+			"the source's image has %u blocks, and the guest's memory is one file here",
+			g->nblocks);
+		return err_hint(err, "send one of the files in its ram/");
+	}
+	if (g->has_device_state)
+		return err_set(err, ST_UNSUPPORTED,
+			       "the source sends a device state, which is not built yet with a "
+			       "guest that runs before its memory has arrived");
+	if (!t->ss->lazy->caught || !g->nblocks)
+		return 0;
+	return caught_check(t->ss->lazy, g->blocks[0].size, err);
+}
+
+int pull_greeted(struct target *t, struct error *err)
+{
+	struct lazy *l = t->ss->lazy;
+	const char *path = t->ss->cfg->prefetch;
+
+	l->img = t->img;
+	return path ? faultlog_read(&l->wanted, path, t->img, err) : 0;
+}
+
+unsigned pull_features(const struct target *t)
+{
+	unsigned both = FEATURE_POSTCOPY;
+
+	if (link_multi_channel(t->ss))
+		both |= FEATURE_URGENT;
+	return both & t->greeting.features;
+}
+
+int pull_channels(struct target *t, struct error *err)
+{
+	struct pull *p = t->ss->lazy->pull;
+
+	if (!(pull_features(t) & FEATURE_URGENT))
+		return 0;
+	p->second = link_urgent_channel(t->ss, &p->stream, err);
+	return p->second ? 0 : -1;
+}
+
+int pull_check(struct pull *p, struct error *err)
+{
+	return link_check_main(p->t->ss, err);
+}
+
+/* ---- LISTEN and COMMIT ---- */
+
+static int listening(struct target *t, struct error *err)
+{
+	struct lazy *l = t->ss->lazy;
+	struct pull *p = l->pull;
+	struct guest_ready r = { .asks_all = t->ss->cfg->push_off };
+	uint8_t bytes[GUEST_READY_LEN];
+
+	if (pull_lane_open(&p->main, t, &t->ss->stream, !p->second, err) ||
+	    (p->second && pull_lane_open(&p->urgent, t, &p->stream, true, err)))
+		return -1;
+	r.unit = p->main.unit;
+	guest_ready_pack(&r, bytes);
+	return target_say(t, RP_LISTENING, bytes, sizeof(bytes), err);
+}
+
+int load_listen(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	int rc;
+
+	if (!ss->lazy || t->postcopy != POSTCOPY_NONE || !t->start_done)
+		return err_set(err, ST_DATA, "LISTEN is not expected now");
+	t->postcopy = POSTCOPY_ADVISED;
+	/* the guest is ours to wait for, and the source says that it lives */
+	ss->watched = false;
+	rc = lazy_ready(ss->lazy, err);
+	ss->watched = true;
+	if (rc || listening(t, err))
+		return -1;
+	t->postcopy = POSTCOPY_DISCARDED;
+	return 0;
+}
+
+static void *receive(void *arg);
+
+static int start_thread(struct pull *p, struct error *err)
+{
+	int e;
+
+	if (!p->second)
+		return 0;
+	e = pthread_create(&p->thread, NULL, receive, p);
+	if (e)
+		return err_sys(err, ST_NOMEM, e, "cannot start the thread for requested pages");
+	p->running = true;
+	return 0;
+}
+
+int load_guest_commit(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	struct pull *p = ss->lazy->pull;
+
+	if (t->postcopy != POSTCOPY_DISCARDED)
+		return err_set(err, ST_DATA, "COMMIT is not expected now");
+	if (session_commit(ss, err))
+		return -1;
+	ss->owner = OWNER_DESTINATION;
+	ss->served = true;
+	ss->serving = true;
+	ss->postcopy = true;
+	t->postcopy = POSTCOPY_RUNNING;
+	atomic_store(&ss->phase, "postcopy");
+	stat_set(&ss->stats.t_switchover, stats_now());
+	stat_set(&ss->stats.t_resumed, stats_now());
+	stat_set(&ss->stats.precopy_bytes, ss->stream.bytes_in);
+	if (start_thread(p, err))
+		return -1;
+	if (ss->lazy->caught)
+		caught_commit(ss->lazy);
+	p->open = true;
+	if (pager_ask_again(ss->lazy->pager, err) || target_say(t, RP_DONE, NULL, 0, err))
+		return -1;
+	events_status(&ss->events, MIG_POSTCOPY_ACTIVE);
+	log_info("the guest is here, and goes on; its memory follows");
+	return 0;
+}
+
+/* ---- requests ---- */
+
+static int send_request(struct pull *p, const struct page_want *w, struct error *err)
+{
+	uint8_t bytes[PAGE_WANT_LEN];
+	int rc;
+
+	page_want_pack(w, bytes);
+	if (!p->second)
+		return target_say(p->t, RP_REQUEST, bytes, sizeof(bytes), err);
+	pthread_mutex_lock(&p->lock);
+	rc = rp_put(&p->stream, RP_REQUEST, bytes, sizeof(bytes), err);
+	pthread_mutex_unlock(&p->lock);
+	return rc;
+}
+
+/* A page of the guest may be a part of what the source sends at once. */
+int pull_request(void *arg, unsigned block, uint64_t offset, size_t len, struct error *err)
+{
+	struct lazy *l = arg;
+	struct pull *p = l->pull;
+	uint64_t mask = p->main.unit - 1, size = l->img->blocks[block].size;
+	struct page_want w = { .block = block };
+	struct error why;
+
+	(void)err;
+	if (!p->open) /* it is asked for again behind COMMIT */
+		return 0;
+	w.offset = offset & ~mask;
+	len = (size_t)(((offset + len + mask) & ~mask) - w.offset);
+	w.len = (uint32_t)(len < size - w.offset ? len : size - w.offset);
+	/* that the source is gone is the session's to say; the guest waits */
+	if (send_request(p, &w, &why) && !p->over)
+		session_fail(l->ss, &why);
+	return 0;
+}
+
+/* ---- what comes ---- */
+
+static int receive_all(struct pull *p, struct error *err)
+{
+	uint64_t word;
+
+	for (;;) {
+		if (stream_get_be64(&p->stream, &word, err))
+			return -1;
+		if (word == RAM_EOS)
+			return pull_lane_rest(&p->urgent, err);
+		if (pull_lane_record(&p->urgent, word, err))
+			return err_prefix(err, "the connection for requested pages");
+	}
+}
+
+static void *receive(void *arg)
+{
+	struct pull *p = arg;
+
+	p->rc = receive_all(p, &p->why);
+	if (p->rc && !p->over)
+		session_fail(p->t->ss, &p->why);
+	return NULL;
+}
+
+int load_guest_section(struct target *t, struct error *err)
+{
+	struct pull_lane *l = &t->ss->lazy->pull->main;
+	uint64_t word;
+
+	for (;;) {
+		if (stream_get_be64(&t->ss->stream, &word, err))
+			return -1;
+		if (word == RAM_EOS)
+			break;
+		if (t->postcopy != POSTCOPY_RUNNING)
+			return err_set(err, ST_DATA, "a page before COMMIT");
+		if (pull_lane_record(l, word, err))
+			return -1;
+	}
+	return t->postcopy == POSTCOPY_RUNNING ? pull_lane_rest(l, err) : 0;
+}
+
+bool pull_is_placing(const struct pull *p)
+{
+	return p->placing;
+}
+
+void pull_placing(struct pull *p, bool now)
+{
+	if (now)
+		p->placing++;
+	else
+		p->placing--;
+}
+
+int pull_store(struct pull *p, struct block *b, uint64_t offset, const void *buf, size_t len,
+	       struct error *err)
+{
+	return p->keeps ? image_place(p->t->img, b, offset, buf, len, err) : 0;
+}
+
+/* ---- the end ---- */
+
+/* Of the two verdicts the first one counts. */
+static bool decide(struct pull *p, enum verdict v)
+{
+	bool mine;
+
+	pthread_mutex_lock(&p->t->rp_lock);
+	mine = p->verdict == VERDICT_NONE;
+	if (mine)
+		p->verdict = v;
+	pthread_mutex_unlock(&p->t->rp_lock);
+	return mine;
+}
+
+/* What was asked for and is on its way still belongs to the sum. */
+static int join_receiver(struct pull *p, struct error *err)
+{
+	if (!p->running)
+		return 0;
+	pthread_join(p->thread, NULL);
+	p->running = false;
+	*err = p->why;
+	return p->rc;
+}
+
+static int verify(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	const struct pull *p = ss->lazy->pull;
+	char a[33], b[33];
+
+	ss->digest = p->main.sum;
+	digest_add(&ss->digest, p->urgent.sum);
+	ss->digest_known = true;
+	if (digest_equal(ss->digest, t->digest.memory)) {
+		ss->digest_verified = true;
+		return 0;
+	}
+	return err_set(err, ST_DIGEST, "the memory that arrived has digest %s, the source sent %s",
+		       digest_hex(ss->digest, a), digest_hex(t->digest.memory, b));
+}
+
+static void count(struct session *ss)
+{
+	struct pull *p = ss->lazy->pull;
+
+	stat_set(&ss->stats.urgent_bytes, p->stream.bytes_in + p->stream.bytes_out);
+	stat_set(&ss->stats.postcopy_bytes, ss->stream.bytes_in -
+						    stat_get(&ss->stats.precopy_bytes) +
+						    stat_get(&ss->stats.urgent_bytes));
+	lazy_take_stats(ss->lazy);
+}
+
+/* Everything has come: the guest needs nobody from here on. */
+static int complete(struct target *t, struct error *err)
+{
+	struct lazy *l = t->ss->lazy;
+
+	if (verify(t, err) || (l->caught ? caught_complete(l, err) : pager_complete(l->pager, err)))
+		return -1;
+	if (l->pull->keeps && (image_sync(t->img, err) || image_commit(t->img, err)))
+		return -1;
+	return 0;
+}
+
+int pull_complete(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	struct pull *p = ss->lazy->pull;
+	bool ready = decide(p, VERDICT_READY);
+	int rc = join_receiver(p, err);
+
+	p->over = true;
+	if (!rc && ready)
+		rc = complete(t, err);
+	if (!rc && !ready && ss->lazy->caught && !ss->cfg->push_off)
+		rc = caught_early(ss->lazy, err);
+	if (ss->lazy->caught)
+		caught_stop(ss->lazy);
+	count(ss);
+	if (rc && (ready || !ss->lazy->caught))
+		return lazy_left_waiting(ss->lazy, err);
+	ss->serving = false;
+	ss->lazy->over = true;
+	return rc;
+}
+
+int pull_lost(struct target *t, struct error *err)
+{
+	if (t->ss->serving)
+		count(t->ss);
+	return t->ss->serving ? lazy_left_waiting(t->ss->lazy, err) : -1;
+}
+
+/* The source closes when it has heard it; a second word of it must not destroy ours on its way. */
+static void await_close(struct session *ss)
+{
+	uint64_t end = link_deadline(END_MS);
+	struct error ignored;
+	uint8_t drop[512];
+
+	while (link_left_ms(end) &&
+	       (stream_buffered(&ss->stream) ||
+		cancel_wait(&ss->cancel, ss->main->rfd, POLLIN, link_left_ms(end), &ignored) > 0))
+		if (stream_read_some(&ss->stream, drop, sizeof(drop), &ignored) <= 0)
+			return;
+}
+
+int pull_finish(struct target *t, struct error *err)
+{
+	struct session *ss = t->ss;
+	struct pull *p = ss->lazy->pull;
+	uint8_t bytes[WIRE_DIGEST_LEN];
+
+	ss->watched = false;
+	target_stop_talking(t);
+	if (p->verdict == VERDICT_READY) {
+		wire_digest_pack(&t->digest, bytes);
+		if (target_say(t, RP_READY, bytes, sizeof(bytes), err))
+			log_warn("the source may not know that all has arrived: %s", err->msg);
+		ss->complete = true;
+	} else {
+		log_info("the guest has ended%s", ss->cfg->push_off ? "" : " before it had all");
+	}
+	await_close(ss);
+	if (!ss->cfg->record)
+		return 0;
+	return faultlog_write(&ss->lazy->needs, ss->cfg->record, t->img, err);
+}
+
+/* A guest that has ended needs no pages: the source is told, by the main thread. */
+void pull_tick(struct target *t)
+{
+	struct session *ss = t->ss;
+	struct pull *p = ss->lazy->pull;
+	struct pollfd fd = { .fd = ss->main ? ss->main->wfd : -1, .events = POLLOUT };
+	struct error ignored;
+
+	if (!p->open)
+		return;
+	if (pull_is_placing(p))
+		stat_add(&ss->stats.activity, 1);
+	if (!pager_guest_ended(ss->lazy->pager) || poll(&fd, 1, 0) <= 0 ||
+	    pthread_mutex_trylock(&t->rp_lock))
+		return;
+	if (p->verdict == VERDICT_NONE && !cancel_fired(&ss->cancel)) {
+		p->verdict = VERDICT_ENOUGH;
+		rp_put(&ss->stream, RP_ENOUGH, NULL, 0, &ignored);
+	}
+	pthread_mutex_unlock(&t->rp_lock);
+}
+
+void pull_stop(struct pull *p)
+{
+	struct error ignored;
+
+	p->over = true;
+	if (p->running)
+		transport_abort(p->second);
+	join_receiver(p, &ignored);
+}
+
+void pull_close(struct pull *p)
+{
+	struct error ignored;
+
+	if (!p)
+		return;
+	pull_lane_close(&p->main);
+	pull_lane_close(&p->urgent);
+	if (p->second) {
+		stream_close(&p->stream);
+		transport_close(p->second, &ignored);
+	}
+	pthread_mutex_destroy(&p->lock);
+	free(p);
+}
