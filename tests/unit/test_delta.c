@@ -146,6 +146,8 @@ static void part(void)
 	img = image_create(at("img"), &l, &e);
 	REQUIRE(img);
 	place_randomly(img, &img->blocks[0], model, PG, 9);
+	memset(model, 'x', PG); /* there is something to be adopted, whatever the seed */
+	CHECK(!image_place(img, &img->blocks[0], 0, model, PG, &e));
 	CHECK(image_find_start(at("img"), false, &start, &e) == -1);
 	CHECK_ERR(e, ST_FILE, "is being written by another migtool");
 	image_close(img, true);
