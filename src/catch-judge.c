@@ -61,6 +61,8 @@ struct catch_judged catch_judge(const struct catch_call *call)
 		return (struct catch_judged){ .verdict = CATCH_REMAPS,
 					      .name = "remap_file_pages",
 					      .spoil = 1 };
+	case SYS_io_submit: /* its context */
+		return (struct catch_judged){ .verdict = CATCH_SUBMITS, .name = "io_submit" };
 	case SYS_mlockall:
 		if (!(call->args[0] & MCL_FUTURE))
 			return fine;

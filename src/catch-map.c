@@ -14,6 +14,7 @@
 #include "catch-judge.h"
 
 #include <errno.h>
+#include <linux/aio_abi.h>
 #include <stdio.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
@@ -78,6 +79,23 @@ static bool deny_lock(struct catch_watch *w, struct catch_thread *t, const struc
 	return deny(w, t, c, 0, &why);
 }
 
+/* Is one of the requests of the image? Where their memory ends the kernel ends, too. */
+static bool submits_image(const struct catch_watch *w, const struct catch_thread *t,
+			  const struct catch_call *c)
+{
+	for (uint64_t i = 0; i < c->args[1]; i++) {
+		struct iocb cb;
+		uint64_t at;
+
+		if (catch_peek(t->tid, c->args[2] + i * sizeof(at), &at, sizeof(at)) ||
+		    catch_peek(t->tid, at, &cb, sizeof(cb)))
+			return false;
+		if (catch_proc_file(t->tid, (int)cb.aio_fildes, &w->files) >= 0)
+			return true;
+	}
+	return false;
+}
+
 static bool is_guest(const struct catch_watch *w, pid_t pid)
 {
 	for (unsigned i = 0; i < w->nguests; i++)
@@ -118,6 +136,8 @@ bool catch_entry(struct catch_watch *w, struct catch_thread *t, const struct cat
 		return true;
 	case CATCH_LOCKS:
 		return is_guest(w, t->pid) || deny_lock(w, t, call);
+	case CATCH_SUBMITS:
+		return !submits_image(w, t, call) || deny_read(w, t, call, j.name, j.spoil);
 	case CATCH_REMAPS:
 		return deny_read(w, t, call, j.name, j.spoil);
 	case CATCH_READS:

@@ -148,6 +148,12 @@ static enum answer answer(struct pager *p, struct fault *f)
 		return stray(p, f);
 	f->address -= (f->address - v->r.address) % v->r.page;
 	i = view_index(v, f->address);
+	/*
+	 * Not by the event: between that and the drop the page may be placed once more. What has to
+	 * be asked for was kept in the file when it came.
+	 */
+	if (p->o.drops_come_again && !p->shared && p->o.source.read)
+		bitmap_clear_atomic(&v->pages->done, i, 1);
 	if (bitmap_test(&v->pages->done, i) || bitmap_test(&v->pages->dropped, i))
 		return answer_of(p, f->space, place_zero(p, f->space, v, f->address));
 	if (p->o.source.request)

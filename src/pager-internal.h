@@ -10,7 +10,10 @@
 #include <pthread.h>
 #include <stdatomic.h>
 
-/* What is known of a run of pages. Bits are set by atomic acts and never cleared. */
+/*
+ * What is known of a run of pages. Bits are set by atomic acts and never cleared, but where a page
+ * that was dropped comes again.
+ */
 struct pages {
 	struct bitmap done;    /* it was placed, or is known to be zero */
 	struct bitmap dropped; /* the guest threw it away before: it is zero there */

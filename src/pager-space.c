@@ -245,7 +245,7 @@ static void drop(struct pager *p, struct space *s, uint64_t start, uint64_t len)
 {
 	uint64_t end = start + len;
 
-	if (p->shared)
+	if (p->shared || p->o.drops_come_again)
 		return;
 	for (unsigned i = 0; i < s->n; i++) {
 		struct view *v = &s->views[i];

@@ -16,6 +16,9 @@
  * thread asked for it just before it came. A page of zeros is right in the first case, and in the
  * second the kernel says that the page is there; done is set only after the page is.
  *
+ * In a private mapping of a file a page that was dropped is the file's again. It may not have come
+ * there, so it is fetched anew whenever it is missing, done or not.
+ *
  * How it ends. pager_complete(): what is missing still is zero, so the ranges are unregistered and
  * the kernel's own zeros are right. In every other case our descriptors are closed, and since the
  * guest's process has its own copy, its threads wait. (A forked child has none; see the manual.)

@@ -59,6 +59,11 @@ struct pager_options {
 	/* Called by the fault thread for a forked child's userfaultfd, the only copy; or NULL */
 	void (*forked)(void *arg, int uffd, unsigned serial);
 	void *forked_arg;
+	/*
+	 * Memory that is not shared is a file's private mapping: what the guest drops there is not
+	 * zero from then on, but as it came.
+	 */
+	bool drops_come_again;
 	/* Somebody watches the guest's processes, and pager_end() alone ends it */
 	bool watched;
 	/*

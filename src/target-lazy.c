@@ -170,6 +170,7 @@ int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
 				   .store = l->caught ? caught_store : NULL,
 				   .store_arg = l,
 				   .watched = l->caught,
+				   .drops_come_again = l->caught,
 				   .forked = l->caught ? caught_forked : NULL,
 				   .sizes = &size,
 				   .nblocks = 1,

@@ -82,7 +82,8 @@ faults_run() { # COMMAND...
 @test "nothing is filled at once; pieces, private mappings, forked children, moves" {
 	local words
 	for words in "populate map check" "locked map check" "halves check fork" \
-		"private map fork check" "map move check drop check" "thread check"; do
+		"private map fork check" "map move check drop check" "thread check" \
+		"map check forget check" "private map check forget check fork"; do
 		faults_run sh -c "\$G \$C $words; echo \$? >status"
 		[ "$(cat status)" = 0 ]
 	done
@@ -129,7 +130,7 @@ survives() { # [OPTION]... -- WORD...
 
 @test "whatever goes past the mapping ends COMMAND, with the reason" {
 	local call
-	for call in read pread readv preadv sendfile splice copy_file_range; do
+	for call in read pread readv preadv sendfile splice copy_file_range io_submit; do
 		recv_run 4 -- sh -c "\$G \$C $call; echo \$? >status"
 		said "maps (process [0-9]*) calls $call on IMAGE" "it would get zeros" "map it"
 		[ ! -e status ]

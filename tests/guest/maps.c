@@ -10,6 +10,7 @@
  */
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/aio_abi.h>
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <poll.h>
@@ -116,6 +117,23 @@ static void copy_through(const char *word)
 		fail(word);
 	n = !strcmp(word, "splice") ? read(p[0], buf, PAGE) : pread(to, buf, PAGE, 0);
 	got(n, buf);
+}
+
+static void read_submitted(void)
+{
+	static char buf[PAGE];
+	struct iocb cb = { .aio_lio_opcode = IOCB_CMD_PREAD,
+			   .aio_fildes = (uint32_t)fd,
+			   .aio_buf = (uintptr_t)buf,
+			   .aio_nbytes = PAGE },
+		    *list = &cb;
+	struct io_event done;
+	aio_context_t ctx = 0;
+
+	if (syscall(SYS_io_setup, 1, &ctx) || syscall(SYS_io_submit, ctx, 1, &list) != 1 ||
+	    syscall(SYS_io_getevents, ctx, 1, 1, &done, NULL) != 1)
+		fail("io_submit");
+	got((ssize_t)done.res, buf);
 }
 
 /* One byte into the image. Refused it is status 0. */
@@ -289,6 +307,8 @@ static int do_call(const char *word)
 	else if (!strcmp(word, "sendfile-to") || !strcmp(word, "splice-to") ||
 		 !strcmp(word, "copy-to"))
 		copy_into(word);
+	else if (!strcmp(word, "io_submit"))
+		read_submitted();
 	else if (!strcmp(word, "x32"))
 		syscall(0x40000000 | SYS_getpid);
 	else
@@ -336,6 +356,10 @@ static void do_word(const char *word)
 		if (munmap(mem[0] + len[0] - PAGE, PAGE))
 			fail("munmap");
 		len[0] -= PAGE;
+	} else if (!strcmp(word, "forget")) {
+		for (unsigned m = 0; m < nmem; m++)
+			if (madvise(mem[m], len[m], MADV_DONTNEED))
+				fail("madvise");
 	} else if (!strcmp(word, "thread")) {
 		if (pthread_create(&thread, NULL, in_thread, NULL) || pthread_join(thread, NULL))
 			fail("thread");

@@ -397,6 +397,7 @@ static void unwatched_guests_read_zeros(void)
 		"$G $I sendfile",
 		"$G $I splice",
 		"$G $I copy_file_range",
+		"$G $I io_submit",
 		"$G $I mlockall map check",
 		"$G $I map fork",
 		"sh -c '$G $I map check'",
@@ -500,7 +501,8 @@ static void a_mapping_may_move_and_shrink(void)
 static void reading_the_image_ends_it(void)
 {
 	static const char *const calls[] = { "read",	 "pread",  "readv",	      "preadv",
-					     "sendfile", "splice", "copy_file_range", "pwrite" };
+					     "sendfile", "splice", "copy_file_range", "pwrite",
+					     "io_submit" };
 
 	for (size_t i = 0; i < sizeof(calls) / sizeof(calls[0]); i++) {
 		char script[64];
