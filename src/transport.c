@@ -106,12 +106,17 @@ int transport_poll_in(struct transport *t, int timeout_ms, struct error *err)
 
 static void write_last(struct transport *t, const char *p, size_t len)
 {
-	while (len > 0) {
-		struct pollfd w = { .fd = t->wfd, .events = POLLOUT };
-		ssize_t n = poll(&w, 1, LAST_WORDS_MS) > 0 ? write(t->wfd, p, len) : -1;
+	int64_t deadline = io_deadline(LAST_WORDS_MS);
 
-		if (n <= 0)
+	while (len > 0) {
+		struct iovec iov = { (void *)p, len };
+		struct pollfd w = { .fd = t->wfd, .events = POLLOUT };
+		ssize_t n = io_try_writev(t, &iov, 1, false);
+
+		if (n <= 0 && (errno != EAGAIN || poll(&w, 1, io_left_ms(deadline)) <= 0))
 			return;
+		if (n <= 0)
+			continue;
 		p += n;
 		len -= (size_t)n;
 	}
@@ -123,12 +128,13 @@ static void drain_briefly(int fd)
 	int64_t deadline = io_deadline(LAST_WORDS_MS);
 	char rest[4096];
 	struct pollfd p = { .fd = fd, .events = POLLIN };
+	ssize_t n = 1;
 	int left;
 
-	while ((left = io_left_ms(deadline)) > 0)
-		if (poll(&p, 1, left) > 0 && read(fd, rest, sizeof(rest)) <= 0 && errno != EAGAIN &&
-		    errno != EINTR)
-			return;
+	while ((left = io_left_ms(deadline)) > 0 &&
+	       (n > 0 || (n < 0 && (errno == EAGAIN || errno == EINTR))))
+		if (poll(&p, 1, left) > 0)
+			n = read(fd, rest, sizeof(rest));
 }
 
 void transport_last_words(struct transport *t, const void *buf, size_t len)
