@@ -18,8 +18,7 @@
 #define PAUSE_MS     200
 #define PAUSE_MAX_MS 30000
 
-/* A link that died, here or as the other end says; never a refusal, and nothing that we did. */
-static bool link_died(const struct error *why)
+bool session_link_died(const struct error *why)
 {
 	return why->status == ST_SOCKET || why->status == ST_TIMEOUT || why->status == ST_CONNECT ||
 	       why->status == ST_LOST;
@@ -31,7 +30,7 @@ bool session_tries_again(const struct session *ss, const struct error *why)
 	 * the rest of it */
 	bool switched = ss->role == ROLE_DESTINATION && ss->committed && !ss->parked;
 
-	return ss->tries < ss->cfg->retry && link_died(why) && !switched &&
+	return ss->tries < ss->cfg->retry && session_link_died(why) && !switched &&
 	       ss->owner != OWNER_DESTINATION;
 }
 

@@ -126,6 +126,9 @@ int session_commit(struct session *ss, struct error *err);
  */
 int session_lost(struct session *ss, struct error *err, const char *what, const char *hint);
 
+/* Is it that a link died, here or as the other end says; no refusal, and nothing that we did? */
+bool session_link_died(const struct error *why);
+
 /* Will there be another try after this failure (--retry)? */
 bool session_tries_again(const struct session *ss, const struct error *why);
 

@@ -134,12 +134,10 @@ int source_pause(struct session *ss, struct error *err)
 	events_status(&ss->events, MIG_PRE_SWITCHOVER);
 	say_how(ss);
 	ss->watched = answers;
-	src->may_explain = true;
 	rc = wait_for_user(src, err);
 	atomic_store(&src->pause.waits, false);
 	if (rc)
 		return -1;
-	src->may_explain = false;
 	ss->watched = true;
 	ss->continued = true;
 	return 0;

@@ -55,6 +55,13 @@ static int put_head(struct source *src, struct error *err)
 	return source_postcopy_advise(src, err) ? -1 : stream_flush(&ss->stream, err);
 }
 
+/* While it is on, the stream is whole wherever a stage fails: what was begun goes out, then why. */
+static void may_explain(struct source *src, bool on)
+{
+	src->may_explain = on && src->ss->dialect.migtool && src->ss->main->two_way;
+	stream_keep(&src->ss->stream, src->may_explain);
+}
+
 int source_channels(struct session *ss, struct error *err)
 {
 	struct source *src = ss->source;
@@ -72,6 +79,7 @@ int source_channels(struct session *ss, struct error *err)
 	/* a connection that recovers postcopy begins with a command */
 	if ((!src->recovers && put_head(src, err)) || source_postcopy_dial(src, err))
 		return -1;
+	may_explain(src, !src->recovers);
 	if (ss->caps.on[CAP_MULTIFD]) {
 		unsigned n = params_multifd_channels(&ss->cfg->params);
 
@@ -383,6 +391,7 @@ static int give_reason(struct source *src, const struct error *why)
 	size_t len = wire_failed_pack(why, bytes);
 	struct error ignored_err;
 
+	may_explain(src, false);
 	if (src->ss->dialect.migtool &&
 	    !wire_put_command(&src->ss->stream, MIG_CMD_FAILED, bytes, (uint32_t)len, &ignored_err))
 		stream_flush(&src->ss->stream, &ignored_err);
@@ -394,8 +403,10 @@ int source_switchover(struct session *ss, struct error *err)
 	struct source *src = ss->source;
 	struct wire_digest d;
 
-	if (ss->postcopy)
+	if (ss->postcopy) {
+		may_explain(src, false);
 		return 0; /* the next stage's */
+	}
 	stat_set(&ss->stats.t_switchover, stats_now());
 	stat_set(&ss->stats.precopy_bytes, ss->stream.bytes_out);
 	events_status(&ss->events, MIG_DEVICE);
@@ -418,6 +429,9 @@ int source_switchover(struct session *ss, struct error *err)
 		if (wire_put_command(&ss->stream, MIG_CMD_DIGEST, bytes, sizeof(bytes), err))
 			return -1;
 	}
+	if (cancel_fired(&ss->cancel))
+		return cancel_reason(&ss->cancel, err);
+	may_explain(src, false);
 	ss->stream_over = true; /* before its last byte: READY may be quick */
 	if (put_tail(src, err) || stream_flush(&ss->stream, err))
 		return -1;
@@ -538,7 +552,24 @@ int source_finish(struct session *ss, struct error *err)
 	return 0;
 }
 
-/* A destination that waits for COMMIT has to know that none comes. */
+/* Behind what was begun, at a place where a command may stand. */
+static void tell_within(struct source *src, const struct error *why)
+{
+	struct session *ss = src->ss;
+	uint8_t msg[WIRE_FAILED_MAX], *last;
+	size_t len = wire_failed_pack(why, msg);
+	struct error ignored;
+
+	if ((src->in_section && pagesend_section_close(src, &ignored)) ||
+	    wire_put_command(&ss->stream, MIG_CMD_FAILED, msg, (uint32_t)len, &ignored))
+		return;
+	last = stream_unsent(&ss->stream, &len);
+	if (last)
+		link_last_words(ss, last, len);
+	free(last);
+}
+
+/* A destination has to know that nothing more comes, and no COMMIT. */
 static void tell(struct source *src, const struct error *why)
 {
 	struct session *ss = src->ss;
@@ -547,6 +578,12 @@ static void tell(struct source *src, const struct error *why)
 
 	if (!src->may_explain || ss->committed || !ss->dialect.migtool || !ss->main)
 		return;
+	if (ss->stream.keeps) {
+		/* with --retry the other end may wait for the next link */
+		if (!session_link_died(why))
+			tell_within(src, why);
+		return;
+	}
 	len = wire_failed_pack(why, msg + 7);
 	msg[0] = WIRE_COMMAND;
 	put_be16(msg + 1, MIG_CMD_FAILED);

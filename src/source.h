@@ -45,7 +45,7 @@ struct source {
 	const struct block *last_block; /* main channel's "same block" state */
 	bool in_section;		/* a RAM section is open on the main channel */
 	uint64_t section_bytes;
-	bool may_explain; /* a reason may stand where the stream is: behind its end, in a pause */
+	bool may_explain; /* a reason may stand where the stream is, once what was begun is whole */
 
 	struct {
 		int wake;	   /* eventfd, -1: none */

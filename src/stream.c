@@ -11,8 +11,9 @@
 
 /* From here on a copy through the buffer costs more than the calls that it saves. */
 #define DIRECT	      65536
-#define SENDFILE_STEP 1048576 /* between two looks at the pacer and the cancel token */
-#define IOV_BATCH     1024    /* what the kernel takes at once */
+#define SENDFILE_STEP 1048576	  /* between two looks at the pacer and the cancel token */
+#define IOV_BATCH     1024	  /* what the kernel takes at once */
+#define KEEP_MAX      (16u << 20) /* a batch of large pages is half of that */
 
 _Static_assert(IOV_BATCH <= IOV_MAX, "a batch of iovecs is one system call");
 
@@ -34,7 +35,9 @@ void stream_close(struct stream *s)
 {
 	free(s->rbuf);
 	free(s->wbuf);
-	s->rbuf = s->wbuf = NULL;
+	free(s->kept);
+	s->rbuf = s->wbuf = s->kept = NULL;
+	s->nkept = 0;
 	s->rpos = s->rend = s->rcap = s->wlen = s->wcap = 0;
 }
 
@@ -269,6 +272,37 @@ static int iov_advance(struct iovec *iov, int n, size_t done)
 	return k;
 }
 
+/* Instead of sending it. */
+static int keep(struct stream *s, const struct iovec *iov, int n, struct error *err)
+{
+	size_t more = 0;
+	uint8_t *kept;
+
+	for (int i = 0; i < n; i++)
+		more += iov[i].iov_len;
+	kept = more <= KEEP_MAX - s->nkept ? realloc(s->kept, s->nkept + more + 1) : NULL;
+	if (!kept) {
+		s->torn = true;
+		return cancel_reason(s->t->cancel, err);
+	}
+	s->kept = kept;
+	for (int i = 0; i < n; i++) {
+		if (iov[i].iov_len)
+			memcpy(s->kept + s->nkept, iov[i].iov_base, iov[i].iov_len);
+		s->nkept += iov[i].iov_len;
+	}
+	return 0;
+}
+
+/* err says why. */
+static int not_sent(struct stream *s, const struct iovec *iov, int n, struct error *err)
+{
+	if (s->keeps && !s->torn && cancel_fired(s->t->cancel))
+		return keep(s, iov, n, err);
+	s->torn = true;
+	return -1;
+}
+
 /* Sends all of iov, which it modifies. `more`: other bytes follow at once. */
 static int send_all(struct stream *s, struct iovec *iov, int n, bool more, struct error *err)
 {
@@ -277,23 +311,44 @@ static int send_all(struct stream *s, struct iovec *iov, int n, bool more, struc
 
 	for (iov += k, n -= k; n > 0; iov += k, n -= k) {
 		size_t bytes, cut;
-		ssize_t done;
+		ssize_t done = 0;
 		int head = iov_head(iov, n, chunk, &bytes, &cut);
 
-		if (bytes > paid) {
-			if (stream_pace(s, bytes - paid, err))
-				return -1;
+		if (s->nkept || (bytes > paid && stream_pace(s, bytes - paid, err)))
+			done = -1;
+		else if (bytes > paid)
 			paid = bytes;
-		}
-		done = s->t->ops->writev(s->t, iov, head, more || cut || head < n, err);
+		if (!done)
+			done = s->t->ops->writev(s->t, iov, head, more || cut || head < n, err);
 		iov[head - 1].iov_len += cut;
 		if (done < 0)
-			return -1;
+			return not_sent(s, iov, n, err);
 		stream_count_out(s, (uint64_t)done);
 		paid -= (size_t)done;
 		k = iov_advance(iov, n, (size_t)done);
 	}
 	return 0;
+}
+
+void stream_keep(struct stream *s, bool on)
+{
+	s->keeps = s->t->lenient = on;
+}
+
+uint8_t *stream_unsent(struct stream *s, size_t *n)
+{
+	uint8_t *all = NULL;
+
+	if (!s->torn && s->wlen <= SIZE_MAX - s->nkept)
+		all = realloc(s->kept, s->nkept + s->wlen + 1);
+	s->torn = true;
+	if (!all)
+		return NULL;
+	memcpy(all + s->nkept, s->wbuf, s->wlen);
+	*n = s->nkept + s->wlen;
+	s->kept = NULL;
+	s->nkept = s->wlen = 0;
+	return all;
 }
 
 static int flush_more(struct stream *s, bool more, struct error *err)

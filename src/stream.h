@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Buffered reading and writing over a transport: the one bounded reader of everything a peer says.
- * One thread reads, one thread writes. Buffers are allocated by stream_open, none later.
+ * One thread reads, one thread writes. Buffers are allocated by stream_open; later only stream_keep's.
  */
 #ifndef MIGTOOL_STREAM_H
 #define MIGTOOL_STREAM_H
@@ -18,6 +18,9 @@ struct stream {
 	size_t wlen, wcap;		      /* the writer's */
 	_Atomic uint64_t bytes_in, bytes_out; /* on the wire; any thread may read them */
 	_Atomic uint64_t *activity; /* grows by every byte moved; the watchdog's; may be NULL */
+	bool keeps, torn;	    /* stream_keep; something is lost of what was written */
+	uint8_t *kept;
+	size_t nkept;
 };
 
 /*
@@ -66,6 +69,16 @@ int stream_writev(struct stream *s, struct iovec *iov, int n, struct error *err)
  * read ST_FILE; what was sent before stays sent.
  */
 int stream_sendfile(struct stream *s, int fd, uint64_t offset, size_t len, struct error *err);
+/*
+ * While it is on, writing does not fail because the token was fired: what is not sent then is kept,
+ * so that what was begun can be ended in words that the peer understands. Not for stream_sendfile.
+ */
+void stream_keep(struct stream *s, bool on);
+/*
+ * All that was written and not sent, *n bytes, for transport_last_words; the caller frees it. The
+ * stream has sent its last. NULL: not all of it is there, or no memory.
+ */
+uint8_t *stream_unsent(struct stream *s, size_t *n);
 /*
  * For who writes to transport_raw_wfd himself: call before n bytes go out, for the pacer, and
  * after, for the counters. The buffer has to be flushed first.

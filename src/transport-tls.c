@@ -319,7 +319,7 @@ static int send_failed(struct transport *t, int code, struct error *err)
 		       gnutls_strerror(code));
 }
 
-/* All of one record. */
+/* All of one record. If t is lenient, a cancel leaves what GnuTLS has taken for the last words. */
 static int send_record(struct transport *t, const void *buf, size_t len, bool more,
 		       struct error *err)
 {
@@ -330,7 +330,7 @@ static int send_record(struct transport *t, const void *buf, size_t len, bool mo
 		return -1;
 	while ((r = send_some(s, buf, len, more, &code)) == 0) {
 		if (transport_wait(t, s->inner->wfd, POLLOUT, err))
-			return -1;
+			return t->lenient && cancel_fired(t->cancel) ? 0 : -1;
 		len = 0; /* GnuTLS has done its part */
 	}
 	return r < 0 ? send_failed(t, code, err) : 0;
@@ -386,7 +386,7 @@ static ssize_t tls_writev(struct transport *t, const struct iovec *iov, int n, b
 		const void *record = next_record(s, &p, &len);
 
 		if (len && send_record(t, record, len, more || p.n, err))
-			return -1;
+			return t->lenient && all ? all : -1;
 		all += (ssize_t)len;
 	}
 	return all;

@@ -66,6 +66,7 @@ struct transport {
 	char name[128];		/* for messages: "tcp:10.0.0.1:4444" (the peer's address) */
 	bool two_way;		/* the peer can answer */
 	enum status end_status; /* what an end in the middle is: ST_SOCKET; files, stdin: ST_DATA */
+	bool lenient;		/* what ops->writev took may be left to last_words by a cancel */
 	bool lax_end;		/* TLS: an end that the peer did not announce is one all the same */
 	int rfd, wfd;		/* may be equal; -1: that direction does not exist */
 	enum io_kind rkind, wkind; /* the reader's, the writer's to change */

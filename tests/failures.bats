@@ -280,9 +280,26 @@ interrupt_often() {
 	wait_for_data copy.part
 	kill -INT "${PEER_PIDS[send]}"
 	migtool_wait send 20
-	wait_for_end recv && return 1
+	migtool_wait recv 20
+	assert_error recv "the source failed: cancelled by SIGINT"
 	assert_nothing copy
 	assert_json send '.status == "cancelled"' '.owner == "source"'
+}
+
+# Where the pacer holds it up is in the middle of a batch of pages.
+@test "a source that is cancelled in the middle of its memory tells why" {
+	local options
+	for options in "" "--cap compress" "" "--cap multifd" "--cap multifd --param multifd-compression=zstd" ""; do
+		# shellcheck disable=SC2086
+		start_slow 20 unix:socket "$IMAGES/directory" copy $options
+		wait_for_data copy.part
+		sleep "0.0$((RANDOM % 10))"
+		kill -INT "${PEER_PIDS[send]}"
+		migtool_wait send 20
+		migtool_wait recv 20
+		assert_error recv "the source failed: cancelled by SIGINT"
+		assert_nothing copy
+	done
 }
 
 @test "a peer that is stopped is given up after --timeout, by either side" {

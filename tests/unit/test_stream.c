@@ -403,6 +403,43 @@ static void a_cancel_ends_a_paced_sleep(void)
 	cancel_destroy(&mine);
 }
 
+/* Nobody reads: the socket takes what it can, and the token is fired when it is full. */
+static void what_a_cancel_interrupts_is_kept(void)
+{
+	uint8_t piece[3000], *rest;
+	struct cancel mine;
+	struct link l;
+	pthread_t thread;
+	uint64_t at = 0, sent = 0;
+	size_t n = 0;
+
+	REQUIRE(cancel_init(&mine, &e) == 0 && link_sockets(&l, 1 << 20, 1024) == 0);
+	l.wt->cancel = &mine;
+	stream_keep(&l.w, true);
+	REQUIRE(pthread_create(&thread, NULL, fire_soon, &mine) == 0);
+	for (unsigned i = 0; i < 500; i++) {
+		size_t len = 1 + i * 6 % sizeof(piece);
+		struct iovec iov[] = { { piece, len / 2 }, { piece + len / 2, len - len / 2 } };
+
+		for (size_t k = 0; k < len; k++)
+			piece[k] = pattern(at++);
+		CHECK((i % 3 ? stream_write(&l.w, piece, len, &e)
+			     : stream_writev(&l.w, iov, 2, &e)) == 0);
+	}
+	pthread_join(thread, NULL);
+	rest = stream_unsent(&l.w, &n);
+	REQUIRE(rest && !stream_unsent(&l.w, &n));
+	link_end_writer(&l);
+	while (stream_read(&l.r, piece, 1, &e) == 0)
+		CHECK(*piece == pattern(sent++));
+	CHECK(sent > 1000 && n > 100000 && sent + n == at);
+	for (size_t k = 0; k < n; k++)
+		CHECK(rest[k] == pattern(sent + k));
+	free(rest);
+	link_close(&l);
+	cancel_destroy(&mine);
+}
+
 static void setup(void)
 {
 	signal(SIGPIPE, SIG_IGN);
@@ -444,6 +481,7 @@ static const struct test_case cases[] = {
 	{ "streams share one rate", streams_share_one_rate },
 	{ "no rate is no limit", no_rate_is_no_limit },
 	{ "a cancel ends a paced sleep", a_cancel_ends_a_paced_sleep },
+	{ "what a cancel interrupts can be kept", what_a_cancel_interrupts_is_kept },
 	{ "the token is gone", teardown },
 };
 TEST_MAIN(cases)
