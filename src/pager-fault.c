@@ -96,6 +96,16 @@ static enum answer read_page(struct pager *p, struct space *s, const struct view
 	return answer_of(p, s, r);
 }
 
+static enum answer read_near(struct pager *p, struct space *s, const struct view *v,
+			     uint64_t address)
+{
+	enum answer a = read_page(p, s, v, address);
+
+	if (a == ANSWERED)
+		around_note(p, s, v, address);
+	return a;
+}
+
 static void note_need(struct pager *p, const struct view *v, uint64_t address)
 {
 	if (p->o.first_need)
@@ -159,7 +169,7 @@ static enum answer answer(struct pager *p, struct fault *f)
 	if (p->o.source.request)
 		return ask(p, f, v, i);
 	note_need(p, v, f->address);
-	return read_page(p, f->space, v, f->address);
+	return read_near(p, f->space, v, f->address);
 }
 
 /* All that can be answered now. How long to wait before the rest is tried again, -1: there is none.
@@ -192,6 +202,7 @@ static int answer_all(struct pager *p)
 
 void faults_forget(struct pager *p, const struct space *s)
 {
+	around_forget(p, s);
 	for (size_t i = 0; i < p->work.n;) {
 		if (p->work.v[i].space != s) {
 			i++;
@@ -318,5 +329,7 @@ void *pager_fault_thread(void *arg)
 		if (!wait)
 			sched_yield();
 		wait = answer_all(p);
+		if (wait < 0)
+			around_bring(p);
 	}
 }

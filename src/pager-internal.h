@@ -4,6 +4,7 @@
 #define MIGTOOL_PAGER_INTERNAL_H
 
 #include "bitmap.h"
+#include "faultaround.h"
 #include "pager.h"
 #include "uffd.h"
 
@@ -89,6 +90,12 @@ struct pager {
 	/* the fault thread's own */
 	struct fault_list work;
 	uint8_t *buf; /* one page */
+	struct {
+		struct faultaround history;
+		struct space *space;
+		uint64_t at, end; /* what is to be brought there */
+		uint8_t *buf;	  /* FAULTAROUND_BYTES */
+	} around;
 
 	pthread_mutex_t lock; /* of what follows */
 	pthread_cond_t changed;
@@ -182,6 +189,15 @@ int fault_ask(struct pager *p, const struct fault *f, const struct view *v, size
 void faults_arrived(struct pager *p, unsigned block, uint64_t offset, uint64_t len);
 /* What lies in [start, start + len) has changed: who waits there looks again. With the gate. */
 void faults_moved(struct pager *p, const struct space *s, uint64_t start, uint64_t len);
+
+/* ---- pager-around.c: a needed page's neighbours; by the fault thread ---- */
+
+/* The page was needed, and is there. */
+void around_note(struct pager *p, struct space *s, const struct view *v, uint64_t address);
+/* Brings what was noted last. */
+void around_bring(struct pager *p);
+/* The space goes. */
+void around_forget(struct pager *p, const struct space *s);
 
 /* ---- pager-fault.c: the fault thread ---- */
 

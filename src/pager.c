@@ -98,9 +98,10 @@ static int run_thread(struct pager *p, struct error *err)
 	int e;
 
 	p->buf = mmap(NULL, p->page, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (p->buf == MAP_FAILED) {
-		p->buf = NULL;
-		return err_sys(err, ST_NOMEM, errno, "no memory for a page of the guest");
+	p->around.buf = malloc(FAULTAROUND_BYTES);
+	if (p->buf == MAP_FAILED || !p->around.buf) {
+		p->buf = p->buf == MAP_FAILED ? NULL : p->buf;
+		return err_set(err, ST_NOMEM, "no memory for a page of the guest");
 	}
 	e = pthread_create(&p->thread, NULL, pager_fault_thread, p);
 	if (e)
@@ -316,6 +317,7 @@ void pager_stop(struct pager *p)
 		munmap(p->buf, p->page);
 	free(p->work.v);
 	free(p->asked.v);
+	free(p->around.buf);
 	free(p->sizes);
 	pthread_cond_destroy(&p->changed);
 	pthread_cond_destroy(&p->open);

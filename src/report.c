@@ -232,6 +232,8 @@ static void summary_of_faults(const struct report *r)
 		    (double)latency_percentile(r->faults, 50) / 1000,
 		    (double)latency_percentile(r->faults, 99) / 1000,
 		    (double)r->faults->max / 1000);
+	if (r->around)
+		add(&t, "; %" PRIu64 " of their neighbours came with them", r->around);
 	log_info("%s", t.s);
 	summary_of_blocktime(r);
 	if (r->complete)

@@ -38,6 +38,7 @@ struct report {
 	const char *socket_address;   /* the URI that is listened on, or NULL */
 	const struct latency *faults; /* of a guest that was served from `image`, or NULL */
 	uint64_t blocked_ms;	      /* for how long it waited for pages */
+	uint64_t around;	      /* pages that came beside those that it needed */
 	const struct blocktime *threads; /* likewise its threads; with `faults` */
 	bool since_recovery; /* another process has served it before: the numbers are ours alone */
 	const char *image;   /* IMAGE as the user named it */

@@ -252,6 +252,7 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 	if (ss->served && stat_get(&ss->stats.t_setup_done)) {
 		rep->faults = &ss->faults;
 		rep->blocked_ms = ss->blocked_ms;
+		rep->around = ss->around;
 		rep->since_recovery = ss->adopted;
 		rep->threads = &ss->threads;
 	}

@@ -422,6 +422,7 @@ void lazy_take_stats(struct lazy *l)
 	pager_get_stats(l->pager, &st);
 	l->ss->faults = st.latency;
 	l->ss->threads = st.threads;
+	l->ss->around = st.around;
 	l->ss->blocked_ms = st.blocked_ns / 1000000;
 	stat_set(&l->ss->stats.postcopy_requests, st.faults);
 	if (l->pull)

@@ -103,6 +103,22 @@ served_whole() {
 	assert_json recv 'has("postcopy-thread-blocktime") | not' '."postcopy-vcpu-blocktime" == []'
 }
 
+# measured [VMM-OPTION]...: the guest touches half of its pages.
+measured() {
+	serve --push=off
+	"$VMM" run --latency --touch 50 "$@" socket 16 >vmm.out 2>vmm.err 3>&-
+	recv_wait recv
+	assert_json recv '."fault-latency".p50 > 0' '.ram."postcopy-bytes" >= 8388608'
+}
+
+@test "a guest that walks finds its pages there already, one that jumps gets no others" {
+	measured --walk
+	assert_json recv '."fault-latency".count < 500' '."fault-around" > 1500'
+	grep -q "faults, .*; [0-9]* of their neighbours came with them" recv.err
+	measured
+	assert_json recv '."fault-latency".count > 1800' '."fault-around" < 200'
+}
+
 @test "--push=off: only what is touched moves, until the VMM ends" {
 	serve --push=off
 	vmm_start --touch 10 --remove

@@ -21,6 +21,7 @@
  *                   the first page was there, in seconds of CLOCK_MONOTONIC
  *   --count N       with --latency: so many pages, which were missing until then
  *   --close         closes the socket, and lives on       --lie-size  says it has a page more
+ *   --walk          with --latency: one page after the other
  *   --threads       the kernel says which thread waits
  */
 #include <errno.h>
@@ -54,7 +55,7 @@ struct page {
 
 static struct {
 	unsigned regions, touch, seed, count;
-	bool huge, old_field, two_fds, pieces, removes, latency, closes, lies, threads;
+	bool huge, old_field, two_fds, pieces, removes, latency, closes, lies, threads, walks;
 	uint64_t npages;
 	uint8_t **base;	     /* of each region */
 	uint64_t per_region; /* pages */
@@ -322,7 +323,7 @@ static void measure(void)
 	uint64_t *took = calloc(room + 1, sizeof(*took));
 
 	for (uint64_t i = 0; count < room && i < 4 * vm.npages; i++) {
-		uint64_t n = mix(vm.seed * 1000003ull + i) % vm.npages, from;
+		uint64_t n = (vm.walks ? i : mix(vm.seed * 1000003ull + i)) % vm.npages, from;
 
 		if (is_hole(n) || (vm.count ? vm.sock >= 0 && is_there(n) : vm.written[n]))
 			continue;
@@ -410,6 +411,7 @@ int main(int argc, char **argv)
 		vm.removes |= is(argv[i], "--remove");
 		vm.latency |= is(argv[i], "--latency");
 		vm.closes |= is(argv[i], "--close");
+		vm.walks |= is(argv[i], "--walk");
 		vm.threads |= is(argv[i], "--threads");
 		vm.lies |= is(argv[i], "--lie-size");
 		if (is(argv[i], "--regions"))
