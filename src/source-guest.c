@@ -149,5 +149,6 @@ int source_guest_finish(struct source *src, struct error *err)
 	}
 	ss->digest_verified = true;
 	ss->complete = true;
+	source_release(src);
 	return 0;
 }

@@ -196,6 +196,35 @@ command_pair() {
 	[ "$(wc -l <needed)" -gt 100 ]
 }
 
+@test "release-ram: the source's memory goes back when the guest has all, not when it had enough" {
+	cp --sparse=always "$IMAGES/guest" "$SHM/guest"
+	ln -sf "$SHM/guest" guest
+	SEND=(--cap release-ram)
+	vmm_pair unix:u --touch 10 -- --push=off
+	await touched vmm.out
+	kill -KILL "${PEER_PIDS[vmm]}"
+	migtool_wait send
+	migtool_wait recv
+	cmp "$IMAGES/guest" guest
+	assert_json send '.released == 0'
+	vmm_pair unix:v
+	whole
+	[ "$(stat -c %b "$SHM/guest")" -eq 0 ]
+	assert_json send '.released > 12000000'
+}
+
+@test "pause-before-switchover: the guest runs when the source's user says so" {
+	SEND=(--cap pause-before-switchover --cap events)
+	vmm_pair unix:u -- --timeout 1
+	await '"pre-switchover"' send.json
+	await 'the source waits for its user' recv.err
+	[ ! -s vmm.out ]
+	kill -USR2 "${PEER_PIDS[send]}"
+	whole
+	[ "$(jq -r 'select(.event == "MIGRATION").data.status' send.json | tr '\n' ' ')" = \
+		"setup active pre-switchover postcopy-active completed " ]
+}
+
 @test "COMMAND runs at once, by faults alone" {
 	local words
 	for words in "map check" "populate map check" "private map fork check" "map fork check" \
