@@ -101,6 +101,12 @@ static struct codec *open_decode(bool continuous, size_t max_out, struct error *
 	return c;
 }
 
+/* The tables of lower levels are smaller: what level it was opened with had memory for them. */
+static void set_level(struct codec *c, int level)
+{
+	ZSTD_CCtx_setParameter(c->cctx, ZSTD_c_compressionLevel, level);
+}
+
 /* ZSTD_compressBound is made for one whole frame; 16 more for what flushes add. */
 static size_t bound(size_t in)
 {
@@ -277,6 +283,7 @@ const struct codec_ops codec_zstd = {
 	.open_encode = open_encode,
 	.open_decode = open_decode,
 	.close = close_codec,
+	.set_level = set_level,
 	.decoder_memory = decoder_memory,
 	.bound = bound,
 	.encode = encode,

@@ -32,6 +32,8 @@ struct codec_ops {
 	struct codec *(*open_encode)(int level, bool continuous, size_t max_in, struct error *err);
 	struct codec *(*open_decode)(bool continuous, size_t max_out, struct error *err);
 	void (*close)(struct codec *c); /* NULL is accepted */
+	/* Another level from the next packet on; units only. NULL: the method does not */
+	void (*set_level)(struct codec *c, int level);
 	/* The most bytes that a decoder takes, whatever is sent to it. */
 	size_t (*decoder_memory)(bool continuous, size_t max_out);
 	/* The most bytes `in` bytes can become. */

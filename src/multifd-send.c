@@ -22,14 +22,17 @@
 #include "multifd-send.h"
 
 #include "codec.h"
+#include "effort.h"
 #include "link.h"
 #include "zerocopy.h"
 
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
 
 /* Per channel: one batch in work, one waiting, so that no channel idles while the other reads. */
 #define BATCHES_PER_CHANNEL 3
+#define SAMPLE_PAGES	    8
 #define SPARE_WORKERS	    4 /* at most: with many channels some worker is always compressing */
 
 /* A worker has the channel's lock while it sends; the barrier needs none, it has all batches. */
@@ -52,6 +55,8 @@ struct send_worker {
 	struct codec *codec; /* NULL: method none */
 	uint8_t *out;	     /* the codec's output */
 	size_t out_cap;
+	bool adapts; /* nobody has said how hard to compress */
+	struct effort effort;
 };
 
 struct multifd_send {
@@ -92,15 +97,33 @@ static bool units(const struct multifd_send *m)
 	return m->src->ss->dialect.multifd2 && m->ops->method != METHOD_NONE;
 }
 
+/* Some of its pages, compressed: would they all gain too little by it? */
+static bool skips(struct send_worker *w, const struct page_batch *b, struct error *err)
+{
+	struct iovec iov[SAMPLE_PAGES];
+	uint32_t step = b->n / SAMPLE_PAGES + 1;
+	ssize_t len;
+	int n = 0;
+
+	for (uint32_t i = step / 2; i < b->n; i += step)
+		if (!b->zero[i])
+			iov[n++] = (struct iovec){ batch_page(b, i), b->page };
+	if (!n)
+		return false;
+	len = w->m->ops->encode(w->codec, iov, n, w->out, w->out_cap, err);
+	return len < 0 || effort_skips(&w->effort, (uint64_t)n * b->page, (uint64_t)len);
+}
+
 /* The payload as it will be sent: compressed into w->out, or the pages themselves. */
-static int make_payload(struct send_worker *w, struct iovec *iov, int *n, uint32_t raw,
-			uint32_t *payload, uint32_t *method, struct error *err)
+static int make_payload(struct send_worker *w, const struct page_batch *b, struct iovec *iov,
+			int *n, uint32_t raw, uint32_t *payload, uint32_t *method,
+			struct error *err)
 {
 	ssize_t len;
 
 	*payload = raw;
 	*method = 0;
-	if (!w->codec || !raw)
+	if (!w->codec || !raw || (w->adapts && skips(w, b, err)))
 		return 0;
 	len = w->m->ops->encode(w->codec, iov, *n, w->out, w->out_cap, err);
 	if (len < 0)
@@ -201,22 +224,52 @@ static int send_packet(struct send_worker *w, const struct page_batch *b, uint32
 	return rc ? err_prefix(err, "multifd channel %u", ch->id) : 0;
 }
 
+static uint64_t now_ns(clockid_t clock)
+{
+	struct timespec ts;
+
+	clock_gettime(clock, &ts);
+	return (uint64_t)ts.tv_sec * 1000000000 + (uint64_t)ts.tv_nsec;
+}
+
+/* On the clock, and on a core. */
+static void times(uint64_t t[2])
+{
+	t[0] = now_ns(CLOCK_MONOTONIC);
+	t[1] = now_ns(CLOCK_THREAD_CPUTIME_ID);
+}
+
+/* The packet that has just been sent was made between two such times. */
+static void adapt(struct send_worker *w, const uint64_t begun[2], const uint64_t made[2],
+		  uint32_t payload)
+{
+	uint64_t sent = now_ns(CLOCK_MONOTONIC);
+
+	if (w->adapts && effort_note(&w->effort, made[0] - begun[0], made[1] - begun[1],
+				     sent - made[0], payload, w->m->nworkers))
+		w->m->ops->set_level(w->codec, effort_level(&w->effort));
+}
+
 static int send_batch(struct send_worker *w, struct page_batch *b, struct error *err)
 {
 	struct source *src = w->m->src;
 	struct iovec iov[MULTIFD_PAGES_MAX];
+	uint64_t begun[2], made[2];
 	uint32_t raw, payload, method;
 	int n;
 
+	times(begun);
 	if (batch_load(b, src->img, &src->digest, err))
 		return -1;
 	n = data_iov(b, iov, &raw);
-	if (make_payload(w, iov, &n, raw, &payload, &method, err))
+	if (make_payload(w, b, iov, &n, raw, &payload, &method, err))
 		return -1;
+	times(made);
 	/* a QEMU learns of zero pages on the main channel */
 	if ((raw || src->ss->dialect.multifd2) &&
 	    send_packet(w, b, method, iov, n, raw, payload, err))
 		return -1;
+	adapt(w, begun, made, payload);
 	stat_add(&src->ss->stats.normal, b->n - b->nzero);
 	stat_add(&src->ss->stats.travelled, (uint64_t)b->n * b->page);
 	return 0;
@@ -300,6 +353,10 @@ static int worker_codec(struct send_worker *w, struct error *err)
 				       !ss->dialect.multifd2, MULTIFD_PACKET_BYTES, err);
 	if (!w->codec)
 		return -1;
+	w->adapts = units(m) && m->ops->set_level &&
+		    !ss->cfg->params.given[PARAM_MULTIFD_ZSTD_LEVEL];
+	if (w->adapts)
+		m->ops->set_level(w->codec, effort_level(&w->effort));
 	w->out_cap = m->ops->bound(MULTIFD_PACKET_BYTES);
 	w->out = malloc(w->out_cap);
 	return w->out ? 0 : err_set(err, ST_NOMEM, "no memory to compress");

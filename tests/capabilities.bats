@@ -184,6 +184,17 @@ try_dirty() {
 	[ "${sizes[0]}" -gt "${sizes[1]}" ] && [ "${sizes[2]}" -ge "${sizes[3]}" ]
 }
 
+@test "multifd: zstd compresses harder over a slow link, unless its level is given" {
+	local image=$BATS_TEST_TMPDIR/image zstd=(--cap multifd --param multifd-compression=zstd)
+	python3 -c 'import os, sys
+for i in range(32 << 8): sys.stdout.buffer.write(os.urandom(2560) + bytes(1536))' >"$image"
+	try "$image" "${zstd[@]}" --param max-bandwidth=40MiB
+	# the first packets, 8 of each of four threads, went as they were
+	assert_json send '.ram.transferred < 30000000'
+	try "$image" "${zstd[@]}" --param multifd-zstd-level=1
+	assert_json send '.ram.transferred < 22500000'
+}
+
 @test "multifd: a directory, an incompressible image, rounds" {
 	local method
 	for method in none zstd zlib; do

@@ -97,6 +97,30 @@ static void every_level_goes_there_and_back(void)
 	}
 }
 
+/* Another level may be set between two packets that are units. */
+static void the_level_changes_on_the_way(void)
+{
+	static const int levels[] = { 1, -5, 1, -1, 3 };
+	struct codec *e = codec_zstd.open_encode(1, false, PACKET, &err);
+	struct codec *d = codec_zstd.open_decode(false, PACKET, &err);
+	struct iovec from = { pages, PACKET }, to = { back, PACKET };
+	ssize_t len[5];
+
+	REQUIRE(e && d);
+	fill(pages, PACKET, TEXT, 1);
+	for (int i = 0; i < 5; i++) {
+		codec_zstd.set_level(e, levels[i]);
+		memset(back, 0xee, PACKET);
+		len[i] = codec_zstd.encode(e, &from, 1, out, OUT_SIZE, &err);
+		REQUIRE(len[i] > 0);
+		REQUIRE(codec_zstd.decode(d, out, (size_t)len[i], &to, 1, &err) == 0);
+		CHECK(same(&from, &to, 1));
+	}
+	CHECK(len[1] > len[0] && len[2] == len[0]);
+	codec_zstd.close(e);
+	codec_zstd.close(d);
+}
+
 /* Level 20 uses the widest window that decoders have to accept. */
 static void widest_window(void)
 {
@@ -562,6 +586,7 @@ static void limits_are_kept(void)
 }
 
 static const struct test_case cases[] = {
+	{ "the level changes on the way", the_level_changes_on_the_way },
 	{ "every method, framing and page size goes there and back",
 	  every_method_goes_there_and_back },
 	{ "every level goes there and back", every_level_goes_there_and_back },
