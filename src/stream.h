@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later */
 /*
  * Buffered reading and writing over a transport: the one bounded reader of everything a peer says.
- * One thread reads, one thread writes. Buffers are allocated by stream_open; later only stream_keep's.
+ * One thread reads, one thread writes. Buffers are allocated by stream_open; later only
+ * stream_keep's.
  */
 #ifndef MIGTOOL_STREAM_H
 #define MIGTOOL_STREAM_H

@@ -66,9 +66,10 @@ has_waited() { # SECONDS: so often was the progress said
 }
 
 @test "a wait that is longer than both ends' --timeout" {
-	recv_start recv tcp:127.0.0.1:0 copy --timeout 1
-	pause --timeout 1 --progress=json "$IMAGES/mixed" "$RECV_URI"
-	wait_until has_waited 3
+	# a life sign comes each second: there has to be some more time for it
+	recv_start recv tcp:127.0.0.1:0 copy --timeout 3
+	pause --timeout 3 --progress=json "$IMAGES/mixed" "$RECV_URI"
+	wait_until has_waited 5
 	assert_not_switched
 	grep -q "the source waits for its user before the switchover" recv.err
 	go_on
