@@ -315,6 +315,7 @@ struct transport *link_urgent_channel(struct session *ss, struct stream *s, stru
 
 	if (t && !stream_open(s, t, URGENT_BUF, URGENT_BUF, err)) {
 		s->activity = &ss->stats.activity;
+		transport_be_patient(t);
 		if (ss->pending || !link_put_hello(ss, s, LINK_URGENT_CHANNEL, err))
 			return t;
 		stream_close(s);

@@ -10,6 +10,9 @@
  * leave it so. So flags of inherited descriptors are never touched: sockets have MSG_DONTWAIT,
  * pipes RWF_NOWAIT (since Linux 6.4), and for what is left a poll precedes every call: a read then
  * does not block, nor does a write of at most PIPE_BUF bytes.
+ *
+ * Where somebody waits for every answer, to find out that there is none yet, and to poll, costs
+ * more than the answer: such a socket may be told to block (transport_be_patient).
  */
 #include "transport-io.h"
 
@@ -22,8 +25,12 @@
 #include <string.h>
 #include <sys/eventfd.h>
 #include <sys/sendfile.h>
+#include <sys/time.h>
 #include <time.h>
 #include <unistd.h>
+
+/* How long a stop may have to wait for a read that blocks. */
+#define PATIENCE_MS 50
 
 struct transport *io_new(const struct transport_ops *ops, const char *name, struct cancel *cancel,
 			 struct error *err)
@@ -157,13 +164,14 @@ static bool ready_now(int fd, short events)
 static ssize_t read_once(struct transport *t, const struct iovec *iov, int count)
 {
 	struct msghdr msg = { .msg_iov = (struct iovec *)iov, .msg_iovlen = (size_t)count };
+	int flags = t->patient ? 0 : MSG_DONTWAIT;
 	ssize_t n;
 
 	switch (t->rkind) {
 	case IO_SOCKET:
 		if (count == 1)
-			return recv(t->rfd, iov->iov_base, iov->iov_len, MSG_DONTWAIT);
-		return recvmsg(t->rfd, &msg, MSG_DONTWAIT);
+			return recv(t->rfd, iov->iov_base, iov->iov_len, flags);
+		return recvmsg(t->rfd, &msg, flags);
 	case IO_SHARED:
 		n = preadv2(t->rfd, iov, count, -1, RWF_NOWAIT);
 		if (n >= 0 || (errno != EOPNOTSUPP && errno != ENOSYS))
@@ -214,9 +222,23 @@ ssize_t io_read(struct transport *t, void *buf, size_t len, struct error *err)
 			continue;
 		if (errno != EAGAIN)
 			return io_failed(t, true, errno, err);
-		if (transport_wait(t, t->rfd, POLLIN, err))
+		if (!t->patient && transport_wait(t, t->rfd, POLLIN, err))
 			return -1;
 	}
+}
+
+void transport_be_patient(struct transport *t)
+{
+	struct timeval moment = { .tv_usec = PATIENCE_MS * 1000 };
+	int flags = fcntl(t->rfd, F_GETFL);
+
+	if (t->ops->read != io_read || t->ops->waiting || t->rkind != IO_SOCKET || t->inherited)
+		return;
+	/* writes say MSG_DONTWAIT themselves */
+	if (flags < 0 || setsockopt(t->rfd, SOL_SOCKET, SO_RCVTIMEO, &moment, sizeof(moment)) ||
+	    fcntl(t->rfd, F_SETFL, flags & ~O_NONBLOCK))
+		return;
+	t->patient = true;
 }
 
 static ssize_t write_polled(int fd, const struct iovec *iov, int n)
@@ -323,7 +345,7 @@ static ssize_t sendfile_once(struct transport *t, int fd, uint64_t offset, size_
 	switch (t->wkind) {
 	case IO_SOCKET:
 		/* Without O_NONBLOCK it would block, and it takes no flags. */
-		if (t->inherited)
+		if (t->inherited || t->patient)
 			break;
 		return sendfile(t->wfd, fd, &off, len);
 	case IO_NONBLOCK:

@@ -43,7 +43,7 @@ void transport_abort(struct transport *t)
 
 int transport_raw_wfd(const struct transport *t)
 {
-	return t->wkind == IO_SOCKET && !t->inherited ? t->wfd : -1;
+	return t->wkind == IO_SOCKET && !t->inherited && !t->patient ? t->wfd : -1;
 }
 
 void transport_unread(struct transport *t, uint8_t *bytes, size_t len)

@@ -70,6 +70,7 @@ struct transport {
 	bool lax_end;		/* TLS: an end that the peer did not announce is one all the same */
 	int rfd, wfd;		/* may be equal; -1: that direction does not exist */
 	enum io_kind rkind, wkind; /* the reader's, the writer's to change */
+	bool patient;		   /* a read may block for a moment, in the kernel */
 	bool inherited; /* others may hold the descriptors too: their flags stay as they are */
 	atomic_bool aborted;
 	int abort_fd;	 /* eventfd: readable once aborted */
@@ -119,6 +120,13 @@ void transport_abort(struct transport *t);
  * with stream_count_out.
  */
 int transport_raw_wfd(const struct transport *t);
+
+/*
+ * From now on a read blocks in the kernel and looks for a stop a few times a second: two system
+ * calls fewer for each answer where little comes at a time and each is waited for. Only sockets
+ * that are ours alone do it; others stay as they are. Before t is read by another thread.
+ */
+void transport_be_patient(struct transport *t);
 
 /* Waits until fd, one of t's, is ready for poll's `events`. 0, or -1 if cancelled or aborted. */
 int transport_wait(struct transport *t, int fd, short events, struct error *err);

@@ -871,6 +871,34 @@ static void abort_and_cancel_end_what_waits(void)
 		stop_one(i & 1, i & 2, i & 4);
 }
 
+static void a_socket_that_blocks_can_be_stopped(void)
+{
+	struct listener *l = open_listener("tcp:127.0.0.1:0");
+	struct transport *a, *b;
+	struct stopped s = { 0 };
+	pthread_t th;
+
+	REQUIRE(l != NULL);
+	a = dial(true, 5000, "%s", listener_uri(l));
+	b = listener_accept(l, 5000, &e);
+	REQUIRE(a && b);
+	transport_be_patient(a);
+	CHECK(!(fcntl(a->rfd, F_GETFL) & O_NONBLOCK) && transport_raw_wfd(a) == -1);
+	CHECK(write_text(a, "ping") && reads_text(b, "ping"));
+	CHECK(write_text(b, "pong") && reads_text(a, "pong"));
+	s.t = a;
+	REQUIRE(pthread_create(&th, NULL, stuck, &s) == 0);
+	poll(NULL, 0, 120); /* it has looked for a stop by then */
+	transport_abort(a);
+	pthread_join(th, NULL);
+	CHECK(s.rc == -1 && s.why.status == ST_SOCKET);
+	transport_close(a, &e);
+	transport_be_patient(b);
+	CHECK(transport_shutdown_write(b, &e) == 0 && at_end(b));
+	transport_close(b, &e);
+	listener_close(l);
+}
+
 static void connecting_can_be_cancelled(void)
 {
 	char *uri = in_dir("unix:", "full");
@@ -978,6 +1006,7 @@ static const struct test_case cases[] = {
 	{ "stdio is moved away", stdio_is_moved_away },
 	{ "null takes everything", null_takes_everything },
 	{ "abort and cancel end what waits", abort_and_cancel_end_what_waits },
+	{ "a socket that blocks can be stopped", a_socket_that_blocks_can_be_stopped },
 	{ "connecting can be cancelled", connecting_can_be_cancelled },
 	{ "a peek leaves the bytes", a_peek_leaves_the_bytes },
 	{ "long names are cut", long_names_are_cut },
