@@ -6,7 +6,6 @@
  *   handler image SOCKET FILE    a fault is read, its page too (pread), and placed
  *   handler net SOCKET PORT      the page is asked for over TCP, on loopback
  *   handler pages FILE           the other end: prints its port, answers one connection
- *   handler awake                keeps every core from falling asleep, until it is killed
  *   handler ticks                prints how often the time stamp counter counts in a microsecond
  */
 #include <arpa/inet.h>
@@ -15,14 +14,11 @@
 #include <linux/userfaultfd.h>
 #include <netinet/tcp.h>
 #include <poll.h>
-#include <sched.h>
-#include <signal.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/un.h>
 #include <time.h>
@@ -142,31 +138,7 @@ static int serve_guest(const char *path, void (*get)(uint64_t offset))
 	return 0;
 }
 
-/* ---- cores ---- */
-
-/*
- * To wake a core of a virtual machine that has halted costs tens of microseconds, more than all
- * that is to be measured. A thread of the lowest class makes way for any other at once.
- */
-static int stay_awake(void)
-{
-	struct sched_param none = { 0 };
-	long n = sysconf(_SC_NPROCESSORS_ONLN);
-
-	for (long i = 1; i < n; i++) {
-		pid_t pid = fork();
-
-		if (pid < 0)
-			die("fork");
-		if (!pid)
-			break;
-	}
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
-	if (sched_setscheduler(0, SCHED_IDLE, &none))
-		die("SCHED_IDLE");
-	for (;;)
-		;
-}
+/* ---- for the probe under QEMU ---- */
 
 static double now(void)
 {
@@ -190,8 +162,6 @@ int main(int argc, char **argv)
 {
 	struct sockaddr_in a;
 
-	if (argc == 2 && !strcmp(argv[1], "awake"))
-		return stay_awake();
 	if (argc == 2 && !strcmp(argv[1], "ticks"))
 		return ticks();
 	if (argc == 3 && !strcmp(argv[1], "pages"))
