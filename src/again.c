@@ -27,6 +27,7 @@ static void put_word(FILE *f, const char *word)
 
 char *lazy_again(const struct config *cfg, pid_t pid)
 {
+	bool here = !strncmp(cfg->uri, "image:", 6);
 	char *text = NULL;
 	size_t len;
 	FILE *f = open_memstream(&text, &len);
@@ -44,10 +45,15 @@ char *lazy_again(const struct config *cfg, pid_t pid)
 	} else {
 		fprintf(f, " --guest %ld", (long)pid);
 	}
-	put_word(f, cfg->uri);
+	if (here)
+		put_word(f, cfg->uri);
+	else
+		fputs(" image:IMAGE", f);
 	if (cfg->image)
 		put_word(f, cfg->image);
-	fputs(" takes it up again", f);
+	fputs(here ? " takes it up again"
+		   : " takes it up again, IMAGE being the source's, on this host",
+	      f);
 	if (!fclose(f))
 		return text;
 	free(text);

@@ -4,10 +4,15 @@
  * the userfaultfd, and every mapping of the image is registered. Only then the files are emptied,
  * so that whatever fails before leaves the process as it was, and nothing can be touched between
  * the two. From there on its system calls are watched like those of COMMAND.
+ *
+ * One that waits for its memory, because who has served and who has watched it are gone, has its
+ * userfaultfd already. A thread that waits inside the kernel does not stop before its page comes,
+ * so nobody is waited for: each is watched from its next stop on.
  */
 #include "catch-watch.h"
 
 #include "broker-act.h"
+#include "catch-found.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -101,7 +106,8 @@ static int stop_new(struct catch_watch *w, pid_t pid, struct error *err)
 			continue;
 		}
 		catch_ptrace_interrupt(tid);
-		rc = await_stop(tid, err);
+		if (!w->plan->resume)
+			rc = await_stop(tid, err);
 		if (!rc)
 			catch_ptrace_restart(tid);
 		n++;
@@ -138,7 +144,7 @@ static int take_mapping(void *arg, const struct catch_mapping *m)
 
 	if (!r.len)
 		return 0;
-	if (!m->shared) {
+	if (!m->shared && !a->w->plan->resume) {
 		err_set(a->err, ST_UNSUPPORTED,
 			"%s maps IMAGE private: what it has there already "
 			"cannot be replaced",
@@ -232,6 +238,36 @@ static int visit(struct adoption *a, pid_t pid)
 	return rc;
 }
 
+/* That of who is gone. What it sees of forks is not known, so what is mapped later is not
+ * inherited. */
+static int find_uffd(struct adoption *a, pid_t pid)
+{
+	struct catch_guest *g = &a->w->guests[0];
+	struct catch_armed armed;
+	uint64_t from, len;
+	int pidfd = -1, rc = catch_armed_read(pid, &armed);
+
+	if (rc)
+		err_sys(a->err, ST_UNSUPPORTED, errno, "cannot look into %s", a->name);
+	for (unsigned i = 0; !rc && i < a->n; i++)
+		rc = catch_armed_part(&armed, a->regions[i].address, a->regions[i].len, &from,
+				      &len);
+	catch_armed_free(&armed);
+	if (!rc)
+		err_set(a->err, ST_COMMAND, "%s does not wait for pages of IMAGE", a->name);
+	if (rc <= 0)
+		return -1;
+	g->uffd.fd = catch_found_uffd(pid, from, len, a->name, &pidfd, a->err);
+	if (pidfd >= 0)
+		close(pidfd);
+	if (g->uffd.fd < 0)
+		return -1;
+	a->guest = g;
+	g->pid = pid;
+	a->w->nguests = 1;
+	return register_all(a);
+}
+
 static void report_all(struct adoption *a, pid_t pid)
 {
 	struct catch_report r = { .kind = CATCH_SPACE, .pid = pid };
@@ -254,12 +290,16 @@ int catch_adopt(struct catch_watch *w, pid_t pid, struct error *err)
 	catch_proc_name(pid, comm);
 	snprintf(name, sizeof(name), "%s (process %ld)", comm, (long)pid);
 	a.name = name;
-	if (stop_all(w, pid, err) || find_mappings(&a, pid) || catch_nobody_else(w, err) ||
-	    visit(&a, pid) || empty_files(w, err))
+	if (stop_all(w, pid, err) || find_mappings(&a, pid) || catch_nobody_else(w, err))
+		return -1;
+	if (w->plan->resume ? find_uffd(&a, pid) : visit(&a, pid) || empty_files(w, err))
 		return -1;
 	w->root = pid;
 	w->runs = w->runs_guest = true;
+	w->guests[0].agreed = true;
 	report_all(&a, pid);
+	if (w->plan->resume)
+		return 0;
 	for (unsigned i = 0; i < w->nthreads; i++)
 		catch_ptrace_go(w->threads[i].tid, 0);
 	return 0;

@@ -177,6 +177,7 @@ static struct catch_guest *guest_of(struct catch_watch *w, struct catch_visit *v
 	if (catch_uffd_make(v, pid, name, &g->uffd, err))
 		return NULL;
 	g->pid = pid;
+	g->agreed = false;
 	w->nguests++;
 	report_space(w, g);
 	return g;
@@ -270,9 +271,15 @@ static bool leave_map(struct catch_watch *w, struct catch_thread *t, uint64_t ad
 	if (catch_visit_end(&v) || !r.len || w->releases)
 		return true;
 	w->runs_guest = true;
-	t->waits = w->sock >= 0;
+	t->waits = true;
+	t->at = address;
 	catch_report(w, &report, -1);
-	return !t->waits;
+	return false;
+}
+
+struct catch_region catch_waiting(const struct catch_watch *w, const struct catch_thread *t)
+{
+	return region_of(w, t, t->at);
 }
 
 /* The thread's own view of its arguments, which a call leaves as they were. */

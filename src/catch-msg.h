@@ -14,13 +14,15 @@ enum catch_op {
 	CATCH_OP_GO,
 	CATCH_OP_ACK,
 	CATCH_OP_COMPLETE,
-	CATCH_OP_KEEP, /* with a userfaultfd */
+	CATCH_OP_KEEP,	 /* with a userfaultfd; token: its serial number */
+	CATCH_OP_LEDGER, /* with its file */
+	CATCH_OP_LEAVE,	 /* he goes, and has said so to people */
 };
 
 struct catch_order {
 	uint32_t op;
-	uint32_t token;
-	uint64_t size; /* of a block */
+	uint32_t token; /* GO: whether to end the guest when he goes */
+	uint64_t size;	/* of a block */
 };
 
 struct catch_report {
@@ -29,6 +31,9 @@ struct catch_report {
 	struct catch_region region;
 	struct error why;
 };
+
+/* What a catcher listens on, by its pid. */
+#define CATCH_NAME "migtool-catcher-%ld"
 
 /* The catcher's process; `sock` is its end. Never returns. */
 _Noreturn void catch_serve(const struct catch_plan *plan, int sock);

@@ -49,9 +49,14 @@ static void on_signal(int sig)
 
 /* ---- reports ---- */
 
+bool catch_is_heard(const struct catch_watch *w)
+{
+	return w->sock >= 0 && !w->is_new;
+}
+
 void catch_report(struct catch_watch *w, struct catch_report *r, int fd)
 {
-	if (w->sock >= 0)
+	if (catch_is_heard(w))
 		broker_send(w->sock, r, sizeof(*r), &fd, fd >= 0, 0);
 }
 
@@ -59,7 +64,7 @@ void catch_warn(struct catch_watch *w, const struct error *why)
 {
 	struct catch_report r = { .kind = CATCH_WARNS, .why = *why };
 
-	if (w->sock < 0) {
+	if (!catch_is_heard(w)) {
 		log_warn("%s", why->msg);
 		log_warn("hint: %s", why->hint);
 		return;
@@ -67,7 +72,7 @@ void catch_warn(struct catch_watch *w, const struct error *why)
 	catch_report(w, &r, -1);
 }
 
-static void end_all(struct catch_watch *w)
+void catch_end_all(struct catch_watch *w)
 {
 	for (unsigned i = 0; i < w->nthreads; i++)
 		kill(w->threads[i].pid, SIGKILL);
@@ -87,7 +92,7 @@ void catch_fail(struct catch_watch *w, const struct error *why)
 			catch_ptrace_detach(w->threads[i].tid, 0);
 		_exit(0);
 	}
-	end_all(w);
+	catch_end_all(w);
 }
 
 /* ---- threads ---- */
@@ -139,7 +144,7 @@ static void drop(struct catch_watch *w, pid_t tid)
 }
 
 /* The thread goes on: alone, if it is to be let go. */
-static void resume(struct catch_watch *w, struct catch_thread *t, int sig)
+void catch_resume(struct catch_watch *w, struct catch_thread *t, int sig)
 {
 	/* inside a mapping that is not finished it has no memory yet */
 	if (!w->releases || t->maps || t->skips) {
@@ -198,7 +203,7 @@ static void on_call(struct catch_watch *w, struct catch_thread *t)
 	bool go = true;
 
 	if (catch_ptrace_call(t->tid, &call)) {
-		resume(w, t, 0);
+		catch_resume(w, t, 0);
 		return;
 	}
 	if (call.at == CALL_ENTRY && (call.foreign || regs_foreign(call.nr))) {
@@ -214,7 +219,7 @@ static void on_call(struct catch_watch *w, struct catch_thread *t)
 	else if (call.at == CALL_EXIT)
 		go = catch_exit(w, t, &call);
 	if (go && !returns_first(t, &call))
-		resume(w, t, 0);
+		catch_resume(w, t, 0);
 }
 
 static bool stops_for_long(int sig)
@@ -232,7 +237,7 @@ static void on_stop(struct catch_watch *w, struct catch_thread *t, int status)
 		/* only because it is traced */
 		if (catch_proc_ignores(t->tid, sig))
 			catch_ptrace_restart(t->tid);
-		resume(w, t, sig);
+		catch_resume(w, t, sig);
 	} else if (event == PTRACE_EVENT_STOP && stops_for_long(sig) && !w->releases) {
 		catch_ptrace_listen(t->tid);
 	} else {
@@ -243,20 +248,8 @@ static void on_stop(struct catch_watch *w, struct catch_thread *t, int status)
 			t = catch_find(w, tid); /* drop() moves them */
 		}
 		if (t)
-			resume(w, t, 0);
+			catch_resume(w, t, 0);
 	}
-}
-
-/* A forked child whose memory has gone needs its userfaultfd no more. */
-static void drop_kept(struct catch_watch *w)
-{
-	const uint64_t anywhere = 1u << 20;
-
-	for (unsigned i = 0; i < w->nkept; i++)
-		if (uffd_gone(w->kept[i], anywhere, (uint32_t)sysconf(_SC_PAGESIZE))) {
-			close(w->kept[i]);
-			w->kept[i--] = w->kept[--w->nkept];
-		}
 }
 
 /*
@@ -372,7 +365,7 @@ static int size_files(struct catch_watch *w, struct error *err)
 	return 0;
 }
 
-static int start(struct catch_watch *w, struct error *err)
+int catch_start_command(struct catch_watch *w, struct error *err)
 {
 	int gate;
 	pid_t pid;
@@ -394,133 +387,6 @@ static int start(struct catch_watch *w, struct error *err)
 		err_set(err, ST_COMMAND, "the process of the command has ended");
 	close(gate);
 	return err->status ? -1 : 0;
-}
-
-/* ---- orders ---- */
-
-static void take_block(struct catch_watch *w, const struct catch_order *o, int fd)
-{
-	struct catch_file *f = &w->files.v[w->files.n];
-	struct error why = { 0 };
-	struct stat st;
-
-	if (fd < 0 || w->root || w->files.n == CATCH_BLOCKS_MAX || fstat(fd, &st))
-		return;
-	if (catch_check_file(fd, "IMAGE", &f->page, &why)) {
-		catch_fail(w, &why);
-		_exit(1);
-	}
-	f->dev = st.st_dev;
-	f->ino = st.st_ino;
-	f->size = o->size;
-	w->fds[w->files.n++] = fcntl(fd, F_DUPFD_CLOEXEC, 3);
-}
-
-static void take_go(struct catch_watch *w)
-{
-	struct error why = { 0 };
-
-	if (w->root)
-		return;
-	if (w->plan->guest ? !catch_adopt(w, w->plan->guest, &why) : !start(w, &why))
-		return;
-	catch_fail(w, &why);
-	_exit(1);
-}
-
-static void take_ack(struct catch_watch *w, uint32_t token)
-{
-	struct catch_thread *t = catch_find(w, (pid_t)token);
-
-	if (!t || !t->waits)
-		return;
-	t->waits = false;
-	w->served = true;
-	resume(w, t, 0);
-}
-
-static void release_all(struct catch_watch *w)
-{
-	w->releases = true;
-	for (unsigned i = w->nthreads; i-- > 0;) {
-		struct catch_thread *t = &w->threads[i];
-
-		if (!t->waits && !t->stays) {
-			t->called = true;
-			catch_ptrace_interrupt(t->tid);
-			continue;
-		}
-		t->waits = t->stays = false;
-		resume(w, t, 0);
-	}
-}
-
-/* Who started us has ended, or was ended. A mapping that nobody has agreed to serve is no guest. */
-static void left_alone(struct catch_watch *w)
-{
-	bool guest = w->plan->guest ? w->runs_guest : w->served;
-
-	close(w->sock);
-	w->sock = -1;
-	if (w->releases)
-		return;
-	if (!guest || w->plan->kill) {
-		end_all(w);
-		_exit(0);
-	}
-	for (unsigned i = 0; i < w->nthreads; i++)
-		if (w->threads[i].waits) {
-			w->threads[i].waits = false;
-			catch_ptrace_go(w->threads[i].tid, 0);
-		}
-}
-
-/* It is sent, and not asked for, so a refusal is a warning. Takes the descriptor over. */
-static void take_keep(struct catch_watch *w, int fd)
-{
-	struct error why = { 0 };
-
-	if (w->nkept >= CATCH_CHILDREN_MAX)
-		drop_kept(w);
-	if (fd >= 0 && w->nkept < sizeof(w->kept) / sizeof(w->kept[0])) {
-		w->kept[w->nkept++] = fd;
-		return;
-	}
-	if (fd >= 0)
-		close(fd);
-	err_set(&why, ST_UNSUPPORTED,
-		"the userfaultfd of a forked child could not be kept: if this process were killed "
-		"before all memory has come the child would read zeros");
-	err_hint(&why, fd < 0 ? "allow more open files (ulimit -n)" : "too many children live");
-	catch_warn(w, &why);
-}
-
-static void take_order(struct catch_watch *w)
-{
-	struct catch_order o;
-	unsigned nfds = 0;
-	int fd = -1;
-	ssize_t n = broker_receive(w->sock, &o, sizeof(o), &fd, 1, &nfds);
-
-	if (n <= 0) {
-		left_alone(w);
-		return;
-	}
-	fd = nfds ? fd : -1;
-	if (n == sizeof(o) && o.op == CATCH_OP_KEEP) {
-		take_keep(w, fd);
-		return;
-	}
-	if (n == sizeof(o) && o.op == CATCH_OP_BLOCK)
-		take_block(w, &o, fd);
-	else if (n == sizeof(o) && o.op == CATCH_OP_GO)
-		take_go(w);
-	else if (n == sizeof(o) && o.op == CATCH_OP_ACK)
-		take_ack(w, o.token);
-	else if (n == sizeof(o) && o.op == CATCH_OP_COMPLETE)
-		release_all(w);
-	if (fd >= 0)
-		close(fd);
 }
 
 /* ---- the process ---- */
@@ -594,23 +460,36 @@ static void asked(struct catch_watch *w)
 	catch_fail(w, &why);
 }
 
+/* Until something happens, or (more) only a look. */
+static void attend(struct catch_watch *w, bool more, const sigset_t *mask)
+{
+	const struct timespec none = { 0, 0 };
+	struct pollfd p[2] = { { .fd = w->sock, .events = POLLIN },
+			       { .fd = w->listener, .events = POLLIN } };
+
+	if (ppoll(p, 2, more ? &none : NULL, mask) <= 0)
+		return;
+	if (p[0].revents)
+		catch_take_order(w);
+	if (p[1].revents)
+		catch_take_new(w);
+}
+
 _Noreturn void catch_serve(const struct catch_plan *plan, int sock)
 {
-	struct catch_watch w = { .plan = plan, .sock = sock, .exec_report = -1 };
+	struct catch_watch w = {
+		.plan = plan, .sock = sock, .exec_report = -1, .ledger = -1, .listener = -1
+	};
 	sigset_t mask;
 
 	settle(sock);
+	catch_listen(&w);
 	settle_signals(&mask);
 	for (;;) {
-		struct pollfd p = { .events = POLLIN };
-
-		const struct timespec none = { 0, 0 };
 		bool more = take_events(&w);
 
 		if (asked_to_end)
 			asked(&w);
-		p.fd = w.sock;
-		if (ppoll(&p, 1, more ? &none : NULL, &mask) > 0)
-			take_order(&w);
+		attend(&w, more, &mask);
 	}
 }

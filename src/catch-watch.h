@@ -21,6 +21,7 @@ struct catch_thread {
 	unsigned spoilt;
 	uint64_t was; /* that argument */
 	bool maps;    /* the call that it is in maps a block, as follows */
+	uint64_t at;  /* with `waits`: where it has mapped that */
 	struct {
 		uint64_t prot, flags; /* as it wanted them */
 		uint64_t len, offset;
@@ -32,11 +33,20 @@ struct catch_thread {
 struct catch_guest {
 	pid_t pid;
 	struct catch_uffd uffd;
+	bool agreed; /* somebody serves it, and has noted where */
+};
+
+/* A userfaultfd of a forked child, which is known by a number to whoever serves it. */
+struct catch_kept {
+	int fd;
+	uint32_t serial;
 };
 
 struct catch_watch {
 	const struct catch_plan *plan;
-	int sock; /* -1: who started us is gone */
+	int sock;     /* -1: who serves is gone */
+	int listener; /* for the next one */
+	int ledger;   /* what is known of the guest's pages; -1: not yet */
 	struct catch_files files;
 	int fds[CATCH_BLOCKS_MAX]; /* these, open, for a guest that runs already */
 
@@ -44,7 +54,7 @@ struct catch_watch {
 	unsigned nthreads, cap;
 	struct catch_guest guests[CATCH_GUESTS_MAX];
 	unsigned nguests;
-	int kept[2 * CATCH_CHILDREN_MAX]; /* userfaultfds of forked children */
+	struct catch_kept kept[2 * CATCH_CHILDREN_MAX]; /* of forked children */
 	unsigned nkept;
 
 	pid_t root; /* COMMAND; 0: not started */
@@ -54,9 +64,17 @@ struct catch_watch {
 	bool runs_guest; /* somebody has mapped the image */
 	bool served;	 /* and has gone on behind that */
 	bool releases;	 /* each thread is let go at its next stop */
+	bool kills;	 /* the guest is ended when who serves it is gone */
+	bool left;	 /* he has said that he goes */
+	bool is_new;	 /* he has come later, and not yet said GO */
+	unsigned nnew;	 /* so many blocks he has named */
+	bool other;	 /* and one of them is not the guest's */
 };
 
 /* ---- catch-watch.c ---- */
+
+/* Is there anybody who takes reports? */
+bool catch_is_heard(const struct catch_watch *w);
 
 void catch_report(struct catch_watch *w, struct catch_report *r, int fd);
 void catch_warn(struct catch_watch *w, const struct error *why);
@@ -74,6 +92,27 @@ struct catch_thread *catch_find(struct catch_watch *w, pid_t tid);
 /* The same, made if there is none. NULL: no memory, or it has ended already. */
 struct catch_thread *catch_add(struct catch_watch *w, pid_t tid);
 
+/* A thread goes on: alone, if it is to be let go. */
+void catch_resume(struct catch_watch *w, struct catch_thread *t, int sig);
+/* SIGKILL for all that we watch. */
+void catch_end_all(struct catch_watch *w);
+int catch_start_command(struct catch_watch *w, struct error *err);
+
+/* ---- catch-orders.c ---- */
+
+void catch_take_order(struct catch_watch *w);
+
+/* ---- catch-again.c ---- */
+
+/* So that somebody can come and serve the guest on. A failure is said when that is needed. */
+void catch_listen(struct catch_watch *w);
+/* Tells people how to do that. */
+void catch_say_again(struct catch_watch *w);
+/* Somebody comes. */
+void catch_take_new(struct catch_watch *w);
+/* What he says before he serves. */
+void catch_hear_new(struct catch_watch *w, const struct catch_order *o, int fd);
+
 /* ---- catch-adopt.c ---- */
 
 /* Takes a process that runs. */
@@ -83,6 +122,8 @@ int catch_adopt(struct catch_watch *w, pid_t pid, struct error *err);
 
 bool catch_entry(struct catch_watch *w, struct catch_thread *t, const struct catch_call *call);
 bool catch_exit(struct catch_watch *w, struct catch_thread *t, const struct catch_call *call);
+/* What a thread that waits has mapped. */
+struct catch_region catch_waiting(const struct catch_watch *w, const struct catch_thread *t);
 
 /* A process has ended or runs another program: what was known of its memory is void. */
 void catch_forget(struct catch_watch *w, pid_t pid);

@@ -2,11 +2,14 @@
 #include "catch.h"
 
 #include "broker-msg.h"
+#include "broker.h"
 #include "catch-msg.h"
+#include "catch-proc.h"
 
 #include <errno.h>
 #include <linux/magic.h>
 #include <poll.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -14,17 +17,71 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#define HELLO_MS 10000
+
 static int sock = -1;
 static pid_t catcher;
 static bool adopts; /* a process that runs already */
 static bool stays;  /* it watches a guest: it ends with that, not with us */
 static bool kills;  /* it ends the guest with us */
 
+/* 1: it takes us, 0: it is gone, -1: it does not. */
+static int hear_hello(struct error *err)
+{
+	struct pollfd p = { .fd = sock, .events = POLLIN };
+	struct catch_report r;
+	unsigned nfds = 0;
+	int fd = -1;
+
+	if (poll(&p, 1, HELLO_MS) <= 0 ||
+	    broker_receive(sock, &r, sizeof(r), &fd, 1, &nfds) != sizeof(r))
+		return 0;
+	if (r.kind != CATCH_FAILED)
+		return 1;
+	*err = r.why;
+	return -1;
+}
+
+/* The catcher of somebody who is gone. 1: we have it, 0: there is none. */
+static int go_to(pid_t guest, struct error *err)
+{
+	long tracer = catch_proc_status(guest, "TracerPid");
+	struct ucred who = { .pid = 0 };
+	socklen_t len = sizeof(who);
+	char name[64];
+	int rc;
+
+	if (tracer < 0)
+		return err_set(err, ST_COMMAND, "--guest: there is no process %ld", (long)guest);
+	if (!tracer)
+		return 0;
+	snprintf(name, sizeof(name), CATCH_NAME, tracer);
+	sock = broker_local_connect(name);
+	if (sock < 0)
+		return 0; /* somebody else traces it, and that will be said */
+	if (!getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &who, &len) && who.pid == tracer)
+		rc = hear_hello(err);
+	else
+		rc = err_set(err, ST_UNSUPPORTED, "process %ld is not what it says it is", tracer);
+	if (rc > 0)
+		return rc;
+	close(sock);
+	sock = -1;
+	return rc;
+}
+
 int catch_start(const struct catch_plan *plan, struct error *err)
 {
 	int pair[2];
 	pid_t pid;
+	int there = plan->resume ? go_to(plan->guest, err) : 0;
 
+	kills = plan->kill;
+	catcher = 0;
+	stays = there;
+	adopts = true;
+	if (there)
+		return there < 0 ? -1 : 0;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return err_sys(err, ST_NOMEM, errno,
 			       "no socket to the process that starts COMMAND");
@@ -39,7 +96,6 @@ int catch_start(const struct catch_plan *plan, struct error *err)
 	sock = pair[0];
 	catcher = pid;
 	adopts = plan->guest != 0;
-	kills = plan->kill;
 	stays = false;
 	return 0;
 }
@@ -122,6 +178,7 @@ int catch_go(const struct catch_block *blocks, unsigned n, struct error *err)
 			return -1;
 	}
 	o.op = CATCH_OP_GO;
+	o.token = kills;
 	return order(&o, -1, err);
 }
 
@@ -135,9 +192,16 @@ int catch_ack(uint32_t token, struct error *err)
 	return 0;
 }
 
-int catch_keep(int uffd, struct error *err)
+int catch_ledger(int fd, struct error *err)
 {
-	struct catch_order o = { .op = CATCH_OP_KEEP };
+	struct catch_order o = { .op = CATCH_OP_LEDGER };
+
+	return order(&o, fd, err);
+}
+
+int catch_keep(int uffd, unsigned serial, struct error *err)
+{
+	struct catch_order o = { .op = CATCH_OP_KEEP, .token = serial };
 
 	return order(&o, uffd, err);
 }
@@ -194,10 +258,15 @@ int catch_next(struct cancel *cancel, int ms, struct catch_event *out, struct er
 
 void catch_stop(void)
 {
+	struct catch_order o = { .op = CATCH_OP_LEAVE };
+	struct error ignored;
+
 	if (sock < 0)
 		return;
+	order(&o, -1, &ignored);
 	close(sock);
 	sock = -1;
-	while (waitpid(catcher, NULL, stays && !kills ? WNOHANG : 0) < 0 && errno == EINTR)
+	while (catcher && waitpid(catcher, NULL, stays && !kills ? WNOHANG : 0) < 0 &&
+	       errno == EINTR)
 		;
 }

@@ -25,14 +25,17 @@
 #define CATCH_REGIONS_MAX 256 /* of a process that ran before */
 
 struct catch_plan {
-	char *const *argv; /* NULL-terminated; PATH is searched */
-	pid_t guest;	   /* not 0: it runs already, maps the image, and is taken instead */
-	bool kill;	   /* end the guest when we end before catch_complete() */
+	char *const *argv;	  /* NULL-terminated; PATH is searched */
+	pid_t guest;		  /* not 0: it runs already, maps the image, and is taken instead */
+	bool kill;		  /* end the guest when we end before catch_complete() */
+	bool resume;		  /* the guest waits: somebody has served it before, and is gone */
+	const struct config *cfg; /* the run, for words; it has to live as long as the process */
 };
 
 /*
  * Forks the catcher, which waits for catch_go(). To be called while the process has one thread and
- * no sandbox. ST_NOMEM.
+ * no sandbox. ST_NOMEM. With `resume` the catcher that watches the guest is gone to instead, if it
+ * lives: ST_UNSUPPORTED, ST_COMMAND.
  */
 int catch_start(const struct catch_plan *plan, struct error *err);
 
@@ -56,9 +59,21 @@ int catch_check_file(int fd, const char *name, uint32_t *page, struct error *err
  */
 int catch_go(const struct catch_block *blocks, unsigned n, struct error *err);
 
+/*
+ * A guest that is served on: first come a CATCH_SPACE for each of its processes that the catcher
+ * has made a userfaultfd for, and for each forked child; then CATCH_LEDGER, or, if nobody has ever
+ * served it, each mapping that there is as a CATCH_REGION; then those whose threads wait for
+ * catch_ack(); then CATCH_RUNS.
+ */
 enum catch_kind {
-	CATCH_RUNS,   /* COMMAND was started: pid */
-	CATCH_SPACE,  /* an address space: pid, and its userfaultfd, ours from then on */
+	CATCH_RUNS, /* COMMAND was started: pid */
+	/*
+	 * An address space: pid, and its userfaultfd, ours from then on. To serve on: pid 0 is a
+	 * forked child, `token` its serial number; of another one token is not 0 if nobody has
+	 * agreed yet to serve it.
+	 */
+	CATCH_SPACE,
+	CATCH_LEDGER, /* what is known of the guest: uffd is that file, ours from then on */
 	CATCH_REGION, /* in the space of `pid`; its thread waits for catch_ack(token) */
 	CATCH_WARNS,  /* why: something was refused to COMMAND, or is not served; it goes on */
 	CATCH_ENDED,  /* COMMAND and all that it started has ended: wstatus is its own */
@@ -97,11 +112,15 @@ int catch_next(struct cancel *cancel, int ms, struct catch_event *out, struct er
 int catch_ack(uint32_t token, struct error *err);
 
 /*
- * The userfaultfd of a forked child, of which nobody else has a copy: the catcher keeps one, so
- * that the child waits when we are killed; CATCH_WARNS if it cannot. Of more than 64 children that
- * live the catcher lets none run before catch_complete(). Any thread.
+ * The userfaultfd of a forked child, whose number in the ledger is `serial`, of which nobody else
+ * has a copy: the catcher keeps one, so that the child waits when we are killed; CATCH_WARNS if it
+ * cannot. Of more than 64 children that live the catcher lets none run before catch_complete(). Any
+ * thread.
  */
-int catch_keep(int uffd, struct error *err);
+int catch_keep(int uffd, unsigned serial, struct error *err);
+
+/* A ledger's file: who serves the guest on, when we are gone, gets it. */
+int catch_ledger(int fd, struct error *err);
 
 /* All memory is there and every range is unregistered: COMMAND runs on alone. CATCH_LEFT follows.
  */

@@ -204,6 +204,8 @@ static int start_catcher(const struct config *cfg, struct error *err)
 	plan.argv = cfg->argv;
 	plan.guest = cfg->guest;
 	plan.kill = cfg->kill_on_loss;
+	plan.resume = cfg->resume;
+	plan.cfg = cfg;
 	return catch_start(&plan, err);
 }
 

@@ -64,6 +64,9 @@ int lazy_lost(struct lazy *l, const char *who, const char *hint, struct error *e
 
 /* ---- target-caught.c ---- */
 
+/* A file for a ledger, which somebody keeps who outlives us. -1: ST_NOMEM, ST_COMMAND. */
+int caught_ledger(struct error *err);
+
 /* Opens the file that COMMAND will map, or makes it. ST_FILE, ST_UNSUPPORTED. */
 int caught_open(struct lazy *l, struct error *err);
 /* Can it be the memory of so many bytes? */

@@ -94,14 +94,13 @@ static int take_space(struct pager *p, const struct guest_space *from, struct er
 }
 
 /* Who has told a former server of his fault is not heard again before he looks again. */
-static void wake_known(const struct pager *p)
+static void wake_all(const struct pager *p)
 {
 	for (unsigned i = 0; i < p->nspaces; i++)
 		for (unsigned j = 0; j < p->spaces[i].n; j++) {
 			const struct guest_region *r = &p->spaces[i].views[j].r;
 
-			if (r->known)
-				uffd_wake(p->spaces[i].uffd, r->address, r->len);
+			uffd_wake(p->spaces[i].uffd, r->address, r->len);
 		}
 }
 
@@ -126,7 +125,7 @@ int pager_take_spaces(struct pager *p, struct guest_memory *g, struct error *err
 	}
 	if (rc || pager_note(p, err))
 		return -1;
-	wake_known(p);
+	wake_all(p);
 	p->pidfd = g->pidfd;
 	p->peer = g->peer;
 	g->pidfd = g->peer = -1;

@@ -10,6 +10,7 @@
  */
 #include "lazy.h"
 
+#include "again.h"
 #include "broker.h"
 #include "catch.h"
 #include "image-file.h"
@@ -22,6 +23,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -41,10 +43,17 @@ struct caught {
 		pid_t pid;
 		int uffd;
 		bool served; /* the pager has one of its own */
+		bool is_new; /* of a guest that is served on: the ledger does not mean this one */
 	} spaces[GUEST_SPACES_MAX];
 	unsigned nspaces;
 	uint32_t held[HELD_MAX]; /* whose mappings are served, and who wait for COMMIT */
 	unsigned nheld;		 /* with owns under the lock, where there is a source to wait for */
+	struct {
+		int uffd;
+		unsigned serial;
+	} children[GUEST_SPACES_MAX]; /* forked ones of a guest that is served on */
+	unsigned nchildren;
+	bool taking_up; /* what comes was there before */
 
 	pthread_t thread;
 	bool listens;
@@ -120,7 +129,7 @@ int caught_open(struct lazy *l, struct error *err)
 	}
 	if (!l->pull && check_not_source(c, err))
 		return -1;
-	if (!cfg->force && !image_file_empty(&c->file)) {
+	if (!cfg->force && !cfg->resume && !image_file_empty(&c->file)) {
 		err_set(err, ST_FILE, "%s is there and not empty", cfg->image);
 		return err_hint(err, "--force takes its content away");
 	}
@@ -144,12 +153,36 @@ static int write_file(struct caught *c, uint64_t offset, const void *buf, size_t
 	return err_sys(err, ST_FILE, errno, "cannot write to %s", c->l->ss->cfg->image);
 }
 
+/*
+ * What whoever served before has stored without noting it is the guest's, who may have written to
+ * it since.
+ */
+static int store_missing(struct caught *c, uint64_t offset, const uint8_t *buf, size_t len,
+			 struct error *err)
+{
+	uint64_t end = offset + len, start, until;
+
+	for (uint64_t at = offset; at < end; at = until) {
+		if (image_file_next_data(&c->file, c->l->ss->cfg->image, at, &start, &until, err))
+			return -1;
+		if (start > end)
+			start = end;
+		if (start > at && write_file(c, at, buf + (at - offset), start - at, err))
+			return -1;
+		if (start == end)
+			return 0;
+	}
+	return 0;
+}
+
 int caught_store(void *arg, unsigned block, uint64_t offset, const void *buf, size_t len,
 		 struct error *err)
 {
 	struct lazy *l = arg;
 
 	(void)block;
+	if (l->ss->adopted && l->caught->file.kind == FILE_REGULAR)
+		return store_missing(l->caught, offset, buf, len, err);
 	return write_file(l->caught, offset, buf, len, err);
 }
 
@@ -165,10 +198,21 @@ void caught_forked(void *arg, int uffd, unsigned serial)
 	struct error err;
 
 	(void)arg;
-	(void)serial;
-	if (catch_keep(uffd, &err))
+	if (catch_keep(uffd, serial, &err))
 		log_warn("a forked child would read zeros if this process were killed: %s",
 			 err.msg);
+}
+
+int caught_ledger(struct error *err)
+{
+	int fd = memfd_create("migtool-guest", MFD_CLOEXEC);
+
+	if (fd < 0)
+		return err_sys(err, ST_NOMEM, errno, "no memory for the list of the guest's pages");
+	if (!catch_ledger(fd, err))
+		return fd;
+	close(fd);
+	return -1;
 }
 
 /* ---- mappings ---- */
@@ -198,8 +242,95 @@ static int add_space(struct caught *c, const struct catch_event *e, struct error
 	c->spaces[at].pid = e->pid;
 	c->spaces[at].uffd = e->uffd;
 	c->spaces[at].served = false;
+	c->spaces[at].is_new = e->token != 0;
 	return 0;
 }
+
+static int add_child(struct caught *c, const struct catch_event *e)
+{
+	/* the list of who served had no more */
+	if (c->nchildren == GUEST_SPACES_MAX) {
+		close(e->uffd);
+		return 0;
+	}
+	c->children[c->nchildren].uffd = e->uffd;
+	c->children[c->nchildren++].serial = e->token;
+	return 0;
+}
+
+/* ---- a guest that is served on ---- */
+
+/* A descriptor for a space of the ledger; -1: it has ended meanwhile. */
+static int uffd_of(struct caught *c, const struct ledger_space *s)
+{
+	int at = s->pid ? find_space(c, s->pid) : -1;
+
+	if (at >= 0 && !c->spaces[at].is_new) {
+		c->spaces[at].served = true;
+		return fcntl(c->spaces[at].uffd, F_DUPFD_CLOEXEC, 3);
+	}
+	for (unsigned i = 0; !s->pid && i < c->nchildren; i++)
+		if (c->children[i].serial == s->serial)
+			return fcntl(c->children[i].uffd, F_DUPFD_CLOEXEC, 3);
+	return -1;
+}
+
+static void close_children(struct caught *c)
+{
+	while (c->nchildren)
+		close(c->children[--c->nchildren].uffd);
+}
+
+static int take_up(struct caught *c, int fd, struct error *err)
+{
+	const struct ledger_layout *known;
+	struct guest_memory g;
+	int rc = 0;
+
+	/* the first descriptor of it was the tool's that is gone; a second one would be a mistake
+	 */
+	if (fd < 0 || c->l->ledger) {
+		close(fd);
+		return err_set(err, ST_COMMAND, "the catcher has two lists of the guest's pages");
+	}
+	guestmem_init(&g);
+	c->l->ledger = ledger_open(fd, err);
+	if (!c->l->ledger)
+		return -1;
+	c->shared = ledger_guest(c->l->ledger)->shared;
+	c->known = c->taking_up = true;
+	known = ledger_layout(c->l->ledger);
+	for (unsigned i = 0; !rc && i < known->nspaces; i++) {
+		int uffd = uffd_of(c, &known->spaces[i]);
+
+		if (uffd >= 0)
+			rc = guestmem_resume(&g, c->l->ledger, i, uffd, err);
+	}
+	close_children(c);
+	if (!rc && g.nspaces)
+		return lazy_start_pager(c->l, &g, err);
+	guestmem_free(&g);
+	return rc;
+}
+
+/* It waits for our agreement, and whoever is gone has noted it before he could agree. */
+static bool is_known(const struct caught *c, const struct catch_event *e)
+{
+	const struct ledger_layout *known;
+	int at = find_space(c, e->pid);
+
+	if (!c->taking_up || at < 0 || c->spaces[at].is_new)
+		return false;
+	known = ledger_layout(c->l->ledger);
+	for (unsigned i = 0; i < known->nviews; i++)
+		if (known->spaces[known->views[i].space].pid == e->pid &&
+		    known->views[i].address == e->region.address &&
+		    known->views[i].len == e->region.len)
+			return true;
+	return false;
+}
+
+/* ---- mappings of it ---- */
 
 static int first_mapping(struct caught *c, const struct guest_region *r, int uffd, pid_t pid,
 			 struct error *err)
@@ -300,7 +431,8 @@ static int take_region(struct caught *c, const struct catch_event *e, struct err
 		if (!rc && !c->known) /* later the push reads it */
 			c->shared = e->region.shared;
 		c->known = true;
-		rc = rc ? rc : serve(c, (unsigned)at, &r, err);
+		if (!rc && !is_known(c, e))
+			rc = serve(c, (unsigned)at, &r, err);
 	}
 	pthread_mutex_unlock(&c->lock);
 	if (rc || own(c, err) || hold(c, e->token, &held, err))
@@ -334,8 +466,13 @@ static int take_event(struct caught *c, const struct catch_event *e, struct erro
 	case CATCH_RUNS:
 		log_verbose("%s runs, process %ld", what(c), (long)e->pid);
 		c->runs = true;
+		c->taking_up = false;
 		return 0;
+	case CATCH_LEDGER:
+		return take_up(c, e->uffd, err);
 	case CATCH_SPACE:
+		if (!e->pid)
+			return add_child(c, e);
 		/* what a process that ran before had in its memory is gone */
 		return add_space(c, e, err) || (c->l->ss->cfg->guest && own(c, err)) ? -1 : 0;
 	case CATCH_REGION:
@@ -461,8 +598,11 @@ int caught_ready(struct lazy *l, struct error *err)
 		return -1;
 	if (!l->pull)
 		snprintf(ss->peer, sizeof(ss->peer), "%s", ss->uri.path);
-	log_info("%s has mapped %s; its memory comes from %s", what(c), ss->cfg->image,
-		 lazy_source(l));
+	if (ss->adopted)
+		log_info("%s is taken up again; its memory comes from %s", what(c), lazy_source(l));
+	else
+		log_info("%s has mapped %s; its memory comes from %s", what(c), ss->cfg->image,
+			 lazy_source(l));
 	rc = pthread_create(&c->thread, NULL, listen_to_it, c);
 	if (rc) {
 		err_sys(err, ST_NOMEM, rc, "cannot start a thread");
@@ -489,11 +629,12 @@ int caught_lost(struct lazy *l, struct error *err)
 {
 	const struct caught *c = l->caught;
 	long pid = c->nspaces ? (long)c->spaces[0].pid : (long)l->ss->cfg->guest;
-	char text[64], hint[96];
+	char *again = lazy_again(l->ss->cfg, (pid_t)pid), text[64];
 
 	snprintf(text, sizeof(text), "%s (process %ld)", what(c), pid);
-	snprintf(hint, sizeof(hint), "end it (kill -KILL %ld), and restore the snapshot anew", pid);
-	return lazy_lost(l, text, hint, err);
+	lazy_lost(l, text, again ? again : "recv --resume takes it up again", err);
+	free(again);
+	return -1;
 }
 
 int caught_complete(struct lazy *l, struct error *err)
@@ -537,6 +678,7 @@ void caught_close(struct lazy *l)
 	catch_stop();
 	for (unsigned i = 0; i < c->nspaces; i++)
 		close(c->spaces[i].uffd);
+	close_children(c);
 	if (c->made && !c->owns)
 		broker_unlink(l->ss->cfg->image);
 	image_file_close(&c->file);

@@ -137,10 +137,11 @@ static int make_ledger(struct lazy *l, const struct guest_memory *g, struct erro
 				      .page = guestmem_page(g),
 				      .sizes = &l->img->blocks[0].size,
 				      .nblocks = 1 };
-	int fd = fcntl(l->ledger_fd, F_DUPFD_CLOEXEC, 3);
+	int fd = l->caught ? caught_ledger(err) : fcntl(l->ledger_fd, F_DUPFD_CLOEXEC, 3);
 
 	if (fd < 0)
-		return err_sys(err, ST_NOMEM, errno, "no descriptor for the guest");
+		return l->caught ? -1
+				 : err_sys(err, ST_NOMEM, errno, "no descriptor for the guest");
 	l->ledger = ledger_new(fd, &about, err);
 	return l->ledger ? 0 : -1;
 }
@@ -185,7 +186,7 @@ int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
 			       "its memory has 0x%" PRIx64 " bytes, and %s has 0x%" PRIx64, bytes,
 			       lazy_source(l), size);
 	}
-	if (!l->caught && (known ? check_ledger(l, g, err) : make_ledger(l, g, err))) {
+	if (known ? check_ledger(l, g, err) : make_ledger(l, g, err)) {
 		guestmem_free(g);
 		return -1;
 	}
@@ -455,8 +456,6 @@ int lazy_left_waiting(struct lazy *l, struct error *err)
 
 	if (l->caught)
 		return caught_lost(l, err);
-	if (l->pull)
-		return lazy_lost(l, "the guest", "end its VMM, and restore the snapshot anew", err);
 	again = lazy_again(l->ss->cfg, 0);
 	lazy_lost(l, "the guest", again ? again : "recv --resume takes it up again", err);
 	free(again);

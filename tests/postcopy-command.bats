@@ -181,7 +181,7 @@ survives() { # [OPTION]... -- WORD...
 	migtool_wait recv 50
 	GUEST=$(cat pid)
 	grep "COMMAND (process $GUEST) waits for its memory: COMMAND maps IMAGE both shared and" recv.err
-	grep "kill -KILL $GUEST" recv.err
+	grep -e "--guest $GUEST image:image" recv.err
 	jq -e '.status == "postcopy-paused" and .owner == "destination"' recv.json
 	kill -KILL "$GUEST"
 	GUEST=

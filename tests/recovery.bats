@@ -29,16 +29,10 @@ setup() {
 teardown() {
 	exec 8>&-
 	peer_teardown
+	[ -z "${GUEST:-}" ] || kill -KILL "$GUEST" 2>/dev/null || true
+	! mountpoint -q "$SHM/huge" || umount -l "$SHM/huge"
+	huge_pages_end
 	rm -r "$SHM"
-}
-
-await() { # WORDS FILE
-	for _ in {1..1000}; do
-		! grep -q -- "$1" "$2" || return 0
-		sleep 0.02
-	done
-	cat "$2"
-	return 1
 }
 
 # serve [OPTION]...: recv waits for a VMM when this returns.
@@ -58,7 +52,7 @@ recv_killed() {
 
 # The guest looks at all of its pages; none is wrong.
 finish() {
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	echo >&8
 	wait_for_end vmm
 	cat vmm.out
@@ -83,7 +77,7 @@ taken_up_whole() {
 	for round in 1 2 3; do
 		serve
 		vmm_start --remove --seed "$round" --regions $((1 << round))
-		await 'runs; its memory comes' recv.err
+		wait_for_line recv.err 'runs; its memory comes'
 		for ((i = 0, n = RANDOM % 4; i <= n; i++)); do
 			a_while 30
 			recv_killed
@@ -107,7 +101,7 @@ taken_up_whole() {
 		a_while 60
 		recv_killed
 		migtool_start recv recv --resume --push=off --uffd-socket socket image:guest
-		await 'is taken up again' recv.err
+		wait_for_line recv.err 'is taken up again'
 	done
 	finish
 	recv_wait recv
@@ -118,9 +112,9 @@ taken_up_whole() {
 @test "a second SIGTERM leaves the guest waiting, and says the command that takes it up" {
 	serve --push=off
 	vmm_start --touch 1
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -TERM "${PEER_PIDS[recv]}"
-	await 'needs its pages' recv.err
+	wait_for_line recv.err 'needs its pages'
 	kill -TERM "${PEER_PIDS[recv]}"
 	recv_wait recv 50
 	assert_json recv '.status == "postcopy-paused"' '.owner == "destination"' \
@@ -142,7 +136,7 @@ taken_up_whole() {
 	cp --sparse=always "$IMAGES/guest" guest
 	serve --push=off
 	vmm_start --touch 1
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	truncate -s 1M guest
 	echo >&8
 	recv_wait recv 50
@@ -157,7 +151,7 @@ taken_up_whole() {
 @test "a guest that has ended meanwhile is not taken up" {
 	serve --push=off
 	vmm_start --touch 1
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	recv_killed
 	kill -KILL "${PEER_PIDS[vmm]}"
 	wait_for_end vmm || true
@@ -175,10 +169,10 @@ taken_up_whole() {
 	for how in KILL TERM; do
 		serve --push=off --on-loss=kill
 		vmm_start --touch 1
-		await touched vmm.out
+		wait_for_line vmm.out touched
 		kill -"$how" "${PEER_PIDS[recv]}"
 		if [ "$how" = TERM ]; then
-			await 'needs its pages' recv.err
+			wait_for_line recv.err 'needs its pages'
 			kill -TERM "${PEER_PIDS[recv]}"
 			recv_wait recv 50
 			grep -q 'the guest was ended (--on-loss=kill)' recv.err
@@ -203,10 +197,10 @@ taken_up_whole() {
 		rm -f "$SHM/copy"
 		migtool_start recv recv --push=off --on-loss=kill image:image "$SHM/copy" -- \
 			sh -c 'echo $$ >pid.of; exec "$0" "$1" map check sleep' "$MAPS" "$SHM/copy"
-		await 'has mapped' recv.err
+		wait_for_line recv.err 'has mapped'
 		kill -"$how" "${PEER_PIDS[recv]}"
 		if [ "$how" = TERM ]; then
-			await 'needs its pages' recv.err
+			wait_for_line recv.err 'needs its pages'
 			kill -TERM "${PEER_PIDS[recv]}"
 			recv_wait recv 50
 			grep -q 'was ended (--on-loss=kill)' recv.err
@@ -214,10 +208,102 @@ taken_up_whole() {
 			wait_for_end recv || true
 		fi
 		read -r pid <pid.of
-		for _ in {1..500}; do
-			kill -0 "$pid" 2>/dev/null || break
-			sleep 0.02
-		done
-		run -1 kill -0 "$pid"
+		wait_until sh -c "! kill -0 $pid 2>/dev/null"
 	done
+}
+
+# caught OPTION... -- GUEST-OPTION...: COMMAND is the guest, in $SHM/copy; its pid is in $GUEST.
+caught() {
+	local options=()
+	while [ "$1" != -- ]; do
+		options+=("$1")
+		shift
+	done
+	shift
+	rm -f "$SHM/copy" vmm.out
+	"$MIGTOOL" recv "${options[@]}" image:guest "$SHM/copy" -- "$VMM" run "$@" "$SHM/copy" $MIB \
+		<go >vmm.out 2>recv.err 3>&- 4>&- 8>&- &
+	peer_started recv
+	wait_for_line vmm.out '^pid'
+	read -r _ GUEST <vmm.out
+}
+
+# COMMAND is nobody's child any more when recv was killed; what it says is the end of vmm.out.
+finish_caught() {
+	wait_for_line vmm.out touched
+	echo >&8
+	wait_for_line vmm.out ' pages, 0 wrong, 0 zero$'
+}
+
+@test "COMMAND is taken up again: shared, private, with forked children" {
+	local options push
+	for options in '--file shared' '--file private' '--file private --forks 3'; do
+		for push in on off; do
+			# shellcheck disable=SC2086 # they are several
+			caught --push=$push -- $options --slow 10
+			a_while 40
+			recv_killed
+			grep -q "migtool recv --resume.*--guest $GUEST image:guest.*takes it up again" recv.err
+			migtool_start recv recv --resume --push=$push --guest "$GUEST" image:guest "$SHM/copy"
+			[ $push = on ] || finish_caught
+			recv_wait recv
+			assert_json recv '.scope == "since-recovery"' '.owner == "destination"'
+			[ $push = off ] || finish_caught
+		done
+	done
+}
+
+@test "so it is when who watched it was killed, too" {
+	local watcher options
+	for options in shared private; do
+		caught --push=off -- --file $options --slow 10
+		watcher=$(sed -n 's/^TracerPid:\t//p' "/proc/$GUEST/status")
+		[ "$watcher" != 0 ]
+		a_while 40
+		kill -KILL "$watcher"
+		recv_killed
+		migtool_start recv recv --resume --push=off --guest "$GUEST" image:guest "$SHM/copy"
+		finish_caught
+		recv_wait recv
+	done
+}
+
+@test "a second SIGTERM leaves COMMAND waiting; it is served from nobody else's files, by one" {
+	caught --push=off -- --file shared --touch 1
+	wait_for_line vmm.out touched
+	wait_for_line recv.err 'has mapped'
+	kill -TERM "${PEER_PIDS[recv]}"
+	wait_for_line recv.err 'needs its pages'
+	kill -TERM "${PEER_PIDS[recv]}"
+	recv_wait recv 50
+	grep -q "hint: migtool recv --resume --push=off --guest $GUEST image:guest $SHM/copy takes it" recv.err
+	truncate -s ${MIB}M "$SHM/other"
+	run -4 "$MIGTOOL" recv --resume --guest "$GUEST" image:guest "$SHM/other"
+	[[ $output == *"the guest maps another IMAGE"* ]]
+	run -51 "$MIGTOOL" recv --resume --guest 4194305 image:guest "$SHM/copy"
+	[[ $output == *"there is no process 4194305"* ]]
+	run -1 "$MIGTOOL" recv --resume image:guest "$SHM/copy" -- true
+	[[ $output == *"--guest PID"* ]]
+	migtool_start recv recv --resume --push=off --guest "$GUEST" image:guest "$SHM/copy"
+	wait_for_line recv.err 'is taken up again'
+	run -4 "$MIGTOOL" recv --resume --guest "$GUEST" image:guest "$SHM/copy"
+	[[ $output == *"is served by another recv"* ]]
+	finish_caught
+	recv_wait recv
+	# it has ended
+	run -51 "$MIGTOOL" recv --resume --guest "$GUEST" image:guest "$SHM/copy"
+}
+
+@test "on hugetlbfs too, where holes tell nothing" {
+	huge_pages 32
+	mkdir "$SHM/huge"
+	mount -t hugetlbfs none "$SHM/huge" || skip "to mount takes root"
+	SHM=$SHM/huge caught --push=off -- --file shared --slow 10
+	a_while 40
+	recv_killed
+	migtool_start recv recv --resume --guest "$GUEST" image:guest "$SHM/huge/copy"
+	recv_wait recv
+	finish_caught
+	wait_until umount "$SHM/huge"
+	huge_pages_end
 }

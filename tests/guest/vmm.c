@@ -23,6 +23,10 @@
  *   --close         closes the socket, and lives on       --lie-size  says it has a page more
  *   --walk          with --latency: one page after the other
  *   --threads       the kernel says which thread waits
+ *
+ *   --file shared|private   it maps the file SOCKET, which somebody has caught, and says its pid
+ *   --forks N       so many children look at all pages of their own copy while the memory comes
+ *   --slow USEC     between two pages                     --wait   for a line, when it has mapped
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -40,6 +44,7 @@
 #include <sys/socket.h>
 #include <sys/syscall.h>
 #include <sys/un.h>
+#include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -54,8 +59,10 @@ struct page {
 };
 
 static struct {
-	unsigned regions, touch, seed, count;
-	bool huge, old_field, two_fds, pieces, removes, latency, closes, lies, threads, walks;
+	unsigned regions, touch, seed, count, forks, slow;
+	const char *file; /* how it is mapped */
+	bool huge, old_field, two_fds, pieces, removes, latency, closes, lies, threads, walks,
+		waits;
 	uint64_t npages;
 	uint8_t **base;	     /* of each region */
 	uint64_t per_region; /* pages */
@@ -156,6 +163,22 @@ static int make_file(const char *path, uint64_t mib)
 }
 
 /* ---- the VMM ---- */
+
+static void map_file(const char *path, uint64_t mib)
+{
+	int fd = open(path, O_RDWR | O_CLOEXEC);
+	int flags = strcmp(vm.file, "shared") ? MAP_PRIVATE : MAP_SHARED;
+
+	vm.npages = vm.per_region = mib << 20 >> 12;
+	vm.base = calloc(1, sizeof(*vm.base));
+	vm.written = calloc(vm.npages, 1);
+	vm.removed = calloc(vm.npages, 1);
+	vm.base[0] = mmap(NULL, mib << 20, PROT_READ | PROT_WRITE, flags, fd, 0);
+	if (fd < 0 || vm.base[0] == MAP_FAILED)
+		die(path);
+	printf("pid %d\n", getpid());
+	fflush(stdout);
+}
 
 static void map_memory(uint64_t mib)
 {
@@ -277,6 +300,8 @@ static void *touch(void *arg)
 
 		if (n / group % 2 != me)
 			continue;
+		if (vm.slow)
+			usleep(vm.slow);
 		if (vm.removes && !vm.huge && r >> 40 & 1 && (r >> 41) % 8 == 0) {
 			vm.removed[n] = 1;
 			vm.written[n] = 0;
@@ -290,6 +315,33 @@ static void *touch(void *arg)
 		}
 	}
 	return NULL;
+}
+
+/* Each begins somewhere else. Its status says whether a page was wrong. */
+static void fork_children(pid_t *pids)
+{
+	for (unsigned i = 0; i < vm.forks; i++) {
+		pids[i] = fork();
+		if (pids[i] < 0)
+			die("fork");
+		if (pids[i])
+			continue;
+		for (uint64_t n = 0; n < vm.npages; n++)
+			look((n + i * vm.npages / vm.forks) % vm.npages);
+		_exit(zeros ? 2 : wrong != 0);
+	}
+}
+
+static void await_children(const pid_t *pids)
+{
+	for (unsigned i = 0; i < vm.forks; i++) {
+		int status;
+
+		if (waitpid(pids[i], &status, 0) != pids[i])
+			die("waitpid");
+		wrong += status != 0;
+		zeros += WIFEXITED(status) && WEXITSTATUS(status) == 2;
+	}
 }
 
 static int by_value(const void *a, const void *b)
@@ -348,14 +400,17 @@ static void measure(void)
 
 static void touch_all(void)
 {
+	pid_t children[64];
 	pthread_t threads[2];
 	char line[8];
 
+	fork_children(children);
 	for (uintptr_t i = 0; i < 2; i++)
 		if (pthread_create(&threads[i], NULL, touch, (void *)i))
 			die("pthread_create");
 	for (int i = 0; i < 2; i++)
 		pthread_join(threads[i], NULL);
+	await_children(children);
 	printf("touched\n");
 	fflush(stdout);
 	if (read(0, line, sizeof(line)) < 0)
@@ -367,8 +422,16 @@ static void touch_all(void)
 
 static int run(const char *path, uint64_t mib)
 {
-	map_memory(mib);
-	hand_over(path);
+	char line[8];
+
+	if (vm.file) {
+		map_file(path, mib);
+		if (vm.waits && read(0, line, sizeof(line)) < 0)
+			die("stdin");
+	} else {
+		map_memory(mib);
+		hand_over(path);
+	}
 	if (vm.latency)
 		measure();
 	else
@@ -414,6 +477,7 @@ int main(int argc, char **argv)
 		vm.walks |= is(argv[i], "--walk");
 		vm.threads |= is(argv[i], "--threads");
 		vm.lies |= is(argv[i], "--lie-size");
+		vm.waits |= is(argv[i], "--wait");
 		if (is(argv[i], "--regions"))
 			vm.regions = (unsigned)atoi(argv[++i]);
 		else if (is(argv[i], "--touch"))
@@ -422,6 +486,12 @@ int main(int argc, char **argv)
 			vm.seed = (unsigned)atoi(argv[++i]);
 		else if (is(argv[i], "--count"))
 			vm.count = (unsigned)atoi(argv[++i]);
+		else if (is(argv[i], "--slow"))
+			vm.slow = (unsigned)atoi(argv[++i]);
+		else if (is(argv[i], "--forks"))
+			vm.forks = (unsigned)atoi(argv[++i]) % 64;
+		else if (is(argv[i], "--file"))
+			vm.file = argv[++i];
 	}
 	if (argc == i + 2 && is(argv[1], "alone"))
 		return alone(argv[i], strtoull(argv[i + 1], NULL, 10));

@@ -116,7 +116,7 @@ static void add_child(struct run *r, const struct space *parent, int uffd)
 
 	r->forks++;
 	if (r->nspaces == 8 || r->keep) {
-		r->unkept += r->keep && catch_keep(uffd, &err);
+		r->unkept += r->keep && catch_keep(uffd, 1, &err);
 		close(uffd);
 		return;
 	}
@@ -889,7 +889,7 @@ static int keep(int uffd, unsigned n)
 	struct error err;
 
 	for (unsigned i = 0; i < n; i++)
-		if (catch_keep(uffd, &err))
+		if (catch_keep(uffd, 1, &err))
 			return -1;
 	return 0;
 }
