@@ -135,13 +135,15 @@ bench: deps
 	+$(Q)$(MAKE) --no-print-directory all $(B)/bench/handler $(B)/guest/vmm
 	$(Q)tests/bench/run.py --migtool $(B)/migtool --runs $(or $(RUNS),5) $(BENCH)
 
-## soak: transfers that end at random points, are cut at each message, have each call fail; COUNT=200, SEED
+## soak: transfers and guests' servers that end at random points, links cut at each message, calls that fail; COUNT=200, SEED
 soak: deps
-	+$(Q)$(MAKE) --no-print-directory all $(FAULTS)
+	+$(Q)$(MAKE) --no-print-directory all $(FAULTS) $(GUESTS)
 	$(Q)tests/soak.py --migtool $(B)/migtool --count $(or $(COUNT),200) $(if $(SEED),--seed $(SEED))
 	$(Q)tests/soak.py --migtool $(B)/migtool --count 0 --cuts $(or $(COUNT),50) \
 		$(if $(SEED),--seed $(SEED))
 	$(Q)tests/soak.py --migtool $(B)/migtool --count $(or $(COUNT),200) --only kill \
+		$(if $(SEED),--seed $(SEED))
+	$(Q)tests/recovery.py --migtool $(B)/migtool --count $(or $(COUNT),100) \
 		$(if $(SEED),--seed $(SEED))
 	$(Q)tests/cut.py --migtool $(B)/migtool --all $(if $(SEED),--seed $(SEED))
 	$(Q)tests/faults.py --migtool $(B)/migtool --preload $(FAULTS) --all \

@@ -307,3 +307,9 @@ finish_caught() {
 	wait_until umount "$SHM/huge"
 	huge_pages_end
 }
+
+@test "recv is ended at a few of the random points of make soak" {
+	run -0 "$BATS_TEST_DIRNAME/recovery.py" --count 12 --seed "${SEED:-1}" --migtool "$MIGTOOL"
+	[ "${lines[-1]}" = "12 rounds, 0 failures" ]
+	[[ ${lines[-2]} == *" 0 zero" ]]
+}
