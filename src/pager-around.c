@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
- * A needed page's neighbours, where the content is on this host: by the fault thread, behind the
- * page itself, all of them at once. Who walks through his memory waits for the next page before
- * anybody could look whether he does, so they do not wait for a moment of rest; they take some 20
- * microseconds, where he would have needed six for each.
+ * A needed page's neighbours, by the fault thread.
+ *
+ * Where the content is on this host they are brought behind the page itself, all of them at once.
+ * Who walks through his memory waits for the next page before anybody could look whether he does,
+ * so they do not wait for a moment of rest; they take some 20 microseconds, where he would have
+ * needed six for each. Where it is elsewhere they are asked for behind the page.
  */
 #include "pager-internal.h"
 
@@ -11,28 +13,41 @@
 
 #include <string.h>
 
-void around_note(struct pager *p, struct space *s, const struct view *v, uint64_t address)
+/* A run of a block, in bytes. */
+struct around {
+	uint64_t first, len;
+};
+
+/* The window around a needed page, as far as its view goes; len 0: none. */
+static struct around window(struct pager *p, const struct view *v, uint64_t address)
 {
 	uint64_t page = v->r.page, first, end;
 	struct faultaround_run run;
 
 	/* who records what is needed has to see it */
 	if (p->o.first_need)
-		return;
+		return (struct around){ 0, 0 };
 	run = faultaround_next(&p->around.history, v->r.block,
 			       (v->r.offset + (address - v->r.address)) / page,
 			       FAULTAROUND_BYTES / v->r.page);
-	if (!run.n)
-		return;
 	first = run.first * page;
 	end = first + run.n * page;
 	if (first < v->r.offset)
 		first = v->r.offset;
 	if (end > v->r.offset + v->r.len)
 		end = v->r.offset + v->r.len;
+	return (struct around){ first, run.n ? end - first : 0 };
+}
+
+void around_note(struct pager *p, struct space *s, const struct view *v, uint64_t address)
+{
+	struct around w = window(p, v, address);
+
 	p->around.space = s;
-	p->around.at = v->r.address + (first - v->r.offset);
-	p->around.end = v->r.address + (end - v->r.offset);
+	p->around.at = v->r.address + (w.first - v->r.offset);
+	p->around.end = p->around.at + w.len;
+	if (!w.len)
+		p->around.at = p->around.end = 0;
 }
 
 void around_forget(struct pager *p, const struct space *s)
@@ -138,4 +153,35 @@ void around_bring(struct pager *p)
 			return;
 		at += (n ? n : 1) * v->r.page;
 	}
+}
+
+/* Of the window what is missing, from the first such page to the last. */
+static struct around missing(const struct view *v, struct around w)
+{
+	size_t base = v->first + (w.first - v->r.offset) / v->r.page, n = w.len / v->r.page, i = 0;
+
+	while (i < n && !is_missing(v, base + i))
+		i++;
+	while (n > i && !is_missing(v, base + n - 1))
+		n--;
+	return (struct around){ w.first + i * v->r.page, (n - i) * v->r.page };
+}
+
+int around_ask(struct pager *p, const struct view *v, uint64_t address, struct error *err)
+{
+	struct around w = window(p, v, address);
+
+	if (!w.len)
+		return 0;
+	/* it may be on its way, and its pages needed one by one meanwhile */
+	if (v->r.block == p->around.block && w.first == p->around.first && w.len == p->around.len)
+		return 0;
+	p->around.block = v->r.block;
+	p->around.first = w.first;
+	p->around.len = w.len;
+	w = missing(v, w);
+	if (w.len <= v->r.page)
+		return 0;
+	count(p, w.len / v->r.page - 1);
+	return p->o.source.request(p->o.source.arg, v->r.block, w.first, w.len, err);
 }

@@ -90,7 +90,9 @@ int fault_ask(struct pager *p, const struct fault *f, const struct view *v, size
 		return 0;
 	if (p->o.first_need)
 		p->o.first_need(p->o.need_arg, mine.block, mine.offset);
-	return p->o.source.request(p->o.source.arg, mine.block, mine.offset, mine.len, err);
+	if (p->o.source.request(p->o.source.arg, mine.block, mine.offset, mine.len, err))
+		return -1;
+	return around_ask(p, v, f->address, err);
 }
 
 int pager_ask_again(struct pager *p, struct error *err)

@@ -95,6 +95,8 @@ struct pager {
 		struct space *space;
 		uint64_t at, end; /* what is to be brought there */
 		uint8_t *buf;	  /* FAULTAROUND_BYTES */
+		unsigned block;	  /* with first and len: what was asked for last */
+		uint64_t first, len;
 	} around;
 
 	pthread_mutex_t lock; /* of what follows */
@@ -196,6 +198,8 @@ void faults_moved(struct pager *p, const struct space *s, uint64_t start, uint64
 void around_note(struct pager *p, struct space *s, const struct view *v, uint64_t address);
 /* Brings what was noted last. */
 void around_bring(struct pager *p);
+/* The page was asked for: its neighbours, too, behind it. -1: as the source's request. */
+int around_ask(struct pager *p, const struct view *v, uint64_t address, struct error *err);
 /* The space goes. */
 void around_forget(struct pager *p, const struct space *s);
 

@@ -314,15 +314,15 @@ static void what_moves_while_all_has_come_is_let_go_of(void)
 /* ---- a source that is asked, and answers some time ---- */
 
 static atomic_uint requests;
-static atomic_ullong requested; /* the last one's offset */
+static atomic_ullong requested, requested_len; /* the last one's */
 
 static int request(void *arg, unsigned block, uint64_t offset, size_t len, struct error *err)
 {
 	(void)arg;
 	(void)block;
-	(void)len;
 	(void)err;
 	requested = offset;
+	requested_len = len;
 	requests++;
 	return 0;
 }
@@ -443,17 +443,47 @@ static void what_nobody_heard_is_asked_for_again(void)
 	p = start_far(&g, &err);
 	REQUIRE(p);
 	REQUIRE(!pthread_create(&a, NULL, read_byte, at + PAGE));
-	REQUIRE(!pthread_create(&b, NULL, read_byte, at + 2 * PAGE));
+	REQUIRE(!pthread_create(&b, NULL, read_byte, at + 9 * PAGE));
 	CHECK(reaches(p, 2, 2));
 	CHECK(!pager_ask_again(p, &err) && requests == 4);
 	CHECK(arrives(p, 1, true));
 	CHECK(sees(a, content(1)));
-	CHECK(!pager_ask_again(p, &err) && requests == 5 && requested == 2 * PAGE);
-	CHECK(arrives(p, 2, true));
+	CHECK(!pager_ask_again(p, &err) && requests == 5 && requested == 9 * PAGE);
+	CHECK(arrives(p, 9, true));
 	/* twice does no harm */
-	CHECK(arrives(p, 2, true));
-	CHECK(sees(b, content(2)));
+	CHECK(arrives(p, 9, true));
+	CHECK(sees(b, content(9)));
 	CHECK(!pager_ask_again(p, &err) && requests == 5);
+	munmap(at, SIZE);
+	end(p);
+}
+
+static void who_walks_has_the_next_pages_asked_for(void)
+{
+	struct guest_memory g;
+	struct pager_stats st;
+	struct error err;
+	struct pager *p;
+	unsigned char *at;
+	pthread_t a;
+
+	REQUIRE(guest_new(&g, 0));
+	at = map_part(&g, 0, PAGES);
+	REQUIRE(at);
+	p = start_far(&g, &err);
+	REQUIRE(p);
+	REQUIRE(!pthread_create(&a, NULL, read_byte, at + 16 * PAGE));
+	CHECK(reaches(p, 1, 1) && requested == 16 * PAGE && requested_len == PAGE);
+	CHECK(arrives(p, 16, true) && sees(a, content(16)));
+	REQUIRE(!pthread_create(&a, NULL, read_byte, at + 17 * PAGE));
+	/* 16 and 17 are the window, and of these nothing else is missing */
+	CHECK(reaches(p, 2, 2) && requested == 17 * PAGE);
+	CHECK(arrives(p, 17, true) && sees(a, content(17)));
+	REQUIRE(!pthread_create(&a, NULL, read_byte, at + 18 * PAGE));
+	CHECK(reaches(p, 3, 4) && requested == 18 * PAGE && requested_len == 2 * PAGE);
+	CHECK(arrives(p, 18, true) && arrives(p, 19, true) && sees(a, content(18)));
+	pager_get_stats(p, &st);
+	CHECK(st.around == 1 && requests == 4);
 	munmap(at, SIZE);
 	end(p);
 }
@@ -522,6 +552,7 @@ static const struct test_case cases[] = {
 	{ "what comes by another mapping ends the wait",
 	  what_comes_by_another_mapping_ends_the_wait },
 	{ "what nobody heard is asked for again", what_nobody_heard_is_asked_for_again },
+	{ "who walks has the next pages asked for", who_walks_has_the_next_pages_asked_for },
 	{ "zeros that come end the wait", zeros_that_come_end_the_wait },
 	{ "who waits where the guest drops pages asks again",
 	  who_waits_where_the_guest_drops_pages_asks_again },
