@@ -112,6 +112,9 @@ static void add_number(struct line *l, const char *flag, int64_t n)
 /* What the source of a pull has to know: it is there, the user is here. */
 static void add_for_source(struct line *l, const struct config *cfg)
 {
+	/* a guest here wants it there, whether or not the user has said so */
+	if (config_has_guest(cfg) && !cfg->caps.given[CAP_POSTCOPY_RAM])
+		add_option(l, "--cap", "postcopy-ram=on");
 	add_option(l, "--block-name", cfg->block_name);
 	add_option(l, "--machine", cfg->machine);
 	add_option(l, "--uuid", cfg->uuid);

@@ -450,7 +450,7 @@ static int choose_sides(struct session *ss, struct error *err)
 static void say_unmeasured(const struct session *ss)
 {
 	const struct config *cfg = ss->cfg;
-	bool serves = ss->uri.scheme == SCHEME_IMAGE || cfg->uffd_socket || cfg->guest;
+	bool serves = config_has_guest(cfg);
 
 	if (ss->caps.on[CAP_POSTCOPY_BLOCKTIME] && !serves)
 		log_verbose("capability postcopy-blocktime has no effect here: %s",

@@ -539,7 +539,9 @@ int source_finish(struct session *ss, struct error *err)
 	if (!ss->main->two_way) {
 		rc = finish_unconfirmed(ss, err);
 	} else if (ss->dialect.migtool && ss->postcopy) {
-		return source_guest_finish(src, err);
+		rc = source_guest_finish(src, err);
+		if (!rc && !ss->complete)
+			return 0;
 	} else if (ss->dialect.migtool) {
 		rc = finish_migtool(src, err);
 	} else {

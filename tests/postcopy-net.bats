@@ -7,6 +7,7 @@
 
 bats_require_minimum_version 1.5.0
 load helper
+load ssh
 
 VMM=$(dirname "$MIGTOOL")/guest/vmm
 PAGES=1500
@@ -30,6 +31,7 @@ setup() {
 
 teardown() {
 	peer_teardown
+	[ ! -e sshd ] || sshd_stop "$PWD/sshd"
 	[ -z "${GUEST:-}" ] || kill -KILL "$GUEST" 2>/dev/null || true
 	rm -r "$SHM"
 }
@@ -144,6 +146,35 @@ command_pair() {
 	appears one
 	migtool_start send send --cap postcopy-ram guest "exec:socat - UNIX-CONNECT:one"
 	whole
+}
+
+@test "TLS on both connections" {
+	local creds=("--param" "tls-creds=$PWD/keys.psk")
+	"$MIGTOOL" psk keys.psk >/dev/null
+	SEND=("${creds[@]}")
+	vmm_pair tcp:127.0.0.1:0 --regions 4 -- "${creds[@]}"
+	whole
+	vmm_pair unix:u --touch 20 -- "${creds[@]}" --push=off
+	vmm_finish
+	migtool_wait send
+	migtool_wait recv
+	assert_json recv '.complete == false' '."fault-latency".count > 100'
+}
+
+@test "pulled over ssh, with a second login for what is asked for" {
+	sshd_start "$BATS_TEST_TMPDIR/sshd"
+	local login=(--ssh-option "UserKnownHostsFile=$PWD/sshd/known_hosts" --identity "$PWD/sshd/key")
+	rm -f go
+	mkfifo go
+	exec 6<>go
+	migtool_start recv recv "${login[@]}" --uffd-socket socket \
+		"ssh://$(id -un)@127.0.0.1:$SSH_PORT$(realpath guest)"
+	appears socket
+	"$VMM" run --touch 50 socket 16 <go >vmm.out 2>vmm.err 3>&- 4>&- 6>&- &
+	peer_started vmm
+	migtool_wait recv
+	assert_json recv '.complete' '."digest-verified"' '.owner == "destination"'
+	vmm_finish
 }
 
 @test "what the guest drops is zero, in the middle of the push too" {
