@@ -92,13 +92,17 @@ static int place_zero(struct pull_lane *l, uint64_t offset, uint64_t len, struct
 	struct lazy *lazy = l->t->ss->lazy;
 	struct stats *st = &l->t->ss->stats;
 	unsigned b = l->block->index;
+	int rc;
 
 	stat_add(&st->duplicate, len / l->t->img->target_page);
 	stat_add(&st->postcopy_pages, len / l->t->img->target_page);
 	/* a page that somebody waits for, not the whole of a hole */
-	if (l->asked && len <= l->unit)
-		return pager_arrived_asked(lazy->pager, b, offset, NULL, (size_t)len, err);
-	return pager_arrived_zero(lazy->pager, b, offset, len, err);
+	pull_placing(lazy->pull, true);
+	rc = l->asked && len <= l->unit
+		     ? pager_arrived_asked(lazy->pager, b, offset, NULL, (size_t)len, err)
+		     : pager_arrived_zero(lazy->pager, b, offset, len, err);
+	pull_placing(lazy->pull, false);
+	return rc;
 }
 
 /* ---- gathering ---- */

@@ -10,7 +10,8 @@
  * Threads. The pager's fault thread sends what the guest waits for on the connection for that, and
  * a thread of this file places what comes back there, so neither waits for the other. The migration
  * thread reads the main connection: the background. Where there is no second connection it brings
- * the answers, too, and requests go back among the return messages.
+ * the answers, too, and requests go back among the return messages. With --prefetch another thread
+ * asks for what the guest needed the last time.
  *
  * The sum is of what arrived, because the guest may write to its pages as soon as it has them.
  */
@@ -18,6 +19,7 @@
 
 #include "link.h"
 #include "log.h"
+#include "queue.h"
 #include "takeup.h"
 #include "wire-postcopy.h"
 #include "wire-ram.h"
@@ -26,7 +28,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-#define END_MS 5000 /* for the source to hear READY, and close */
+#define END_MS	    5000 /* for the source to hear READY, and close */
+#define FETCH_AHEAD 16	 /* pages of --prefetch that are asked for and have not come */
 
 /* What is said to the source at the end; one of the two. */
 enum verdict { VERDICT_NONE, VERDICT_ENOUGH, VERDICT_READY };
@@ -44,7 +47,12 @@ struct pull {
 	atomic_bool open;     /* COMMIT was taken: requests can be answered */
 	atomic_bool over;     /* its end is no failure */
 	atomic_uint placing;
-	bool keeps;	      /* --uffd-socket with an IMAGE */
+	bool keeps;	   /* --uffd-socket with an IMAGE */
+	pthread_t fetcher; /* --prefetch */
+	bool fetches;
+	atomic_bool fetching; /* it wants to be told of what comes */
+	pthread_cond_t came;  /* with fetch_lock */
+	pthread_mutex_t fetch_lock;
 	enum verdict verdict; /* under the target's rp_lock */
 };
 
@@ -67,6 +75,8 @@ int pull_open(struct target *t, struct error *err)
 	p->t = t;
 	p->keeps = ss->cfg->uffd_socket && ss->cfg->image;
 	pthread_mutex_init(&p->lock, NULL);
+	pthread_mutex_init(&p->fetch_lock, NULL);
+	pthread_cond_init(&p->came, NULL);
 	ss->lazy = l;
 	if (ss->cfg->record && faultlog_check(ss->cfg->record, ss->cfg->force, err))
 		return -1;
@@ -173,6 +183,7 @@ int load_listen(struct target *t, struct error *err)
 }
 
 static void *receive(void *arg);
+static int start_fetching(struct pull *p, struct error *err);
 
 static int start_thread(struct pull *p, struct error *err)
 {
@@ -210,7 +221,8 @@ int load_guest_commit(struct target *t, struct error *err)
 	if (ss->lazy->caught)
 		caught_commit(ss->lazy);
 	p->open = true;
-	if (pager_ask_again(ss->lazy->pager, err) || target_say(t, RP_DONE, NULL, 0, err))
+	if (pager_ask_again(ss->lazy->pager, err) || target_say(t, RP_DONE, NULL, 0, err) ||
+	    start_fetching(p, err))
 		return -1;
 	events_status(&ss->events, MIG_POSTCOPY_ACTIVE);
 	log_info("the guest is here, and goes on; its memory follows");
@@ -252,6 +264,65 @@ int pull_request(void *arg, unsigned block, uint64_t offset, size_t len, struct 
 	if (send_request(p, &w, &why) && !p->over)
 		session_fail(l->ss, &why);
 	return 0;
+}
+
+/* ---- what the guest needed the last time ---- */
+
+static bool is_missing(const struct lazy *l, const struct faultlog_page *w, uint64_t *at)
+{
+	*at = w->offset & ~((uint64_t)l->page - 1);
+	return pager_next_missing(l->pager, w->block, *at) == *at;
+}
+
+static bool may_fetch(const struct pull *p)
+{
+	return !p->over && !cancel_fired(&p->t->ss->cancel) &&
+	       !pager_guest_ended(p->t->ss->lazy->pager);
+}
+
+/* Whatever the guest asks for itself waits behind no more than a few of these. */
+static void *fetch(void *arg)
+{
+	struct pull *p = arg;
+	struct lazy *l = p->t->ss->lazy;
+	struct error ignored;
+	uint64_t at;
+
+	for (size_t i = 0; i < l->wanted.n && may_fetch(p); i++) {
+		const struct faultlog_page *w = &l->wanted.pages[i];
+
+		if (is_missing(l, w, &at))
+			pull_request(l, w->block, at, l->page, &ignored);
+		if (i < FETCH_AHEAD)
+			continue;
+		pthread_mutex_lock(&p->fetch_lock);
+		while (may_fetch(p) && is_missing(l, w - FETCH_AHEAD, &at))
+			cond_wait_briefly(&p->came, &p->fetch_lock);
+		pthread_mutex_unlock(&p->fetch_lock);
+	}
+	p->fetching = false;
+	return NULL;
+}
+
+static int start_fetching(struct pull *p, struct error *err)
+{
+	int e;
+
+	if (!p->t->ss->lazy->wanted.n)
+		return 0;
+	p->fetching = true;
+	e = pthread_create(&p->fetcher, NULL, fetch, p);
+	if (e)
+		return err_sys(err, ST_NOMEM, e, "cannot start the thread for --prefetch");
+	p->fetches = true;
+	return 0;
+}
+
+static void stop_fetching(struct pull *p)
+{
+	if (p->fetches)
+		pthread_join(p->fetcher, NULL);
+	p->fetches = false;
 }
 
 /* ---- what comes ---- */
@@ -309,6 +380,11 @@ void pull_placing(struct pull *p, bool now)
 		p->placing++;
 	else
 		p->placing--;
+	if (now || !p->fetching)
+		return;
+	pthread_mutex_lock(&p->fetch_lock);
+	pthread_cond_signal(&p->came);
+	pthread_mutex_unlock(&p->fetch_lock);
 }
 
 int pull_store(struct pull *p, struct block *b, uint64_t offset, const void *buf, size_t len,
@@ -391,6 +467,7 @@ int pull_complete(struct target *t, struct error *err)
 	int rc = join_receiver(p, err);
 
 	p->over = true;
+	stop_fetching(p);
 	if (!rc && ready)
 		rc = complete(t, err);
 	if (!rc && !ready && ss->lazy->caught && !ss->cfg->push_off)
@@ -478,6 +555,7 @@ void pull_stop(struct pull *p)
 	if (p->running)
 		transport_abort(p->second);
 	join_receiver(p, &ignored);
+	stop_fetching(p);
 }
 
 void pull_close(struct pull *p)
@@ -492,6 +570,8 @@ void pull_close(struct pull *p)
 		stream_close(&p->stream);
 		transport_close(p->second, &ignored);
 	}
+	pthread_cond_destroy(&p->came);
+	pthread_mutex_destroy(&p->fetch_lock);
 	pthread_mutex_destroy(&p->lock);
 	free(p);
 }

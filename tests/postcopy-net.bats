@@ -268,6 +268,22 @@ command_pair() {
 		"setup active pre-switchover postcopy-active completed " ]
 }
 
+@test "--prefetch brings what was needed the last time, and nothing else" {
+	SEND=()
+	command_pair 0 --push=off --record needed -- "$G" "$C" map check
+	[ "$(wc -l <needed)" -eq $((PAGES + 1)) ]
+	head -n 401 needed >first
+	rm "$C"
+	listener_start recv recv --cap postcopy-ram --push=off --prefetch first unix:u "$C" -- \
+		sh -c 'echo $$ >pid; exec "$G" "$C" map sleep'
+	migtool_start send send --cap postcopy-ram image "$RECV_URI"
+	wait_for_data "$C" $((400 * 4096))
+	kill -KILL "$(cat pid)"
+	migtool_wait send
+	migtool_wait recv
+	assert_json recv '.complete == false' '."fault-latency".count == 0' '.ram.normal == 400'
+}
+
 @test "COMMAND runs at once, by faults alone" {
 	local words
 	for words in "map check" "populate map check" "private map fork check" "map fork check" \
