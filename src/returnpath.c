@@ -65,8 +65,10 @@ static int take_listening(struct returnpath *rp, const struct rp_message *m, str
 {
 	if (!rp->guest_expected || rp->listening)
 		return err_set(err, ST_DATA, "return path: LISTENING is not expected now");
+	if (guest_ready_unpack(m->payload, &rp->guest, err))
+		return -1;
 	rp->listening = true;
-	return guest_ready_unpack(m->payload, &rp->guest, err);
+	return 0;
 }
 
 /* One message into the state. */

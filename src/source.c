@@ -539,9 +539,7 @@ int source_finish(struct session *ss, struct error *err)
 	if (!ss->main->two_way) {
 		rc = finish_unconfirmed(ss, err);
 	} else if (ss->dialect.migtool && ss->postcopy) {
-		rc = source_guest_finish(src, err);
-		if (!rc && !ss->complete)
-			return 0;
+		return source_guest_finish(src, err);
 	} else if (ss->dialect.migtool) {
 		rc = finish_migtool(src, err);
 	} else {

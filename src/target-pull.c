@@ -428,6 +428,8 @@ static int verify(struct target *t, struct error *err)
 	ss->digest = p->main.sum;
 	digest_add(&ss->digest, p->urgent.sum);
 	ss->digest_known = true;
+	if (t->digest.device_size || t->digest.device.high || t->digest.device.low)
+		return err_set(err, ST_DATA, "DIGEST tells of a device state that did not come");
 	if (digest_equal(ss->digest, t->digest.memory)) {
 		ss->digest_verified = true;
 		return 0;

@@ -399,9 +399,9 @@ command_pair() {
 
 @test "before COMMIT the source keeps the guest, and COMMAND is ended" {
 	# no VMM comes
-	listener_start recv recv --uffd-socket socket unix:u
+	listener_start recv recv -v --uffd-socket socket unix:u
 	migtool_start send send --cap postcopy-ram guest "$RECV_URI"
-	await 'the source is' recv.err || true
+	await 'the source is' recv.err
 	kill -TERM "${PEER_PIDS[send]}"
 	migtool_wait send 20
 	assert_json send '.owner == "source"' '.status == "cancelled"'
@@ -473,6 +473,84 @@ command_pair() {
 	migtool_wait send
 	migtool_wait recv
 	assert_json recv '.complete == false'
+}
+
+# peer ROLE SCRIPT [ARG]: the other end, by the manual's page. Waits until it listens, if it does.
+peer() {
+	"$TOOLS/guest_peer.py" "$1" u "${@:2}" >peer.out 2>peer.err </dev/null 3>&- 4>&- 6>&- &
+	peer_started peer
+	[ "$1" = source ] || wait_for_line peer.out listening
+}
+
+@test "a peer that was written from the manual is understood" {
+	listener_start recv recv --uffd-socket socket unix:u
+	mkfifo go
+	exec 6<>go
+	"$VMM" run --touch 20 socket 16 <go >vmm.out 2>vmm.err 3>&- 4>&- 6>&- &
+	peer_started vmm
+	peer source good "$(realpath guest)"
+	migtool_wait recv
+	wait_for_end peer
+	assert_json recv .complete '."digest-verified"'
+	vmm_finish
+	rm -f u
+	peer destination good
+	migtool_start send send --cap postcopy-ram guest unix:u
+	migtool_wait send
+	wait_for_end peer
+	assert_json send '.complete == false' '.owner == "destination"' '.ram."postcopy-requests" == 3' \
+		'.ram.normal + .ram.duplicate == 3'
+}
+
+# all_wrong ROLE: each script of that role, of which there are many, plays in the directory wrong.
+all_wrong() {
+	mkdir -p wrong
+	"$TOOLS/guest_peer.py" all "$1" wrong >peer.out 2>peer.err </dev/null 3>&- 4>&- 6>&- &
+	peer_started peer
+	"$TOOLS/guest_peer.py" list "$1" >scripts
+	wait_for_line peer.out listening
+}
+
+# ended_so NAME STATUS OWNER WORDS
+ended_so() {
+	migtool_wait "$1" "$2" && assert_error "$1" "$4" &&
+		assert_json "$1" ".owner == \"$3\"" '.complete == false' && return
+	echo "in $1"
+	return 1
+}
+
+@test "whatever a source does wrong, the guest waits or stays the source's" {
+	local name status owner words bad=0
+	mkfifo go
+	exec 6<>go
+	all_wrong source
+	while read -r name status owner words; do
+		migtool_start "$name" recv --uffd-socket "vmm-$name" "unix:wrong/$name"
+	done <scripts
+	while read -r name status owner words; do
+		# some are over before they need a guest
+		while [ ! -e "vmm-$name" ] && kill -0 "${PEER_PIDS[$name]}" 2>/dev/null; do
+			sleep 0.02
+		done
+		"$VMM" run --touch 1 "vmm-$name" 16 <go >"$name.out" 2>"$name.vmm" 3>&- 4>&- 6>&- &
+		peer_started "of-$name"
+	done <scripts
+	while read -r name status owner words; do
+		ended_so "$name" "$status" "$owner" "$words" || bad=1
+	done <scripts
+	[ "$bad" = 0 ]
+}
+
+@test "whatever a destination does wrong, the source says who owns the guest" {
+	local name status owner words bad=0
+	all_wrong destination
+	while read -r name status owner words; do
+		migtool_start "$name" send --cap postcopy-ram guest "unix:wrong/$name"
+	done <scripts
+	while read -r name status owner words; do
+		ended_so "$name" "$status" "$owner" "$words" || bad=1
+	done <scripts
+	[ "$bad" = 0 ]
 }
 
 @test "what does not go with such a guest is refused" {

@@ -1,0 +1,394 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: GPL-2.0-or-later
+"""Plays the other end of a guest that runs before its memory has arrived, as migtool-stream(5) has
+it; right, or with one thing wrong.
+
+guest_peer.py source ADDRESS SCRIPT [IMAGE]     connects to `migtool recv`
+guest_peer.py destination ADDRESS SCRIPT        listens for `migtool send`; says so
+guest_peer.py all source|destination DIR        plays all that are wrong, side by side, at DIR/SCRIPT;
+                                                says so when they wait
+guest_peer.py list source|destination           a line each: SCRIPT, migtool's status, the owner that it
+                                                names, words of its message
+
+ADDRESS is a UNIX socket's path.
+"""
+
+import os
+import socket
+import sys
+import threading
+import time
+
+sys.dont_write_bytecode = True
+import migtool_stream as m  # noqa: E402
+from bad_streams import EOS, be, block_list, last, part, record, start  # noqa: E402
+from fake_peer import Link, connect  # noqa: E402
+from migtool_peer import memory_digest  # noqa: E402
+from migtool_stream import q  # noqa: E402
+
+MIB = 1 << 20
+SIZE = 16 * MIB
+URGENT = 254
+LISTEN = 0x400A
+RP_LISTENING, RP_REQUEST, RP_ENOUGH = 0x4007, 0x4008, 0x4009
+FEATURES = ["page-runs", "postcopy", "urgent-channel"]
+BEGIN = m.HEAD + start(block_list(((m.BLOCK, SIZE),)))
+CONTINUE = 0x20
+
+
+def request(block=0, length=q.PAGE, offset=0):
+    return m.message(RP_REQUEST, be(block, 4) + be(length, 4) + be(offset, 8))
+
+
+def listening(flags=0, unit=q.PAGE):
+    return m.message(RP_LISTENING, be(flags, 4) + be(unit, 4))
+
+
+# ---- sources ----
+
+def greeted(address):
+    link = connect(address).say(m.frame(m.greeting(
+        one_way=False, features=FEATURES, capabilities=["postcopy-ram"],
+        blocks=[{"name": m.BLOCK, "size": SIZE, "page-size": q.PAGE}])))
+    answer = link.frame()
+    assert answer["take"] and set(FEATURES[1:]) <= set(answer["features"]), answer
+    return link, connect(address).say(m.hello(URGENT))
+
+
+def ready(address):
+    main, urgent = greeted(address)
+    main.say(BEGIN + m.command(LISTEN))
+    kind, data = main.message()
+    assert kind == RP_LISTENING and data == be(0, 4) + be(q.PAGE, 4), (kind, data)
+    return main, urgent
+
+
+def running(address):
+    main, urgent = ready(address)
+    main.say(m.command(m.COMMIT))
+    assert main.message()[0] == m.RP_DONE
+    return main, urgent
+
+
+def source_good(address, image):
+    """Everything on the main connection, but for the first page that is asked for."""
+    main, urgent = running(address)
+    with open(image, "rb") as f:
+        memory = f.read()
+    assert urgent.read(6) == m.message(RP_REQUEST, bytes(16))[:6]
+    asked = urgent.read(16)
+    assert asked[:8] == be(0, 4) + be(q.PAGE, 4), asked
+    first = int.from_bytes(asked[8:], "big")
+    urgent.say(record(8, first, m.BLOCK, memory[first:first + q.PAGE]))
+    for at in range(0, SIZE, MIB):
+        pages = b"".join(m.run(o, data=memory[o:o + q.PAGE]) for o in range(at, at + MIB, q.PAGE)
+                         if o != first)
+        main.say(part(pages))
+    urgent.say(EOS)
+    digest = memory_digest({m.BLOCK: memory}) + bytes(24)
+    main.say(last() + m.command(m.DIGEST, digest) + b"\0")
+    kind, data = main.message()
+    while kind in (RP_REQUEST,):
+        kind, data = main.message()
+    assert (kind, data) == (m.RP_READY, digest), (kind, data)
+    main.close()
+
+
+def before(data):
+    """Said instead of LISTEN."""
+    return lambda address: greeted(address)[0].say(BEGIN + data).hold()
+
+
+def instead(data):
+    """Said instead of COMMIT."""
+    return lambda address: ready(address)[0].say(data).hold()
+
+
+def behind(data):
+    """Said behind COMMIT, on the main connection."""
+    def play(address):
+        links = running(address)
+        links[0].say(data).hold()
+    return play
+
+
+def urgently(data):
+    """Said behind COMMIT, on the other one."""
+    def play(address):
+        links = running(address)
+        links[1].say(data)
+        links[0].hold()
+    return play
+
+
+def closes_urgent(address):
+    main, urgent = running(address)
+    urgent.close()
+    main.hold()
+
+
+def closes(address):
+    running(address)[0].close()
+
+
+def wrong_digest(address, digest=b"\1" + bytes(39)):
+    main, urgent = running(address)
+    urgent.say(EOS)
+    main.say(part(m.zero_run(0, SIZE)) + last() + m.command(m.DIGEST, digest) + b"\0")
+    main.hold()
+
+
+SOURCES = {
+    "page-before-listen": (before(part(m.run())), 12, "source", "a page before COMMIT"),
+    "page-in-start": (lambda a: greeted(a)[0].say(
+        m.HEAD + start(block_list(((m.BLOCK, SIZE),)) + m.run())).hold(),
+        12, "source", "a page before COMMIT"),
+    "commit-before-listen": (before(m.command(m.COMMIT)), 12, "source", "COMMIT is not expected"),
+    "listen-long": (before(m.command(LISTEN, b"x")), 12, "source", "not understood"),
+    "listen-twice": (instead(m.command(LISTEN)), 12, "source", "LISTEN is not expected"),
+    "page-before-commit": (instead(part(m.run())), 12, "source", "a page before COMMIT"),
+    "commit-twice": (behind(m.command(m.COMMIT)), 50, "destination", "COMMIT is not expected"),
+    "device-state": (behind(m.command(m.DEVICE_STATE, b"x")), 50, "destination", "device state"),
+    "unknown-block": (behind(part(m.run(name="no"))), 50, "destination", "unknown block 'no'"),
+    "beyond": (behind(part(m.run(SIZE))), 50, "destination", "bytes in a block of"),
+    "beyond-end": (behind(part(m.run(SIZE - q.PAGE, 2))), 50, "destination", "bytes in a block of"),
+    "no-pages": (behind(part(m.run(0, 0))), 50, "destination", "0 bytes in a block of"),
+    "zeros-far": (behind(part(m.zero_run(q.PAGE, (1 << 64) - q.PAGE))), 50, "destination",
+                  "bytes in a block of"),
+    "no-block": (behind(part(be(0x400 | CONTINUE, 8) + be(1, 4) + bytes(q.PAGE))), 50,
+                 "destination", "there was none"),
+    "compressed": (behind(part(record(0x100, 0, m.BLOCK, be(10, 4) + bytes(10)))), 50,
+                   "destination", "not understood"),
+    "fill": (behind(part(record(2, 0, m.BLOCK, b"\7"))), 50, "destination", "fill byte 0x07"),
+    "urgent-flags": (urgently(be(0x13, 8)), 50, "destination", "not understood"),
+    "urgent-block": (urgently(m.run(name="no")), 50, "destination", "unknown block 'no'"),
+    "urgent-closes": (closes_urgent, 50, "destination", "ended"),
+    "closes": (closes, 50, "destination", "ended"),
+    "fails": (behind(m.command(m.FAILED, m.reason("the disk is on fire"))), 50, "destination",
+              "the disk is on fire"),
+    "wrong-digest": (wrong_digest, 50, "destination", "has digest"),
+    "digest-of-devices": (lambda a: wrong_digest(a, bytes(39) + b"\1"), 50, "destination",
+                          "device state"),
+}
+
+
+# ---- destinations ----
+
+def accept(server):
+    return Link(server.accept()[0])
+
+
+def taken(server):
+    main = accept(server)
+    main.frame()
+    main.say(m.frame({"version": 1, "program": "migtool 0.1.0", "take": True,
+                      "features": FEATURES}))
+    urgent = accept(server)
+    hello = urgent.read(64)
+    assert hello[24] == URGENT, hello
+    return main, urgent
+
+
+def up_to(link, data, behind=0):
+    """Reads on until that has come, and so many bytes; with nothing behind these."""
+    seen = b""
+    while not seen[:len(seen) - behind].endswith(data):
+        more = link.sock.recv(65536)
+        if not more:
+            raise ConnectionError("closed")
+        seen = seen[-100:] + more
+
+
+def told(server):
+    main, urgent = taken(server)
+    up_to(main, m.command(LISTEN))
+    return main, urgent
+
+
+def given(server, flags=0, unit=q.PAGE):
+    main, urgent = told(server)
+    main.say(listening(flags, unit))
+    up_to(main, m.command(m.COMMIT))
+    return main, urgent
+
+
+def owns(server, flags=1, unit=q.PAGE):
+    main, urgent = given(server, flags, unit)
+    main.say(m.message(m.RP_DONE))
+    return main, urgent
+
+
+def destination_good(server):
+    """Asks for two pages, one of them twice, and has enough."""
+    main, urgent = owns(server)
+    urgent.say(request(0, 2 * q.PAGE, 4 * q.PAGE) + request(0, q.PAGE, 4 * q.PAGE)
+               + request(0, q.PAGE, SIZE - q.PAGE))
+    seen = 0
+    name = True
+    while seen < 3:
+        flags = int.from_bytes(urgent.read(8), "big") & (q.PAGE - 1)
+        if name:
+            assert not flags & CONTINUE
+            urgent.read(urgent.read(1)[0])
+        name = False
+        if flags & m.ZERO_RUN:
+            seen += int.from_bytes(urgent.read(8), "big") // q.PAGE
+        else:
+            pages = int.from_bytes(urgent.read(4), "big")
+            urgent.read(pages * q.PAGE)
+            seen += pages
+    main.say(m.message(RP_ENOUGH))
+    assert urgent.read(8) == EOS
+    up_to(main, b"\0")
+    main.hold()
+
+
+def says_early(data):
+    """Before LISTEN was said, or as soon as it was."""
+    return lambda server: taken(server)[0].say(data).hold()
+
+
+def says(data):
+    """Instead of LISTENING."""
+    return lambda server: told(server)[0].say(data).hold()
+
+
+def says_given(data):
+    """Instead of DONE."""
+    return lambda server: given(server)[0].say(data).hold()
+
+
+def says_owning(data):
+    return lambda server: owns(server)[0].say(data).hold()
+
+
+def asks(data, unit=q.PAGE):
+    def play(server):
+        links = owns(server, 1, unit)
+        up_to(links[0], m.command(m.KEEPALIVE))  # it has read DONE
+        links[1].say(data)
+        links[0].hold()
+    return play
+
+
+def asks_early(server):
+    links = told(server)
+    links[1].say(request())
+    links[0].hold()
+
+
+def closes_owning(server):
+    owns(server)[0].close()
+
+
+def closes_given(server):
+    given(server)[0].close()
+
+
+def other_digest(server):
+    main, _ = owns(server, 0)
+    up_to(main, be(q.COMMAND, 1) + be(m.DIGEST, 2) + be(40, 4), 41)
+    main.say(m.message(m.RP_READY, bytes(40))).hold()
+
+
+DESTINATIONS = {
+    "done-early": (says(m.message(m.RP_DONE)), 12, "source", "DONE before COMMIT"),
+    "enough-early": (says(m.message(RP_ENOUGH)), 12, "source", "ENOUGH is not expected"),
+    "request-early": (says_early(request()), 12, "source", "REQUEST is not expected"),
+    "unit-small": (says(listening(unit=2048)), 12, "source", "pages of 2048 bytes"),
+    "unit-odd": (says(listening(unit=12288)), 12, "source", "pages of 12288 bytes"),
+    "unit-huge": (says(listening(unit=1 << 31)), 12, "source", "expected a power of two"),
+    "flags": (says(listening(6)), 12, "source", "flags 0x6"),
+    "short": (says(m.message(RP_LISTENING, bytes(7))), 12, "source", "LISTENING has 7 bytes"),
+    "fails": (says(m.message(m.RP_FAILED, m.reason("no room for it"))), 11, "source",
+              "no room for it"),
+    "listening-twice": (says_given(listening()), 50, "unknown", "LISTENING is not expected"),
+    "closes-given": (closes_given, 50, "unknown", "without a word"),
+    "closes": (closes_owning, 50, "destination", "waits there for memory"),
+    "fails-owning": (says_owning(m.message(m.RP_FAILED, m.reason("no room for it"))), 50,
+                     "destination", "no room for it"),
+    "ready-early": (says_owning(m.message(m.RP_READY, bytes(40))), 50, "destination",
+                    "READY before all was sent"),
+    "request-here": (says_owning(request()), 50, "destination", "REQUEST is not expected here"),
+    "qemus-request": (says_owning(m.message(4, bytes(12))), 50, "destination", "not expected"),
+    "other-digest": (other_digest, 50, "destination", "digest differs"),
+    "urgent-other": (asks(m.message(m.RP_DONE)), 50, "destination",
+                     "DONE on the connection for requested pages"),
+    "urgent-closes": (lambda s: (lambda l: (l[1].close(), l[0].hold()))(owns(s)), 50,
+                      "destination", "waits there for memory"),
+    "block": (asks(request(1)), 50, "destination", "pages of block 1, and there are 1"),
+    "block-far": (asks(request(0xFFFFFFFF)), 50, "destination", "pages of block 4294967295"),
+    "nothing": (asks(request(0, 0)), 50, "destination", "a request for 0 bytes"),
+    "unaligned": (asks(request(0, q.PAGE, 1)), 50, "destination", "bytes at 0x1 of block"),
+    "odd-length": (asks(request(0, q.PAGE + 1)), 50, "destination", "a request for 4097 bytes"),
+    "beyond": (asks(request(0, q.PAGE, SIZE)), 50, "destination", "a request for 4096 bytes"),
+    "far": (asks(request(0, q.PAGE, (1 << 64) - q.PAGE)), 50, "destination", "a request for"),
+    "half-unit": (asks(request(0, q.PAGE), 2 * MIB), 50, "destination", "in pages of 2097152"),
+}
+
+
+def listen(address, script):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(address)
+        server.listen()
+        yield
+        script(server)
+        yield
+
+
+def dial(address, script):
+    """Once somebody listens there."""
+    yield
+    while not os.path.exists(address):
+        time.sleep(0.02)
+    script(address)
+    yield
+
+
+def go_on(playing):
+    try:
+        next(playing)
+    except (OSError, IndexError):  # what the real one does then is its own affair
+        pass
+
+
+def play_all(role, where):
+    for name, (script, *_) in (SOURCES if role == "source" else DESTINATIONS).items():
+        playing = (dial if role == "source" else listen)(os.path.join(where, name), script)
+        next(playing)
+        threading.Thread(target=go_on, args=[playing], daemon=True).start()
+    print("listening", flush=True)
+    time.sleep(300)
+
+
+def main():
+    if sys.argv[1] == "all":
+        play_all(sys.argv[2], sys.argv[3])
+    role, address, script = (sys.argv[1:] + [None] * 2)[:3]
+    if role == "list":
+        for name, (_, status, owner, words) in (SOURCES if address == "source"
+                                                else DESTINATIONS).items():
+            print(name, status, owner, words)
+        return
+    try:
+        if role == "source":
+            if script == "good":
+                source_good(address, sys.argv[4])
+            else:
+                SOURCES[script][0](address)
+            return
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(address)
+            server.listen()
+            print("listening", flush=True)
+            if script == "good":
+                destination_good(server)
+            else:
+                DESTINATIONS[script][0](server)
+    except (ConnectionError, BrokenPipeError):
+        if script == "good":
+            raise
+
+
+if __name__ == "__main__":
+    main()
