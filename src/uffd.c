@@ -126,8 +126,14 @@ enum uffd_result uffd_unregister(int fd, uint64_t start, uint64_t len)
 {
 	struct uffdio_range range = { .start = start, .len = len };
 
-	if (!ioctl(fd, UFFDIO_UNREGISTER, &range))
+	if (!ioctl(fd, UFFDIO_UNREGISTER, &range)) {
+		/*
+		 * The kernel wakes who waits before it changes the mapping, and a thread that
+		 * faults in between, under its lock of the mapping alone, waits for ever.
+		 */
+		ioctl(fd, UFFDIO_WAKE, &range);
 		return UFFD_DONE;
+	}
 	/* of this call alone: the process is gone, and nothing is mapped there */
 	return errno == ENOMEM ? UFFD_DEAD : errno == EINVAL ? UFFD_NOWHERE : result_of(errno);
 }

@@ -66,7 +66,7 @@ enum uffd_result uffd_wake(int fd, uint64_t start, uint64_t len);
  */
 bool uffd_gone(int fd, uint64_t address, uint32_t page);
 
-/* No more faults there: missing pages are zeros from now on. */
+/* No more faults there: missing pages are zeros from now on, for who waits there too. */
 enum uffd_result uffd_unregister(int fd, uint64_t start, uint64_t len);
 
 /*

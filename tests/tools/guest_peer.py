@@ -303,7 +303,7 @@ DESTINATIONS = {
     "fails": (says(m.message(m.RP_FAILED, m.reason("no room for it"))), 11, "source",
               "no room for it"),
     "listening-twice": (says_given(listening()), 50, "unknown", "LISTENING is not expected"),
-    "closes-given": (closes_given, 50, "unknown", "without a word"),
+    "closes-given": (closes_given, 50, "unknown", "COMMIT was sent and not answered"),
     "closes": (closes_owning, 50, "destination", "waits there for memory"),
     "fails-owning": (says_owning(m.message(m.RP_FAILED, m.reason("no room for it"))), 50,
                      "destination", "no room for it"),
