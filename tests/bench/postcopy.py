@@ -287,11 +287,11 @@ class Postcopy:
             self.tie()
         capabilities = ["postcopy-ram"] + (["postcopy-preempt"] if preempt else [])
         limit = 50 << 20 if held else 0
-        uri = f"tcp:127.0.0.1:{self.b.next_port()}"
         image = self.probe_image() if source == "migtool" else None
         to, serial = self.qemu("b", "guest", "-incoming", "defer")
         self.configure(to, capabilities)
-        to.execute("migrate-incoming", uri=uri)
+        to.execute("migrate-incoming", uri="tcp:127.0.0.1:0")
+        uri = f"tcp:127.0.0.1:{to.execute('query-migrate')['socket-address'][0]['port']}"
         if image:
             more = [f"--cap={c}=on" for c in capabilities] + ["--param", f"max-postcopy-bandwidth={limit}"]
             self.start([self.b.migtool, "send", "-q", "--peer", "qemu", *more, image, uri], "source")
@@ -424,7 +424,8 @@ class Postcopy:
                 ("migtool image:", lambda c=cores: self.latency_migtool(False, "off", **c)),
             ])
         for where, cores in (("all on one core", one), ("a core for each host", two),
-                             ("the guest on a core of its own", across)):
+                             ("the guest on a core of its own", across),
+                             ("a core for each host, which may sleep", {**two, "awake": False})):
             self.faults(f"(f) the same over tcp on loopback, idle link, {where}", [
                 ("minimal handler", lambda c=cores: self.latency_minimal(True, **c)),
                 ("migtool tcp", lambda c=cores: self.latency_migtool(True, "off", **c)),
