@@ -35,7 +35,7 @@ struct source {
 	struct page_cache *cache;      /* xbzrle */
 	uint8_t *delta;		       /* xbzrle's output, a page */
 
-	struct postcopy_send *postcopy; /* NULL: the guest does not run before all is there */
+	struct postcopy_send *_Atomic postcopy; /* NULL: the guest waits for all of it */
 	uint64_t device_sections;   /* bytes of the device state that go into postcopy's package */
 	uint64_t precopied;	    /* bytes of data that were sent before the switch */
 	bool recovers;		    /* --resume: the guest runs there, and waits */

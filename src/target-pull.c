@@ -250,13 +250,14 @@ int pull_request(void *arg, unsigned block, uint64_t offset, size_t len, struct 
 {
 	struct lazy *l = arg;
 	struct pull *p = l->pull;
-	uint64_t mask = p->main.unit - 1, size = l->img->blocks[block].size;
+	uint64_t mask, size = l->img->blocks[block].size;
 	struct page_want w = { .block = block };
 	struct error why;
 
 	(void)err;
 	if (!p->open) /* it is asked for again behind COMMIT */
 		return 0;
+	mask = p->main.unit - 1; /* known since then */
 	w.offset = offset & ~mask;
 	len = (size_t)(((offset + len + mask) & ~mask) - w.offset);
 	w.len = (uint32_t)(len < size - w.offset ? len : size - w.offset);
