@@ -21,9 +21,9 @@
 
 static int sock = -1;
 static pid_t catcher;
-static bool adopts; /* a process that runs already */
-static bool stays;  /* it watches a guest: it ends with that, not with us */
-static bool kills;  /* it ends the guest with us */
+static bool adopts;	  /* a process that runs already */
+static atomic_bool stays; /* it watches a guest: it ends with that, not with us */
+static bool kills;	  /* it ends the guest with us */
 
 /* 1: it takes us, 0: it is gone, -1: it does not. */
 static int hear_hello(struct error *err)
@@ -251,8 +251,10 @@ int catch_next(struct cancel *cancel, int ms, struct catch_event *out, struct er
 		return gone(err);
 	}
 	take(out, &r, nfds ? fd : -1);
-	stays = (stays || (adopts && out->kind == CATCH_SPACE)) && out->kind != CATCH_ENDED &&
-		out->kind != CATCH_LEFT;
+	if (adopts && out->kind == CATCH_SPACE)
+		stays = true;
+	if (out->kind == CATCH_ENDED || out->kind == CATCH_LEFT)
+		stays = false;
 	return 1;
 }
 

@@ -83,7 +83,7 @@ struct session {
 
 	struct source *_Atomic source; /* made by the migration thread, freed by the main one */
 	struct target *_Atomic target;
-	struct lazy *lazy;
+	struct lazy *_Atomic lazy;
 
 	/* the result; written by the migration thread, read after it was joined */
 	enum owner owner;
@@ -94,7 +94,7 @@ struct session {
 	bool kept;	   /* a failed destination has something to go on with */
 	bool parked;	   /* a link broke, and what there is waits for the rest of the memory */
 	struct digest digest;
-	bool served;		  /* this side has served a guest: */
+	atomic_bool served;	  /* this side has served a guest: */
 	struct latency faults;	  /* of a guest that was served */
 	uint64_t around;	  /* pages that came beside those that it needed */
 	uint64_t blocked_ms;	  /* for how long it waited for pages, */
