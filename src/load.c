@@ -543,6 +543,8 @@ static int take_eof(struct target *t, struct error *err)
 		return err_set(err, ST_DATA, "the stream ends before the memory did");
 	if (t->ss->dialect.migtool && !t->have_digest)
 		return err_set(err, ST_DATA, "the stream ends without a digest");
+	if (t->ss->lazy && t->postcopy != POSTCOPY_RUNNING)
+		return err_set(err, ST_DATA, "the stream ends before COMMIT");
 	/* behind postcopy there is none, and the source waits for SHUT */
 	return t->postcopy == POSTCOPY_RUNNING ? 0 : skip_description(t, err);
 }

@@ -38,6 +38,9 @@ int pull_lane_rest(const struct pull_lane *l, struct error *err);
 bool pull_is_placing(const struct pull *p);
 void pull_placing(struct pull *p, bool now);
 
+/* A run of whole units has come; the lanes' threads. */
+void pull_came(struct pull *p, const struct block *b, uint64_t offset, uint64_t len);
+
 /* Pages that came, for --uffd-socket's IMAGE; after the guest has them. */
 int pull_store(struct pull *p, struct block *b, uint64_t offset, const void *buf, size_t len,
 	       struct error *err);

@@ -84,6 +84,8 @@ static int place(struct pull_lane *l, uint64_t offset, const uint8_t *buf, size_
 		rc = pull_store(lazy->pull, l->block, offset, buf, len, err);
 	pull_placing(lazy->pull, false);
 	account(l, offset, buf, len);
+	if (!rc)
+		pull_came(lazy->pull, l->block, offset, len);
 	return rc;
 }
 
@@ -102,6 +104,8 @@ static int place_zero(struct pull_lane *l, uint64_t offset, uint64_t len, struct
 		     ? pager_arrived_asked(lazy->pager, b, offset, NULL, (size_t)len, err)
 		     : pager_arrived_zero(lazy->pager, b, offset, len, err);
 	pull_placing(lazy->pull, false);
+	if (!rc)
+		pull_came(lazy->pull, l->block, offset, len);
 	return rc;
 }
 

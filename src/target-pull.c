@@ -17,6 +17,7 @@
  */
 #include "pull.h"
 
+#include "bitmap.h"
 #include "link.h"
 #include "log.h"
 #include "queue.h"
@@ -47,6 +48,7 @@ struct pull {
 	atomic_bool open;     /* COMMIT was taken: requests can be answered */
 	atomic_bool over;     /* its end is no failure */
 	atomic_uint placing;
+	struct bitmap got; /* units of the block that have come, whoever has a mapping of them */
 	bool keeps;	   /* --uffd-socket with an IMAGE */
 	pthread_t fetcher; /* --prefetch */
 	bool fetches;
@@ -149,6 +151,18 @@ int pull_check(struct pull *p, struct error *err)
 
 /* ---- LISTEN and COMMIT ---- */
 
+/* The last one may be cut at the block's end. */
+static size_t units(const struct pull *p, uint64_t len)
+{
+	return (size_t)((len + p->main.unit - 1) / p->main.unit);
+}
+
+void pull_came(struct pull *p, const struct block *b, uint64_t offset, uint64_t len)
+{
+	(void)b; /* there is one */
+	bitmap_set_atomic(&p->got, (size_t)(offset / p->main.unit), units(p, len));
+}
+
 static int listening(struct target *t, struct error *err)
 {
 	struct lazy *l = t->ss->lazy;
@@ -159,6 +173,8 @@ static int listening(struct target *t, struct error *err)
 	if (pull_lane_open(&p->main, t, &t->ss->stream, !p->second, err) ||
 	    (p->second && pull_lane_open(&p->urgent, t, &p->stream, true, err)))
 		return -1;
+	if (bitmap_init(&p->got, units(p, t->img->blocks[0].size)))
+		return err_set(err, ST_NOMEM, "no memory for the list of pages that have come");
 	r.unit = p->main.unit;
 	guest_ready_pack(&r, bytes);
 	return target_say(t, RP_LISTENING, bytes, sizeof(bytes), err);
@@ -450,12 +466,30 @@ static void count(struct session *ss)
 	lazy_take_stats(ss->lazy);
 }
 
+/*
+ * A page that never came counts as nothing in both sums, and would be one of zeros as soon as the
+ * guest needs nobody. So what has not come is asked for by name, zeros too.
+ */
+static int check_whole(const struct target *t, struct error *err)
+{
+	const struct pull *p = t->ss->lazy->pull;
+	size_t n = p->got.bits, at = bitmap_next_clear(&p->got, 0, n);
+
+	if (at == n)
+		return 0;
+	return err_set(err, ST_DATA,
+		       "the source says that all has been sent, and the page at 0x%llx of block %s "
+		       "has not come",
+		       (unsigned long long)at * p->main.unit, t->img->blocks[0].name);
+}
+
 /* Everything has come: the guest needs nobody from here on. */
 static int complete(struct target *t, struct error *err)
 {
 	struct lazy *l = t->ss->lazy;
 
-	if (verify(t, err) || (l->caught ? caught_complete(l, err) : pager_complete(l->pager, err)))
+	if (check_whole(t, err) || verify(t, err) ||
+	    (l->caught ? caught_complete(l, err) : pager_complete(l->pager, err)))
 		return -1;
 	if (l->pull->keeps && (image_sync(t->img, err) || image_commit(t->img, err)))
 		return -1;
@@ -569,6 +603,7 @@ void pull_close(struct pull *p)
 		return;
 	pull_lane_close(&p->main);
 	pull_lane_close(&p->urgent);
+	bitmap_free(&p->got);
 	if (p->second) {
 		stream_close(&p->stream);
 		transport_close(p->second, &ignored);

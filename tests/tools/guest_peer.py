@@ -131,6 +131,22 @@ def closes(address):
     running(address)[0].close()
 
 
+def ends(play, holes=b"", urgent_first=True):
+    """The end of the memory, with the digest of zeros, wherever `play` leads to."""
+    def run(address):
+        main, urgent = play(address)
+        if urgent_first:
+            urgent.say(EOS)
+        main.say((part(holes) if holes else b"") + last() + m.command(m.DIGEST, bytes(40)) + b"\0")
+        main.hold()
+    return run
+
+
+def begun(address):
+    main, urgent = greeted(address)
+    return main.say(BEGIN), urgent
+
+
 def wrong_digest(address, digest=b"\1" + bytes(39)):
     main, urgent = running(address)
     urgent.say(EOS)
@@ -164,6 +180,11 @@ SOURCES = {
     "urgent-block": (urgently(m.run(name="no")), 50, "destination", "unknown block 'no'"),
     "urgent-closes": (closes_urgent, 50, "destination", "ended"),
     "closes": (closes, 50, "destination", "ended"),
+    "end-before-listen": (ends(begun, urgent_first=False), 12, "source", "ends before COMMIT"),
+    "end-before-commit": (ends(ready, urgent_first=False), 12, "source", "ends before COMMIT"),
+    "end-without-pages": (ends(running), 50, "destination", "the page at 0x0 of block"),
+    "end-without-one": (ends(running, m.zero_run(0, SIZE - q.PAGE)), 50, "destination",
+                        "the page at 0xfff000 of block"),
     "fails": (behind(m.command(m.FAILED, m.reason("the disk is on fire"))), 50, "destination",
               "the disk is on fire"),
     "wrong-digest": (wrong_digest, 50, "destination", "has digest"),
