@@ -322,6 +322,17 @@ int image_check_unwritten(const struct image *img, struct error *err)
 	return 0;
 }
 
+struct image_identity image_identity(const struct block *b)
+{
+	const struct image_file *f = &block_priv(b)->file;
+
+	return (struct image_identity){ .dev = f->dev,
+					.ino = f->ino,
+					.size = f->size,
+					.mtime = (int64_t)f->mtime.tv_sec * 1000000000 +
+						 f->mtime.tv_nsec };
+}
+
 int image_block_data_bytes(const struct image *img, const struct block *b, uint64_t *bytes,
 			   struct error *err)
 {

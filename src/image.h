@@ -93,6 +93,13 @@ int image_check_at_rest(const struct image *img, struct error *err);
  */
 int image_check_unwritten(const struct image *img, struct error *err);
 
+/* A source's file as it was when it was opened. */
+struct image_identity {
+	uint64_t dev, ino, size;
+	int64_t mtime; /* ns since the epoch */
+};
+struct image_identity image_identity(const struct block *b);
+
 /* Are the blocks of two images one file? */
 bool image_same_file(const struct block *a, const struct block *b);
 

@@ -19,7 +19,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAGIC	   "migtool guest 1"
+#define MAGIC	   "migtool guest 2"
 #define PIECE	   4096u
 #define SPACES_MAX 4096u
 #define VIEWS_MAX  (1u << 20)
@@ -31,6 +31,7 @@ struct head {
 	uint32_t shared, page, nblocks, complete;
 	uint64_t layout; /* where the valid one is; 0: none yet */
 	uint64_t pairs;	 /* where the first pair is; 0: none */
+	struct ledger_file from;
 	uint64_t sizes[LEDGER_BLOCKS_MAX];
 };
 
@@ -252,7 +253,8 @@ static struct ledger *alloc_ledger(int fd, struct error *err)
 
 static void take_head(struct ledger *l)
 {
-	l->guest = (struct ledger_guest){ .shared = l->head->shared != 0,
+	l->guest = (struct ledger_guest){ .from = l->head->from,
+					  .shared = l->head->shared != 0,
 					  .page = l->head->page,
 					  .sizes = l->head->sizes,
 					  .nblocks = l->head->nblocks };
@@ -272,6 +274,7 @@ struct ledger *ledger_new(int fd, const struct ledger_guest *g, struct error *er
 		err_sys(err, ST_FILE, errno, "cannot empty the list of the guest's pages");
 	} else if (!append_piece(l, PIECE, &head, err)) {
 		l->head = head.at;
+		l->head->from = g->from;
 		l->head->shared = g->shared;
 		l->head->page = g->page;
 		l->head->nblocks = g->nblocks;

@@ -43,8 +43,15 @@ struct ledger_layout {
 	unsigned nviews;
 };
 
+/* The file that the memory comes from, and when it was last written (ns); all zero: not known. */
+struct ledger_file {
+	uint64_t dev, ino, size;
+	int64_t mtime;
+};
+
 /* What never changes. */
 struct ledger_guest {
+	struct ledger_file from;
 	bool shared;   /* its memory is the files' own (guestmem.h) */
 	uint32_t page; /* the largest */
 	const uint64_t *sizes;

@@ -131,9 +131,21 @@ static void note_need(void *arg, unsigned block, uint64_t offset)
 	faultlog_add(&l->needs, block, offset);
 }
 
+/* Nothing is known of a file on another host. */
+static struct ledger_file from_file(const struct lazy *l)
+{
+	struct image_identity id;
+
+	if (l->pull)
+		return (struct ledger_file){ 0 };
+	id = image_identity(&l->img->blocks[0]);
+	return (struct ledger_file){ id.dev, id.ino, id.size, id.mtime };
+}
+
 static int make_ledger(struct lazy *l, const struct guest_memory *g, struct error *err)
 {
-	struct ledger_guest about = { .shared = g->shared,
+	struct ledger_guest about = { .from = from_file(l),
+				      .shared = g->shared,
 				      .page = guestmem_page(g),
 				      .sizes = &l->img->blocks[0].size,
 				      .nblocks = 1 };
@@ -146,13 +158,30 @@ static int make_ledger(struct lazy *l, const struct guest_memory *g, struct erro
 	return l->ledger ? 0 : -1;
 }
 
+/* Pages of two images make no guest, and nobody would see it. */
+static int check_from(const struct lazy *l, struct error *err)
+{
+	static const struct ledger_file unknown;
+	const struct ledger_file *was = &ledger_guest(l->ledger)->from, now = from_file(l);
+	bool same = was->dev == now.dev && was->ino == now.ino && was->size == now.size;
+
+	if (l->pull || !memcmp(was, &unknown, sizeof(*was)) || l->ss->cfg->force ||
+	    (same && was->mtime == now.mtime))
+		return 0;
+	err_set(err, ST_UNSUPPORTED, "%s %s", l->ss->uri.path,
+		same ? "was written to since the guest has memory of it"
+		     : "is another file than the one that the guest has memory of");
+	return err_hint(err, "it is served on from the image that it was begun with; --force takes "
+			     "this one, whose bytes have to be the same");
+}
+
 static int check_ledger(const struct lazy *l, const struct guest_memory *g, struct error *err)
 {
 	const struct ledger_guest *was = ledger_guest(l->ledger);
 	uint64_t size = l->img->blocks[0].size;
 
 	if (was->nblocks == 1 && was->sizes[0] == size && was->page == guestmem_page(g))
-		return 0;
+		return check_from(l, err);
 	err_set(err, ST_UNSUPPORTED,
 		"the guest's memory has 0x%" PRIx64
 		" bytes in pages of 0x%x, and %s has 0x%" PRIx64,

@@ -143,9 +143,33 @@ taken_up_whole() {
 	grep -q 'takes it up again' recv.err
 	run -4 "$MIGTOOL" recv --resume --uffd-socket socket image:guest
 	[[ $output == *"it is served on from the image that it was begun with"* ]]
-	ln -sf "$IMAGES/guest" guest
+	# it is as it was again, but for the time of its last write
+	cp "$IMAGES/guest" guest
+	run -4 "$MIGTOOL" recv --resume --uffd-socket socket image:guest
+	[[ $output == *"guest was written to since"*"--force"* ]]
+	migtool_start recv recv --resume --force --uffd-socket socket image:guest
+	taken_up_whole
+}
+
+@test "another image of the same size is refused, and the guest goes on with its own" {
+	"$VMM" make other $MIB
+	serve --push=off
+	vmm_start --touch 1
+	wait_for_line vmm.out touched
+	recv_killed
+	run -4 "$MIGTOOL" recv --resume --uffd-socket socket image:other
+	[[ $output == *"other is another file than the one that the guest has memory of"* ]]
 	migtool_start recv recv --resume --uffd-socket socket image:guest
 	taken_up_whole
+	caught --push=off -- --file shared --touch 1
+	wait_for_line vmm.out touched
+	wait_for_line recv.err 'has mapped'
+	recv_killed
+	run -50 "$MIGTOOL" recv --resume --guest "$GUEST" image:other "$SHM/copy"
+	[[ $output == *"other is another file than the one"* ]]
+	migtool_start recv recv --resume --guest "$GUEST" image:guest "$SHM/copy"
+	recv_wait recv
+	finish_caught
 }
 
 @test "a guest that has ended meanwhile is not taken up" {

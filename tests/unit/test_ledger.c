@@ -20,7 +20,9 @@ static int again(const struct ledger *l)
 
 static struct ledger *make(void)
 {
-	struct ledger_guest g = { .shared = true, .page = PAGE, .sizes = sizes, .nblocks = 2 };
+	struct ledger_guest g = {
+		.from = { 5, 6, 7, 8 }, .shared = true, .page = PAGE, .sizes = sizes, .nblocks = 2
+	};
 	struct error err;
 
 	return ledger_new(memfd_create("ledger", MFD_CLOEXEC), &g, &err);
@@ -66,6 +68,8 @@ static void found_again(void)
 
 		CHECK(g->shared && g->page == PAGE && g->nblocks == 2);
 		CHECK(g->sizes[1] == sizes[1]);
+		CHECK(g->from.dev == 5 && g->from.ino == 6 && g->from.size == 7);
+		CHECK(g->from.mtime == 8);
 		CHECK(lay->nspaces == 2 && lay->nviews == 3);
 		CHECK(!memcmp(lay->spaces, spaces, sizeof(spaces)));
 		CHECK(!memcmp(lay->views, views, sizeof(views)));
