@@ -337,7 +337,9 @@ int lazy_accept(struct session *ss, struct error *err)
 	if (ss->lazy->caught)
 		return 0;
 	ss->owner = OWNER_DESTINATION;
-	if (ss->adopted)
+	if (takeup_complete())
+		log_info("the guest had all of its memory before");
+	else if (ss->adopted)
 		log_info("%s is taken up again; its memory comes from %s", ss->peer,
 			 lazy_source(ss->lazy));
 	return session_commit(ss, err);

@@ -267,6 +267,11 @@ finish_caught() {
 			caught --push=$push -- $options --slow 10
 			a_while 40
 			recv_killed
+			# it may have had all
+			if grep -q 'has all of its memory' recv.err; then
+				finish_caught
+				continue
+			fi
 			grep -q "migtool recv --resume.*--guest $GUEST image:guest.*takes it up again" recv.err
 			migtool_start recv recv --resume --push=$push --guest "$GUEST" image:guest "$SHM/copy"
 			[ $push = on ] || finish_caught
