@@ -331,16 +331,13 @@ static int add_child(struct pager *p, const struct space *parent, int uffd, stru
 	return pager_note(p, err);
 }
 
-/* Noted first: who goes on when we are gone can serve what is kept for him. */
 static int take_child(struct pager *p, const struct space *parent, int uffd, struct error *err)
 {
-	unsigned serial = ++p->serial;
-	int rc = add_child(p, parent, uffd, err);
-
-	/* whatever comes: when the last copy is closed the child goes on with zeros */
+	p->serial++;
+	/* at once, whatever comes: when the last copy is closed the child goes on with zeros */
 	if (p->o.forked)
-		p->o.forked(p->o.forked_arg, uffd, serial);
-	return rc;
+		p->o.forked(p->o.forked_arg, uffd, p->serial);
+	return add_child(p, parent, uffd, err);
 }
 
 int pager_event(struct pager *p, struct space *s, const struct uffd_event *e, struct error *err)

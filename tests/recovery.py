@@ -39,6 +39,10 @@ class Failure(Exception):
     pass
 
 
+def too_long(_signal, _frame):
+    raise Failure("it takes too long: somebody waits for ever")
+
+
 class Round:
     def __init__(self, soak, kind, work):
         self.soak, self.kind, self.random, self.dir = soak, kind, soak.random, work
@@ -233,12 +237,14 @@ class Soak:
         kind = self.kinds[number % len(self.kinds)]
         work = tempfile.mkdtemp(dir=self.work)
         r = Round(self, kind, work)
+        signal.alarm(120)
         try:
             r.run()
         except (Failure, OSError) as e:
             self.failures += 1
             print(f"FAILED: round {number}, {kind}, push={r.push}: {e}\n{r.said()}", flush=True)
         finally:
+            signal.alarm(0)
             r.clean()
         shutil.rmtree(work)
 
@@ -254,6 +260,7 @@ def main():
     args = p.parse_args()
     args.migtool = os.path.abspath(args.migtool)
     print(f"SEED={args.seed}, {args.count} rounds", flush=True)
+    signal.signal(signal.SIGALRM, too_long)
     work = tempfile.mkdtemp(prefix="migtool-recovery-", dir=args.dir)
     try:
         soak = Soak(args, work)
