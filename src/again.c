@@ -59,3 +59,23 @@ char *lazy_again(const struct config *cfg, pid_t pid)
 	free(text);
 	return NULL;
 }
+
+char *send_again(const struct config *cfg)
+{
+	char *text = NULL;
+	size_t len;
+	FILE *f = open_memstream(&text, &len);
+
+	if (!f)
+		return NULL;
+	fputs("migtool send --resume --cap postcopy-ram=on", f);
+	if (cfg->listen)
+		fputs(" --listen", f);
+	put_word(f, cfg->image);
+	put_word(f, cfg->uri);
+	fputs(" goes on with it, when it is waited for there", f);
+	if (!fclose(f))
+		return text;
+	free(text);
+	return NULL;
+}

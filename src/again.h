@@ -12,4 +12,7 @@
  */
 char *lazy_again(const struct config *cfg, pid_t pid);
 
+/* "migtool send --resume ... goes on with it": a source whose guest waits. Likewise. */
+char *send_again(const struct config *cfg);
+
 #endif

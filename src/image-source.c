@@ -3,6 +3,7 @@
 #include "image-internal.h"
 
 #include "broker.h"
+#include "byteorder.h"
 #include "image-dir.h"
 
 #include <errno.h>
@@ -331,6 +332,22 @@ struct image_identity image_identity(const struct block *b)
 					.size = f->size,
 					.mtime = (int64_t)f->mtime.tv_sec * 1000000000 +
 						 f->mtime.tv_nsec };
+}
+
+void image_identity_digest(const struct image *img, struct digest *out)
+{
+	uint8_t facts[32];
+
+	memset(out, 0, sizeof(*out));
+	for (unsigned i = 0; i < img->nblocks; i++) {
+		struct image_identity id = image_identity(&img->blocks[i]);
+
+		put_be64(facts, id.dev);
+		put_be64(facts + 8, id.ino);
+		put_be64(facts + 16, id.size);
+		put_be64(facts + 24, (uint64_t)id.mtime);
+		digest_add(out, digest_page(&img->blocks[i].digest, 0, facts, sizeof(facts)));
+	}
 }
 
 int image_block_data_bytes(const struct image *img, const struct block *b, uint64_t *bytes,

@@ -99,6 +99,8 @@ struct image_identity {
 	int64_t mtime; /* ns since the epoch */
 };
 struct image_identity image_identity(const struct block *b);
+/* The same of all blocks in one number, for somebody else to compare. */
+void image_identity_digest(const struct image *img, struct digest *out);
 
 /* Are the blocks of two images one file? */
 bool image_same_file(const struct block *a, const struct block *b);

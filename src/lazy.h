@@ -17,8 +17,9 @@ struct pull;
 
 struct lazy {
 	struct session *ss;
-	struct image *img; /* its blocks: the source, or (pull) the target's, which owns it */
-	struct pull *pull; /* a source on another host; NULL: img is the source */
+	struct image *img;     /* its blocks: the source, or (pull) the target's, which owns it */
+	struct pull *pull;     /* a source on another host; NULL: img is the source */
+	struct cancel *cancel; /* of what outlives a connection; the session's, if nothing does */
 	struct pager *pager;
 	struct caught *caught;	       /* NULL: a VMM hands its memory over */
 	struct faultlog needs, wanted; /* --record, --prefetch */
@@ -41,6 +42,8 @@ int lazy_ready(struct lazy *l, struct error *err);
 int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err);
 /* What came and each mapping has a copy of, into the file: waits while there is no room. */
 int lazy_keep(struct lazy *l, uint64_t offset, const void *buf, size_t len, struct error *err);
+/* What goes on beside the connection has failed: the session does, now or when it takes it up. */
+void lazy_fail(struct lazy *l, const struct error *err);
 /* Serving is over: the numbers are final. */
 void lazy_take_stats(struct lazy *l);
 /* The guest is left waiting, and that is what there is to say. Returns -1. */
@@ -52,9 +55,10 @@ int lazy_left_waiting(struct lazy *l, struct error *err);
 int pull_check(struct pull *p, struct error *err);
 /* The guest's pages are asked for here: pager_source's request. */
 int pull_request(void *arg, unsigned block, uint64_t offset, size_t len, struct error *err);
-/* Ends its thread; before the pager ends. */
-void pull_stop(struct pull *p);
-void pull_close(struct pull *p);
+/* After the pager's end. keep: its IMAGE.part stays. */
+void pull_close(struct pull *p, bool keep);
+/* Reports it, while there is a try that can fail, else to the next one. */
+void pull_fail(struct pull *p, const struct error *err);
 
 /*
  * `who` is left waiting, or is ended, as the user wants it, and that is what there is to say

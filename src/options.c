@@ -367,7 +367,6 @@ static const char *guest_conflict(const struct config *cfg)
 		{ cfg->peer == PEER_QEMU, "--peer qemu" },
 		{ cfg->delta, "--delta" },
 		{ cfg->resume, "--resume" },
-		{ cfg->retry != 0, "--retry" },
 		{ cfg->device_state != NULL, "--device-state" },
 		{ cfg->caps.given[CAP_POSTCOPY_RAM] && !cfg->caps.on[CAP_POSTCOPY_RAM],
 		  "--cap postcopy-ram=off" },
@@ -473,7 +472,8 @@ static int check_ssh(const struct config *cfg, struct error *err)
 				: cfg->identities.n ? "--identity"
 						    : "--ssh-option",
 				err);
-	force = cfg->force && !cfg->caps.on[CAP_RELEASE_RAM];
+	force = cfg->force && !cfg->caps.on[CAP_RELEASE_RAM] &&
+		!(cfg->resume && cfg->caps.on[CAP_POSTCOPY_RAM]);
 	if (!send || (!force && !cfg->in_place && !cfg->delta))
 		return 0;
 	err_set(err, ST_USAGE, "%s is for the destination to say, unless it is an ssh: URI's",

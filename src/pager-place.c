@@ -290,7 +290,7 @@ static int place_chunk(struct pager *p, unsigned block, uint64_t offset, uint64_
 			return -1;
 		if (r == UFFD_FULL)
 			say_full(p);
-		if (cancel_wait(p->o.cancel, -1, 0, r == UFFD_FULL ? FULL_MS : BUSY_MS, err) < 0)
+		if (cancel_wait(p->o.bringer, -1, 0, r == UFFD_FULL ? FULL_MS : BUSY_MS, err) < 0)
 			return -1;
 	}
 }
@@ -308,7 +308,9 @@ static int arrived(struct pager *p, unsigned block, uint64_t offset, uint64_t le
 		if (atomic_load(&p->ended))
 			return 0;
 		if (place_chunk(p, block, offset + at, n, buf ? buf + at : NULL, now, err)) {
-			pager_fail(p, err);
+			/* they may come again, by somebody else */
+			if (p->o.bringer == p->o.cancel || !cancel_fired(p->o.bringer))
+				pager_fail(p, err);
 			return -1;
 		}
 	}

@@ -118,6 +118,8 @@ struct pager *pager_start(struct guest_memory *guest, const struct pager_options
 
 	if (p) {
 		p->o = *o;
+		if (!p->o.bringer)
+			p->o.bringer = p->o.cancel;
 		rc = alloc_pager(p, err);
 	}
 	if (!rc)
@@ -234,7 +236,7 @@ int pager_complete(struct pager *p, struct error *err)
 			return -1;
 		if (!rc || atomic_load(&p->ended))
 			return 0;
-		if (cancel_wait(p->o.cancel, -1, 0, 1, err) < 0)
+		if (cancel_wait(p->o.bringer, -1, 0, 1, err) < 0)
 			return -1;
 	}
 }

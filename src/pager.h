@@ -44,7 +44,8 @@ struct pager_source {
 };
 
 struct pager_options {
-	struct cancel *cancel; /* not owned: fired, and the threads end, the guest waits */
+	struct cancel *cancel;	/* not owned: fired, and the threads end, the guest waits */
+	struct cancel *bringer; /* not owned: fired, and who brings pages gives up; NULL: cancel */
 	struct pager_source source;
 	const uint64_t *sizes; /* of the image's blocks; copied */
 	unsigned nblocks;

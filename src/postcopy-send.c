@@ -17,6 +17,7 @@
 #include "byteorder.h"
 #include "link.h"
 #include "log.h"
+#include "postcopy-came.h"
 #include "postcopy-lane.h"
 #include "postcopy-urgent.h"
 #include "queue.h"
@@ -46,6 +47,9 @@ struct postcopy_send {
 	unsigned bitmaps; /* of so many blocks have come */
 	bool acked;
 
+	bool goes_on;	     /* CAME is expected */
+	atomic_bool listens; /* requests are */
+	struct came came;
 	struct pacer pacer;
 	struct lane main, urgent;
 	struct urgent *asked;	  /* a migtool's; NULL: none */
@@ -281,7 +285,7 @@ static int take_migtools(struct postcopy_send *ps, const struct rp_message *m, s
 {
 	struct page_run asked;
 
-	if (ps->asked || !ps->src->ss->dialect.migtool)
+	if (ps->asked || !ps->src->ss->dialect.migtool || !ps->listens)
 		return err_set(err, ST_DATA, "return path: %s is not expected here",
 			       rp_name(m->type));
 	if (urgent_judge(ps->src, ps->pages, m, &asked, err))
@@ -298,6 +302,8 @@ static int take_message(void *arg, const struct rp_message *m, struct error *err
 
 	if (m->type == RP_REQUEST)
 		return take_migtools(ps, m, err);
+	if (m->type == RP_CAME && ps->goes_on && !ps->listens)
+		return came_take(&ps->came, ps->src, ps->pages, m, err);
 	if (!ps->src->ss->dialect.migtool &&
 	    (m->type == RP_REQ_PAGES || m->type == RP_REQ_PAGES_ID))
 		return take_request(ps, m, err);
@@ -360,8 +366,20 @@ static int start_serving(struct postcopy_send *ps, struct error *err)
 
 int postcopy_send_listen(struct postcopy_send *ps, struct error *err)
 {
+	ps->listens = true;
 	returnpath_serve(&ps->src->rp, take_message, ps);
 	return start_serving(ps, err);
+}
+
+void postcopy_send_recovers(struct postcopy_send *ps)
+{
+	ps->goes_on = true;
+	returnpath_serve(&ps->src->rp, take_message, ps);
+}
+
+uint32_t postcopy_send_came_unit(const struct postcopy_send *ps)
+{
+	return ps->came.unit;
 }
 
 /* ---- recovery ---- */

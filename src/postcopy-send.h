@@ -35,6 +35,12 @@ int postcopy_send_resume(struct postcopy_send *ps, struct error *err);
 /* Everything that is missing, asked-for pages first, in sections of its own; until ENOUGH. */
 int postcopy_send_run(struct postcopy_send *ps, struct error *err);
 
+/*
+ * To a migtool whose guest waits: before LISTEN, CAME is expected. Its unit has to be the one of
+ * LISTENING (0: nothing had come).
+ */
+void postcopy_send_recovers(struct postcopy_send *ps);
+uint32_t postcopy_send_came_unit(const struct postcopy_send *ps);
 /* To a migtool: how much it places at once; before LISTENING's answers begin. */
 void postcopy_send_unit(struct postcopy_send *ps, uint32_t unit);
 /* The image's holes, so that nobody reads them. Before postcopy_send_run. */

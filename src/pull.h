@@ -6,6 +6,7 @@
 #ifndef MIGTOOL_PULL_H
 #define MIGTOOL_PULL_H
 
+#include "bitmap.h"
 #include "lazy.h"
 #include "target.h"
 
@@ -21,6 +22,43 @@ struct pull_lane {
 	uint32_t unit;	   /* bytes that are placed at once, a power of two */
 	struct digest sum; /* of what has come */
 };
+
+/* What is said to the source at the end; one of the two. */
+enum verdict { VERDICT_NONE, VERDICT_ENOUGH, VERDICT_READY };
+
+struct pull {
+	struct target *t;     /* of this try */
+	struct image *img;    /* between two tries, and from then on; else the target's */
+	struct bitmap got;    /* units of the block that have come, whoever has a mapping of them */
+	struct cancel cancel; /* of what outlives a connection */
+	struct transport *second; /* for requested pages; NULL: there is none */
+	struct stream stream;	  /* over it */
+	struct pull_lane main, urgent;
+	pthread_t thread; /* reads it */
+	bool running;
+	int rc; /* the thread's result */
+	struct error why;
+	atomic_bool over; /* its end is no failure */
+	atomic_uint placing;
+	bool keeps;	      /* --uffd-socket with an IMAGE */
+	bool has_source;      /* what the source's files are: */
+	struct digest source; /* the greeting's */
+	pthread_t fetcher;    /* --prefetch */
+	bool fetches;
+	atomic_bool fetching; /* it wants to be told of what comes */
+	pthread_cond_t came;  /* with fetch_lock */
+	pthread_mutex_t fetch_lock;
+	enum verdict verdict; /* under the target's rp_lock */
+
+	pthread_mutex_t lock; /* of what follows, and of asking */
+	bool attached;	      /* there is a try that can fail */
+	atomic_bool open;     /* COMMIT was taken: requests can be answered */
+	bool failed;	      /* beside the connection */
+	struct error failure;
+};
+
+/* Recovery, before LISTENING: tells the source which those are. */
+int pull_tell_came(struct target *t, struct error *err);
 
 /* The stream stays the caller's. ST_NOMEM. A zeroed lane may be closed. */
 int pull_lane_open(struct pull_lane *l, struct target *t, struct stream *s, bool asked,

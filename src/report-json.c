@@ -276,6 +276,8 @@ static int fill(json_t *o, const struct report *r)
 	bad |= json_object_set_new(o, "fault-latency", fault_latency(r->faults));
 	if (r->faults)
 		bad |= json_object_set_new(o, "fault-around", json_integer((json_int_t)r->around));
+	if (r->digest_recovered && r->digest)
+		bad |= json_object_set_new(o, "digest-scope", json_string("since-recovery"));
 	if (r->since_recovery)
 		bad |= json_object_set_new(o, "scope", json_string("since-recovery"));
 	return bad;

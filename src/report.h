@@ -33,6 +33,7 @@ struct report {
 	bool complete;		      /* all memory is at the destination, durable */
 	const struct digest *digest;  /* NULL: none was made */
 	bool digest_verified;	      /* both ends agree */
+	bool digest_recovered;	      /* of what came since the source was there again */
 	bool one_way;		      /* the other end does not hear whether they do */
 	const char *digest_why;	      /* why not verified: "a one-way transport"; NULL: no reason */
 	const char *socket_address;   /* the URI that is listened on, or NULL */

@@ -79,7 +79,8 @@ static int take(struct returnpath *rp, const struct rp_message *m, struct error 
 
 	log_debug("return path: %s", rp_name(m->type));
 	/* without the lock: it may wait for workers */
-	if ((m->type >= RP_REQ_PAGES_ID && m->type <= RP_RESUME_ACK) || m->type == RP_REQUEST)
+	if ((m->type >= RP_REQ_PAGES_ID && m->type <= RP_RESUME_ACK) || m->type == RP_REQUEST ||
+	    m->type == RP_CAME)
 		return take_pages(rp, m, err);
 	if ((m->type == RP_DIGESTS || m->type == RP_PAGE_DIGESTS) && rp->digests)
 		return rp->digests(rp->digests_arg, m, err);

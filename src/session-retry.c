@@ -24,12 +24,31 @@ bool session_link_died(const struct error *why)
 	       why->status == ST_LOST;
 }
 
+/*
+ * With a guest at the destination that waits. What the other end did wrong, or was told to do, is
+ * no reason to leave it: another one may come. The listening destination's patience has no end.
+ */
+static bool guest_tries_again(const struct session *ss, const struct error *why)
+{
+	bool here = ss->role == ROLE_DESTINATION;
+
+	if (!ss->cfg->retry || ss->left)
+		return false;
+	if (!(here && ss->listener) && ss->tries >= ss->cfg->retry)
+		return false;
+	return why->status == ST_SOCKET || why->status == ST_TIMEOUT || why->status == ST_CONNECT ||
+	       why->status == ST_DATA || why->status == ST_CANCELLED ||
+	       (here && why->status == ST_REFUSED);
+}
+
 bool session_tries_again(const struct session *ss, const struct error *why)
 {
 	/* behind a QEMU's switch to postcopy nobody comes with all of the guest again, only with
 	 * the rest of it */
 	bool switched = ss->role == ROLE_DESTINATION && ss->committed && !ss->parked;
 
+	if (ss->serving)
+		return guest_tries_again(ss, why);
 	return ss->tries < ss->cfg->retry && session_link_died(why) && !switched &&
 	       ss->owner != OWNER_DESTINATION;
 }
@@ -88,6 +107,16 @@ static int wait_attentively(int ms, struct error *err)
 	return 0;
 }
 
+/* Where a guest goes on at the destination nothing takes that back. */
+static void forget_switch(struct session *ss)
+{
+	ss->committed = ss->postcopy = false;
+	ss->phase = "open";
+	stat_set(&ss->stats.travelled, 0);
+	stat_set(&ss->stats.t_setup_done, 0);
+	stat_set(&ss->stats.t_switchover, 0);
+}
+
 /* Everything that belongs to one connection. */
 static int forget_try(struct session *ss, struct error *err)
 {
@@ -96,7 +125,9 @@ static int forget_try(struct session *ss, struct error *err)
 
 	while ((t = session_stashed(ss)))
 		transport_close(t, &ignored);
-	ss->moved_before += ss->stream.bytes_in + ss->stream.bytes_out;
+	ss->moved_before +=
+		ss->stream.bytes_in + ss->stream.bytes_out + stat_get(&ss->stats.urgent_bytes);
+	stat_set(&ss->stats.urgent_bytes, 0);
 	link_drop_main(ss);
 	/* listener and pending connections keep the token's address */
 	cancel_destroy(&ss->cancel);
@@ -106,15 +137,29 @@ static int forget_try(struct session *ss, struct error *err)
 	memset(&ss->stream, 0, sizeof(ss->stream));
 	ss->failed = false;
 	err_clear(&ss->why);
-	ss->watched = ss->stream_over = ss->committed = ss->postcopy = ss->parked = false;
+	ss->watched = ss->stream_over = ss->parked = false;
 	ss->complete = ss->digest_known = ss->digest_verified = ss->unheard = false;
-	ss->phase = "open";
-	stat_set(&ss->stats.travelled, 0);
-	stat_set(&ss->stats.t_setup_done, 0);
-	stat_set(&ss->stats.t_switchover, 0);
+	if (!ss->serving)
+		forget_switch(ss);
 	if (getrandom(ss->id, sizeof(ss->id), 0) != (ssize_t)sizeof(ss->id))
 		return err_set(err, ST_UNSUPPORTED, "no random session id");
 	return 0;
+}
+
+/* Who waits for what, and what this end does about it. */
+static void say_paused(struct session *ss, const struct error *why, int ms)
+{
+	const char *where = ss->role == ROLE_SOURCE ? "at the destination " : "";
+
+	ss->paused = true;
+	events_status(&ss->events, MIG_POSTCOPY_PAUSED);
+	if (ss->listener)
+		log_warn("the guest %swaits for its memory: %s; waiting for %s to come back", where,
+			 why->msg, ss->role == ROLE_SOURCE ? "it" : "the source");
+	else
+		log_warn("the guest %swaits for its memory: %s; trying again in %d.%d s (try %u of "
+			 "%u)",
+			 where, why->msg, ms / 1000, ms % 1000 / 100, ss->tries, ss->cfg->retry);
 }
 
 bool session_prepare_again(struct session *ss, struct error *err)
@@ -126,13 +171,16 @@ bool session_prepare_again(struct session *ss, struct error *err)
 		return false;
 	ss->tries++;
 	ms = pause_ms(ss);
-	if (ss->listener)
+	if (ss->serving)
+		say_paused(ss, err, ms);
+	else if (ss->listener)
 		log_warn("%s; waiting for the other end to come back (try %u of %u)", err->msg,
 			 ss->tries, ss->cfg->retry);
 	else
 		log_warn("%s; trying again in %d.%d s (try %u of %u)", err->msg, ms / 1000,
 			 ms % 1000 / 100, ss->tries, ss->cfg->retry);
 	if (wait_attentively(ms, &why) || forget_try(ss, &why)) {
+		ss->left = true;
 		*err = why;
 		return false;
 	}

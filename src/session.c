@@ -139,6 +139,7 @@ int session_lost(struct session *ss, struct error *err, const char *what, const 
 static void cancel_late(struct session *ss, const struct error *why)
 {
 	if (ss->serving && ss->cancelled_late) {
+		ss->left = true;
 		cancel_fire(&ss->cancel, why);
 		return;
 	}
@@ -157,7 +158,10 @@ static void cancel_session(struct session *ss, const struct error *why)
 	bool late;
 
 	pthread_mutex_lock(&ss->lock);
-	late = ss->committed;
+	/* a guest that waits already is left at once */
+	if (ss->serving && ss->paused)
+		ss->left = true;
+	late = ss->committed && !ss->left;
 	if (!late && (!ss->failed || !explains(&ss->why))) {
 		ss->failed = true;
 		ss->why = *why;
@@ -167,7 +171,8 @@ static void cancel_session(struct session *ss, const struct error *why)
 		cancel_late(ss, why);
 		return;
 	}
-	events_status(&ss->events, MIG_CANCELLING);
+	if (!ss->left)
+		events_status(&ss->events, MIG_CANCELLING);
 	cancel_fire(&ss->cancel, why);
 }
 
@@ -242,6 +247,7 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 		rep->one_way = ss->unheard;
 		rep->peer = ss->peer[0] ? ss->peer : NULL;
 	}
+	rep->digest_recovered = ss->recovered;
 	if (rep->complete && !ss->digest_verified)
 		rep->digest_why = ss->dialect.migtool ? "a one-way transport"
 						      : "a QEMU knows no digest";
@@ -388,7 +394,7 @@ static int run_threads(struct session *ss, struct run *r, struct error *err)
 	if (r->rc)
 		source_explain(ss, &r->err);
 	source_end(ss, r->rc ? &r->err : NULL);
-	lazy_end(ss);
+	lazy_pause(ss);
 	target_end(ss, r->rc ? &r->err : NULL);
 	count_transferred(ss);
 	stats_snapshot(&ss->stats, &snap);
@@ -407,20 +413,35 @@ static void remain_unknown(struct session *ss, struct run *r)
 	err_hint(&r->err, "ask: `recv --resume` there, then `send --resume` here");
 }
 
+/* Where it is served nobody serves it any more; it waits. */
+static void leave_guest(struct session *ss, struct run *r)
+{
+	if (r->rc && ss->serving && r->err.status != ST_LOST) {
+		if (ss->role == ROLE_SOURCE)
+			source_guest_leave(ss, &r->err);
+		else
+			lazy_leave(ss, &r->err);
+	}
+	lazy_end(ss);
+}
+
 /* Try after try. */
 static int run_tries(struct session *ss, struct run *r, struct error *err)
 {
 	uint64_t gone;
 
 	do {
-		if (run_threads(ss, r, err))
+		if (run_threads(ss, r, err)) {
+			lazy_end(ss);
 			return -1;
+		}
 		if (read(r->done, &gone, sizeof(gone)) < 0)
 			log_debug("the migration thread said no end");
 		if (r->rc)
 			remote_explain(ss->main, &r->err);
 	} while (r->rc && session_prepare_again(ss, &r->err));
 	remain_unknown(ss, r);
+	leave_guest(ss, r);
 	if (!ss->dry_run_done)
 		events_status(&ss->events, final_status(r));
 	return 0;

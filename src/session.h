@@ -73,7 +73,12 @@ struct session {
 	atomic_bool postcopy;	 /* the guest runs, or is about to, before its memory is there */
 	atomic_bool committed;	 /* COMMIT was sent or taken: a cancel is refused */
 	bool adopted;		 /* a guest that another process has served before */
-	atomic_bool serving;	 /* a guest runs and waits for its pages: ending leaves it so */
+	bool recovered;		 /* its source came back, over another connection */
+	atomic_bool paused;	 /* with serving: there is no source (destination) now */
+	bool knows_image; /* postcopy's source: what its files are, since the guest was given up: */
+	struct digest image;
+	bool left;	     /* the user wants the guest to be left waiting */
+	atomic_bool serving; /* a guest runs and waits for its pages: ending leaves it so */
 	bool continued;	     /* the user has let it leave pre-switchover, maybe in another try */
 	bool cancelled_late; /* the main thread's: a cancel was refused already */
 
@@ -150,6 +155,8 @@ int source_switchover(struct session *ss, struct error *err);
 /* With ss->postcopy. */
 int source_postcopy(struct session *ss, struct error *err);
 int source_finish(struct session *ss, struct error *err);
+/* After the last try, the guest being at the destination and not complete: ST_LOST. */
+void source_guest_leave(struct session *ss, struct error *err);
 /* SIGUSR2, by the main thread: the next step that waits for somebody. False: there is none. */
 bool source_step(struct session *ss);
 /* After a failure, before source_end: a digest that differs may mean that our image changed. */
@@ -176,6 +183,10 @@ int lazy_listen(struct session *ss, struct error *err);
 int lazy_open(struct session *ss, struct error *err);
 int lazy_accept(struct session *ss, struct error *err);
 int lazy_serve(struct session *ss, struct error *err);
+/* A try is over: nothing of it is used any more, and the guest waits. Before target_end(). */
+void lazy_pause(struct session *ss);
+/* After the last one: the guest is left, as the user wants it (ST_LOST). */
+void lazy_leave(struct session *ss, struct error *err);
 void lazy_end(struct session *ss);
 
 /* Called by the main thread four times a second while the migration runs. */

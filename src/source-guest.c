@@ -5,6 +5,11 @@
  * fails before leaves the guest here. DONE says that the destination has it; until then nobody
  * knows. Behind DONE all that fails leaves a guest that waits there for pages of ours.
  *
+ * A failure there is no end with --retry: the next connection begins as this one, but the
+ * destination says in its answer that a guest waits (found: guest), and before LISTENING what has
+ * come (postcopy-came.c). COMMIT and DONE give nothing up then; requests are answered from there
+ * on.
+ *
  * The end is the destination's to say: READY when all has arrived and agrees with DIGEST, or ENOUGH
  * when there is no guest any more that needs pages.
  */
@@ -26,6 +31,8 @@ static int await_guest(struct source *src, struct error *err)
 	struct stream *s = &src->ss->stream;
 	int rc = 0;
 
+	if (src->guest_waits)
+		postcopy_send_recovers(src->postcopy);
 	returnpath_expect_guest(&src->rp);
 	if (wire_put_command(s, MIG_CMD_LISTEN, NULL, 0, err) || stream_flush(s, err))
 		return -1;
@@ -41,7 +48,11 @@ static int await_guest(struct source *src, struct error *err)
 static int check_unit(const struct source *src, struct error *err)
 {
 	uint32_t unit = src->rp.guest.unit, page = src->img->target_page;
+	uint32_t came = postcopy_send_came_unit(src->postcopy);
 
+	if (came && came != unit)
+		return err_set(err, ST_DATA, "LISTENING: pages of %u bytes, and CAME had %u", unit,
+			       came);
 	if (unit >= page)
 		return 0;
 	return err_set(err, ST_DATA, "LISTENING: pages of %u bytes, and those here have %u", unit,
@@ -58,22 +69,19 @@ static int give_up(struct source *src, struct error *err)
 	/* requests may come as soon as COMMIT was read */
 	if (postcopy_send_listen(src->postcopy, err) || session_commit(ss, err))
 		return -1;
-	ss->owner = OWNER_UNKNOWN;
+	if (!src->guest_waits)
+		ss->owner = OWNER_UNKNOWN;
+	ss->image = src->identity;
+	ss->knows_image = src->has_identity;
 	if (!wire_put_command(&ss->stream, MIG_CMD_COMMIT, NULL, 0, err) &&
 	    !stream_flush(&ss->stream, err) && !returnpath_wait(&src->rp, RP_WAIT_DONE, err))
 		return 0;
+	if (src->guest_waits)
+		return -1;
 	return session_lost(ss, err,
 			    "COMMIT was sent and not answered, so the guest may run at the "
 			    "destination",
 			    "look there: run it here only if it was ended there");
-}
-
-/* The guest runs at the destination. */
-static int lose(struct source *src, struct error *err)
-{
-	return session_lost(src->ss, err,
-			    "the guest runs at the destination, and waits there for memory",
-			    "end it there, and restore it anew from this image");
 }
 
 static int send_memory(struct source *src, struct error *err)
@@ -118,16 +126,18 @@ int source_guest(struct source *src, struct error *err)
 	if (await_guest(src, err) || check_unit(src, err))
 		return -1;
 	postcopy_send_unit(src->postcopy, src->rp.guest.unit);
-	stat_set(&ss->stats.t_switchover, stats_now());
+	if (!src->guest_waits)
+		stat_set(&ss->stats.t_switchover, stats_now());
 	if (give_up(src, err))
 		return -1;
 	ss->owner = OWNER_DESTINATION;
 	ss->serving = true;
-	stat_set(&ss->stats.t_resumed, stats_now());
+	if (!src->guest_waits)
+		stat_set(&ss->stats.t_resumed, stats_now());
 	events_status(&ss->events, MIG_POSTCOPY_ACTIVE);
 	log_verbose("the guest goes on at the destination, which has %s",
 		    src->rp.guest.asks_all ? "asked for no more than it needs" : "all to come");
-	return send_memory(src, err) || put_end(src, err) ? lose(src, err) : 0;
+	return send_memory(src, err) || put_end(src, err) ? -1 : 0;
 }
 
 int source_guest_finish(struct source *src, struct error *err)
@@ -135,7 +145,7 @@ int source_guest_finish(struct source *src, struct error *err)
 	struct session *ss = src->ss;
 
 	if (returnpath_wait(&src->rp, RP_WAIT_VERDICT, err))
-		return lose(src, err);
+		return -1;
 	ss->serving = false;
 	if (!src->rp.ready) {
 		log_info("the guest has ended, or needs no more pages");
@@ -149,6 +159,7 @@ int source_guest_finish(struct source *src, struct error *err)
 	}
 	ss->digest_verified = true;
 	ss->complete = true;
+	source_say_heard(ss);
 	source_release(src);
 	return 0;
 }

@@ -273,6 +273,9 @@ static int fill_greeting(struct source *src, struct greeting *g, struct error *e
 	memcpy(g->resumed, ss->first, sizeof(g->resumed));
 	g->has_device_state = image_device_state_fd(src->img, &size) >= 0;
 	g->data_bytes = stat_get(&ss->stats.to_travel);
+	/* the user knows better */
+	g->has_image = src->has_identity && !cfg->force;
+	g->image = src->identity;
 	g->has_base = src->base != NULL;
 	g->base = src->base_digest;
 	return fill_blocks(src, g, err);
@@ -365,6 +368,18 @@ void source_say_heard(struct session *ss)
 		stream_flush(&ss->stream, &ignored);
 }
 
+static int take_done(struct session *ss, struct error *err)
+{
+	/* READY had been compared before we gave the guest up; with a guest it was said behind */
+	if ((ss->owner != OWNER_UNKNOWN && !ss->serving) || !ss->tries)
+		return err_set(err, ST_DATA, "the answer: done, and nothing was given up");
+	ss->owner = OWNER_DESTINATION;
+	ss->complete = ss->digest_known = ss->digest_verified = ss->done_before = true;
+	ss->serving = false;
+	source_say_heard(ss);
+	return 0;
+}
+
 /* What the destination has of an earlier try, and so whose the guest is. */
 static int take_found(struct source *src, struct error *err)
 {
@@ -378,20 +393,17 @@ static int take_found(struct source *src, struct error *err)
 		memcpy(ss->first, src->answer.session, sizeof(ss->first));
 		ss->knows_first = true;
 	}
+	if (src->postcopy && source_guest_wanted(src))
+		return source_guest_found(src, err);
+	if (src->answer.found == FOUND_GUEST || src->answer.found == FOUND_READY)
+		return err_set(err, ST_DATA, "the answer: a guest, and none was announced");
 	if (src->answer.found == FOUND_NOTHING || src->answer.found == FOUND_PART)
 		ss->owner = OWNER_SOURCE;
 	if (src->answer.found != FOUND_NOTHING)
 		log_info("going on with session %02x%02x%02x%02x", ss->first[0], ss->first[1],
 			 ss->first[2], ss->first[3]);
-	if (src->answer.found == FOUND_DONE) {
-		/* READY had been compared before we gave the guest up */
-		if (ss->owner != OWNER_UNKNOWN || !ss->tries)
-			return err_set(err, ST_DATA, "the answer: done, and nothing was given up");
-		ss->owner = OWNER_DESTINATION;
-		ss->complete = ss->digest_known = ss->digest_verified = ss->done_before = true;
-		source_say_heard(ss);
-		return 0;
-	}
+	if (src->answer.found == FOUND_DONE)
+		return take_done(ss, err);
 	if (src->answer.found != FOUND_NOTHING && !(src->answer.features & FEATURE_DELTA))
 		return err_set(err, ST_DATA, "the answer: something was found, and no digests");
 	/* what is there is compared itself */
@@ -420,6 +432,8 @@ int source_greet(struct session *ss, struct error *err)
 	}
 	if (take_found(src, err))
 		return -1;
+	if (ss->serving && !src->guest_waits)
+		return err_set(err, ST_REFUSED, "no guest runs at the destination any more");
 	source_postcopy_answered(src);
 	return 0;
 }

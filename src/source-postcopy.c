@@ -117,6 +117,8 @@ int source_postcopy_open(struct source *src, struct error *err)
 		if (!src->recovers && measure_devices(src, err))
 			return -1;
 	}
+	if (!src->dirty && ss->cfg->peer != PEER_QEMU && source_guest_open(src, err))
+		return -1;
 	src->postcopy = postcopy_send_open(src, err);
 	return src->postcopy ? 0 : -1;
 }

@@ -287,7 +287,7 @@ int source_precopy(struct session *ss, struct error *err)
 {
 	struct source *src = ss->source;
 
-	if (src->recovers)
+	if (src->recovers || src->guest_waits)
 		return 0;
 	if (!source_postcopy_due(src) && send_round(src, err))
 		return -1;

@@ -36,9 +36,12 @@ struct source {
 	uint8_t *delta;		       /* xbzrle's output, a page */
 
 	struct postcopy_send *_Atomic postcopy; /* NULL: the guest waits for all of it */
-	uint64_t device_sections;   /* bytes of the device state that go into postcopy's package */
-	uint64_t precopied;	    /* bytes of data that were sent before the switch */
-	bool recovers;		    /* --resume: the guest runs there, and waits */
+	uint64_t device_sections; /* bytes of the device state that go into postcopy's package */
+	uint64_t precopied;	  /* bytes of data that were sent before the switch */
+	bool recovers;		  /* --resume: the guest runs there, and waits */
+	bool guest_waits;	  /* the same, at a migtool */
+	bool has_identity;
+	struct digest identity;	    /* what the files of the image are */
 	atomic_bool postcopy_asked; /* SIGUSR2 */
 
 	unsigned round;			/* counts from 1 */
@@ -88,10 +91,14 @@ void source_pause_close(struct source *src);
 bool source_pause_leave(struct source *src);
 /* ---- source-guest.c: postcopy between two migtools ---- */
 
+/* What the image is: it has to be the same until the guest has all of it. */
+int source_guest_open(struct source *src, struct error *err);
 /* Has the destination said that a guest goes on there? */
 bool source_guest_wanted(const struct source *src);
 /* From LISTEN to the stream's end. A failure behind COMMIT is ST_LOST. */
 int source_guest(struct source *src, struct error *err);
+/* What the destination has found, for a source of a guest. */
+int source_guest_found(struct source *src, struct error *err);
 /* Waits for READY or ENOUGH. */
 int source_guest_finish(struct source *src, struct error *err);
 

@@ -58,6 +58,7 @@ struct caught {
 	pthread_t thread;
 	bool listens;
 	atomic_bool stop;	 /* listen no more */
+	atomic_bool leaving;	 /* only to the last word, and not longer than the session */
 	atomic_bool ended, left; /* what the catcher has said last */
 	int wstatus;		 /* with ended */
 
@@ -507,13 +508,14 @@ static void *listen_to_it(void *arg)
 	struct error err = { 0 };
 	int rc = 0;
 
-	while (rc >= 0 && !c->ended && !c->left && !c->stop) {
-		rc = catch_next(&ss->cancel, LISTEN_MS, &e, &err);
+	while (rc >= 0 && !c->ended && !c->left && !c->stop &&
+	       !(c->leaving && cancel_fired(&ss->cancel))) {
+		rc = catch_next(c->l->cancel, LISTEN_MS, &e, &err);
 		if (rc > 0 && take_event(c, &e, &err))
 			rc = -1;
 	}
 	if (rc < 0)
-		session_fail(ss, &err);
+		lazy_fail(c->l, &err);
 	return NULL;
 }
 
@@ -653,6 +655,7 @@ int caught_complete(struct lazy *l, struct error *err)
 	/* one that has ended meanwhile does not hear it; its last word is still to be read */
 	catch_complete(err);
 	err_clear(err);
+	c->leaving = true;
 	end_listening(c);
 	if (c->ended || c->left)
 		return 0;

@@ -180,13 +180,15 @@ static int create_for_greeting(struct target *t, struct error *err)
 	}
 	layout.use_shared = t->ss->caps.on[CAP_X_IGNORE_SHARED];
 	layout.blocks = blocks;
-	if (t->ss->lazy && !pull_keeps(t)) {
+	if (t->ss->lazy && pull_has_image(t)) {
+		rc = pull_judge_again(t, err);
+	} else if (t->ss->lazy && !pull_keeps(t)) {
 		t->img = image_of_blocks(blocks, g->nblocks, g->page_size, err);
 		rc = t->img ? 0 : -1;
 	} else {
 		rc = target_create_image(t, &layout, err);
 	}
-	if (!rc && t->ss->lazy)
+	if (!rc && t->ss->lazy && !pull_has_image(t))
 		rc = pull_greeted(t, err);
 	free(blocks);
 	stat_set(&t->ss->stats.total, total);
@@ -295,6 +297,8 @@ static int judge(struct target *t, struct error *err)
 	snprintf(t->ss->machine, sizeof(t->ss->machine), "%s", g->machine);
 	snprintf(t->ss->uuid, sizeof(t->ss->uuid), "%s", g->uuid);
 	t->ss->page_size = g->page_size;
+	if (g->dry_run && t->ss->lazy && pull_has_image(t))
+		return pull_judge_again(t, err);
 	if (g->dry_run && t->ss->lazy && !pull_keeps(t))
 		return 0;
 	if (g->dry_run)
@@ -363,6 +367,8 @@ static void forget(struct target *t)
 	t->offer = NULL;
 	image_close(t->old_image, false);
 	t->old_image = NULL;
+	if (t->ss->lazy)
+		pull_forget(t);
 	image_close(t->img, false);
 	t->img = NULL;
 	greet_free(&t->greeting);

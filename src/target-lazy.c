@@ -92,6 +92,7 @@ int lazy_open(struct session *ss, struct error *err)
 	if (!l)
 		return err_set(err, ST_NOMEM, "no memory for serving a guest");
 	l->ss = ss;
+	l->cancel = &ss->cancel;
 	l->ledger_fd = takeup_fd();
 	ss->lazy = l;
 	ss->adopted = ss->cfg->resume;
@@ -193,7 +194,8 @@ int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
 {
 	bool known = l->ledger != NULL;
 	uint64_t size = l->img->blocks[0].size, bytes = guestmem_bytes(g);
-	struct pager_options o = { .cancel = &l->ss->cancel,
+	struct pager_options o = { .cancel = l->cancel,
+				   .bringer = &l->ss->cancel,
 				   .source = { .read = l->pull ? NULL : read_page,
 					       .request = l->pull ? pull_request : NULL,
 					       .arg = l },
@@ -473,12 +475,26 @@ int lazy_lost(struct lazy *l, const char *who, const char *hint, struct error *e
 		snprintf(text, sizeof(text), "%s waits for its memory", who);
 		return session_lost(ss, err, text, hint);
 	}
-	ss->serving = false;
+	ss->serving = ss->postcopy = false;
 	l->over = true;
 	if (!l->caught)
 		warden_act();
 	snprintf(text, sizeof(text), "%s was ended (--on-loss=kill)", who);
 	return session_lost(ss, err, text, NULL);
+}
+
+void lazy_fail(struct lazy *l, const struct error *err)
+{
+	if (l->pull)
+		pull_fail(l->pull, err);
+	else
+		session_fail(l->ss, err);
+}
+
+void lazy_leave(struct session *ss, struct error *err)
+{
+	if (ss->lazy)
+		lazy_left_waiting(ss->lazy, err);
 }
 
 int lazy_left_waiting(struct lazy *l, struct error *err)
@@ -548,7 +564,7 @@ void lazy_end(struct session *ss)
 	if (!l)
 		return;
 	if (l->pull)
-		pull_stop(l->pull);
+		lazy_take_stats(l);
 	pager_stop(l->pager);
 	if (!l->caught)
 		end_vmm(l);
@@ -560,7 +576,7 @@ void lazy_end(struct session *ss)
 	caught_close(l);
 	if (!l->pull)
 		image_close(l->img, false);
-	pull_close(l->pull);
+	pull_close(l->pull, ss->serving);
 	free(l->buf);
 	free(l);
 	ss->lazy = NULL;

@@ -13,6 +13,10 @@
  * the answers, too, and requests go back among the return messages. With --prefetch another thread
  * asks for what the guest needed the last time.
  *
+ * A try ends and the guest does not: what is about the guest (the pager, what it has caught, which
+ * pages have come) stays, what is about the connection goes (lazy_pause), and the next try, or
+ * whoever comes then, goes on with it: target-pull-again.c.
+ *
  * The sum is of what arrived, because the guest may write to its pages as soon as it has them.
  */
 #include "pull.h"
@@ -32,32 +36,6 @@
 #define END_MS	    5000 /* for the source to hear READY, and close */
 #define FETCH_AHEAD 16	 /* pages of --prefetch that are asked for and have not come */
 
-/* What is said to the source at the end; one of the two. */
-enum verdict { VERDICT_NONE, VERDICT_ENOUGH, VERDICT_READY };
-
-struct pull {
-	struct target *t;
-	struct transport *second; /* for requested pages; NULL: there is none */
-	struct stream stream;	  /* over it */
-	struct pull_lane main, urgent;
-	pthread_t thread; /* reads it */
-	bool running;
-	int rc; /* the thread's result */
-	struct error why;
-	pthread_mutex_t lock; /* of writing to it */
-	atomic_bool open;     /* COMMIT was taken: requests can be answered */
-	atomic_bool over;     /* its end is no failure */
-	atomic_uint placing;
-	struct bitmap got; /* units of the block that have come, whoever has a mapping of them */
-	bool keeps;	   /* --uffd-socket with an IMAGE */
-	pthread_t fetcher; /* --prefetch */
-	bool fetches;
-	atomic_bool fetching; /* it wants to be told of what comes */
-	pthread_cond_t came;  /* with fetch_lock */
-	pthread_mutex_t fetch_lock;
-	enum verdict verdict; /* under the target's rp_lock */
-};
-
 /* ---- the start ---- */
 
 int pull_open(struct target *t, struct error *err)
@@ -76,10 +54,14 @@ int pull_open(struct target *t, struct error *err)
 	l->ledger_fd = ss->cfg->uffd_socket ? takeup_fd() : -1;
 	p->t = t;
 	p->keeps = ss->cfg->uffd_socket && ss->cfg->image;
+	p->attached = true;
 	pthread_mutex_init(&p->lock, NULL);
 	pthread_mutex_init(&p->fetch_lock, NULL);
 	pthread_cond_init(&p->came, NULL);
+	l->cancel = &p->cancel;
 	ss->lazy = l;
+	if (cancel_init(&p->cancel, err))
+		return -1;
 	if (ss->cfg->record && faultlog_check(ss->cfg->record, ss->cfg->force, err))
 		return -1;
 	return ss->cfg->uffd_socket ? 0 : caught_open(l, err);
@@ -122,6 +104,8 @@ int pull_greeted(struct target *t, struct error *err)
 	const char *path = t->ss->cfg->prefetch;
 
 	l->img = t->img;
+	l->pull->has_source = t->greeting.has_image;
+	l->pull->source = t->greeting.image;
 	return path ? faultlog_read(&l->wanted, path, t->img, err) : 0;
 }
 
@@ -173,9 +157,11 @@ static int listening(struct target *t, struct error *err)
 	if (pull_lane_open(&p->main, t, &t->ss->stream, !p->second, err) ||
 	    (p->second && pull_lane_open(&p->urgent, t, &p->stream, true, err)))
 		return -1;
-	if (bitmap_init(&p->got, units(p, t->img->blocks[0].size)))
+	if (!p->got.words && bitmap_init(&p->got, units(p, t->img->blocks[0].size)))
 		return err_set(err, ST_NOMEM, "no memory for the list of pages that have come");
 	r.unit = p->main.unit;
+	if (t->found == FOUND_GUEST && pull_tell_came(t, err))
+		return -1;
 	guest_ready_pack(&r, bytes);
 	return target_say(t, RP_LISTENING, bytes, sizeof(bytes), err);
 }
@@ -190,7 +176,7 @@ int load_listen(struct target *t, struct error *err)
 	t->postcopy = POSTCOPY_ADVISED;
 	/* the guest is ours to wait for, and the source says that it lives */
 	ss->watched = false;
-	rc = lazy_ready(ss->lazy, err);
+	rc = ss->lazy->pager ? 0 : lazy_ready(ss->lazy, err);
 	ss->watched = true;
 	if (rc || listening(t, err))
 		return -1;
@@ -214,6 +200,19 @@ static int start_thread(struct pull *p, struct error *err)
 	return 0;
 }
 
+/* The guest is ours from here on, by this source. */
+static void note_switch(struct target *t)
+{
+	struct session *ss = t->ss;
+	const struct greeting *g = &t->greeting;
+
+	memcpy(ss->first, g->knows_session ? g->resumed : g->session, sizeof(ss->first));
+	ss->knows_first = true;
+	stat_set(&ss->stats.t_switchover, stats_now());
+	stat_set(&ss->stats.t_resumed, stats_now());
+	stat_set(&ss->stats.precopy_bytes, ss->stream.bytes_in);
+}
+
 int load_guest_commit(struct target *t, struct error *err)
 {
 	struct session *ss = t->ss;
@@ -229,36 +228,36 @@ int load_guest_commit(struct target *t, struct error *err)
 	ss->postcopy = true;
 	t->postcopy = POSTCOPY_RUNNING;
 	atomic_store(&ss->phase, "postcopy");
-	stat_set(&ss->stats.t_switchover, stats_now());
-	stat_set(&ss->stats.t_resumed, stats_now());
-	stat_set(&ss->stats.precopy_bytes, ss->stream.bytes_in);
+	if (t->found != FOUND_GUEST)
+		note_switch(t);
 	if (start_thread(p, err))
 		return -1;
-	if (ss->lazy->caught)
+	if (ss->lazy->caught && t->found != FOUND_GUEST)
 		caught_commit(ss->lazy);
+	pthread_mutex_lock(&p->lock);
 	p->open = true;
+	pthread_mutex_unlock(&p->lock);
 	if (pager_ask_again(ss->lazy->pager, err) || target_say(t, RP_DONE, NULL, 0, err) ||
 	    start_fetching(p, err))
 		return -1;
 	events_status(&ss->events, MIG_POSTCOPY_ACTIVE);
-	log_info("the guest is here, and goes on; its memory follows");
+	log_info(t->found == FOUND_GUEST ? "the source is there again, and the rest of the guest's "
+					   "memory follows"
+					 : "the guest is here, and goes on; its memory follows");
 	return 0;
 }
 
 /* ---- requests ---- */
 
+/* With the lock. */
 static int send_request(struct pull *p, const struct page_want *w, struct error *err)
 {
 	uint8_t bytes[PAGE_WANT_LEN];
-	int rc;
 
 	page_want_pack(w, bytes);
 	if (!p->second)
 		return target_say(p->t, RP_REQUEST, bytes, sizeof(bytes), err);
-	pthread_mutex_lock(&p->lock);
-	rc = rp_put(&p->stream, RP_REQUEST, bytes, sizeof(bytes), err);
-	pthread_mutex_unlock(&p->lock);
-	return rc;
+	return rp_put(&p->stream, RP_REQUEST, bytes, sizeof(bytes), err);
 }
 
 /* A page of the guest may be a part of what the source sends at once. */
@@ -271,15 +270,17 @@ int pull_request(void *arg, unsigned block, uint64_t offset, size_t len, struct 
 	struct error why;
 
 	(void)err;
-	if (!p->open) /* it is asked for again behind COMMIT */
-		return 0;
-	mask = p->main.unit - 1; /* known since then */
-	w.offset = offset & ~mask;
-	len = (size_t)(((offset + len + mask) & ~mask) - w.offset);
-	w.len = (uint32_t)(len < size - w.offset ? len : size - w.offset);
-	/* that the source is gone is the session's to say; the guest waits */
-	if (send_request(p, &w, &why) && !p->over)
-		session_fail(l->ss, &why);
+	pthread_mutex_lock(&p->lock);
+	if (p->open) { /* else it is asked for again behind COMMIT */
+		mask = p->main.unit - 1;
+		w.offset = offset & ~mask;
+		len = (size_t)(((offset + len + mask) & ~mask) - w.offset);
+		w.len = (uint32_t)(len < size - w.offset ? len : size - w.offset);
+		/* that the source is gone is the session's to say; the guest waits */
+		if (send_request(p, &w, &why) && !p->over)
+			session_fail(l->ss, &why);
+	}
+	pthread_mutex_unlock(&p->lock);
 	return 0;
 }
 
@@ -460,10 +461,9 @@ static void count(struct session *ss)
 	struct pull *p = ss->lazy->pull;
 
 	stat_set(&ss->stats.urgent_bytes, p->stream.bytes_in + p->stream.bytes_out);
-	stat_set(&ss->stats.postcopy_bytes, ss->stream.bytes_in -
+	stat_set(&ss->stats.postcopy_bytes, ss->moved_before + ss->stream.bytes_in -
 						    stat_get(&ss->stats.precopy_bytes) +
 						    stat_get(&ss->stats.urgent_bytes));
-	lazy_take_stats(ss->lazy);
 }
 
 /*
@@ -507,23 +507,16 @@ int pull_complete(struct target *t, struct error *err)
 	stop_fetching(p);
 	if (!rc && ready)
 		rc = complete(t, err);
-	if (!rc && !ready && ss->lazy->caught && !ss->cfg->push_off)
+	/* it waits, and its source may come back */
+	if (rc)
+		return -1;
+	if (!ready && ss->lazy->caught && !ss->cfg->push_off)
 		rc = caught_early(ss->lazy, err);
 	if (ss->lazy->caught)
 		caught_stop(ss->lazy);
-	count(ss);
-	if (rc && (ready || !ss->lazy->caught))
-		return lazy_left_waiting(ss->lazy, err);
 	ss->serving = false;
 	ss->lazy->over = true;
 	return rc;
-}
-
-int pull_lost(struct target *t, struct error *err)
-{
-	if (t->ss->serving)
-		count(t->ss);
-	return t->ss->serving ? lazy_left_waiting(t->ss->lazy, err) : -1;
 }
 
 /* The source closes when it has heard it; a second word of it must not destroy ours on its way. */
@@ -556,7 +549,9 @@ int pull_finish(struct target *t, struct error *err)
 	} else {
 		log_info("the guest has ended%s", ss->cfg->push_off ? "" : " before it had all");
 	}
-	await_close(ss);
+	/* HEARD is for target_linger() to read */
+	if (!ss->complete || !ss->cfg->retry || !ss->listener || !ss->peer_retries)
+		await_close(ss);
 	if (!ss->cfg->record)
 		return 0;
 	return faultlog_write(&ss->lazy->needs, ss->cfg->record, t->img, err);
@@ -584,7 +579,8 @@ void pull_tick(struct target *t)
 	pthread_mutex_unlock(&t->rp_lock);
 }
 
-void pull_stop(struct pull *p)
+/* The thread that places what was asked for; what is under way is given up. */
+static void stop(struct pull *p)
 {
 	struct error ignored;
 
@@ -595,19 +591,50 @@ void pull_stop(struct pull *p)
 	stop_fetching(p);
 }
 
-void pull_close(struct pull *p)
+static void drop_connection(struct pull *p)
 {
 	struct error ignored;
 
-	if (!p)
-		return;
 	pull_lane_close(&p->main);
 	pull_lane_close(&p->urgent);
-	bitmap_free(&p->got);
 	if (p->second) {
 		stream_close(&p->stream);
 		transport_close(p->second, &ignored);
 	}
+	p->second = NULL;
+	memset(&p->stream, 0, sizeof(p->stream));
+}
+
+void lazy_pause(struct session *ss)
+{
+	struct pull *p = ss->lazy ? ss->lazy->pull : NULL;
+
+	if (!p || !p->t)
+		return;
+	/* who asks meanwhile has failed, or is done, before this */
+	pthread_mutex_lock(&p->lock);
+	p->open = p->attached = false;
+	pthread_mutex_unlock(&p->lock);
+	stop(p);
+	count(ss);
+	drop_connection(p);
+	if (p->t->img)
+		p->img = p->t->img;
+	p->t->img = NULL;
+	p->t = NULL;
+	p->verdict = VERDICT_NONE;
+	p->over = false;
+	p->rc = 0;
+}
+
+void pull_close(struct pull *p, bool keep)
+{
+	if (!p)
+		return;
+	drop_connection(p);
+	image_close(p->img, keep);
+	bitmap_free(&p->got);
+	cancel_destroy(&p->cancel);
 	pthread_cond_destroy(&p->came);
 	pthread_mutex_destroy(&p->fetch_lock);
 	pthread_mutex_destroy(&p->lock);

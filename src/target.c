@@ -24,6 +24,8 @@
 /* What the source's --timeout is nobody knows here: its shortest useful ones are to be met. */
 #define KEEPALIVE_MS 1000
 
+#define GUEST_MS 250 /* how often one that waits is looked at */
+
 /* Before each peer: what an earlier one said, who was dropped, does not count. */
 static void know_nothing(struct session *ss)
 {
@@ -41,6 +43,9 @@ static void know_nothing(struct session *ss)
 /* Waiting for the source has no limit unless one is given, whoever comes and is dropped. */
 static uint64_t first_deadline(const struct session *ss)
 {
+	/* nobody but its source can help a guest, whenever that comes */
+	if (ss->paused)
+		return UINT64_MAX;
 	/* a source that tries again comes within its pauses; people start a recovery */
 	if (ss->tries && !ss->target->recovers)
 		return link_deadline(LINK_RETURN_MS);
@@ -58,9 +63,9 @@ int target_open(struct session *ss, struct error *err)
 	t->ss = ss;
 	pthread_mutex_init(&t->rp_lock, NULL);
 	know_nothing(ss);
-	if (config_has_guest(cfg) && pull_open(t, err))
+	if (config_has_guest(cfg) && (ss->lazy ? pull_again(t, err) : pull_open(t, err)))
 		return -1;
-	if (ss->lazy && !pull_keeps(t)) {
+	if (ss->lazy && (!pull_keeps(t) || pull_has_image(t))) {
 		t->first_by = first_deadline(ss);
 		return 0;
 	}
@@ -100,6 +105,21 @@ static void stash_or_drop(struct session *ss, struct transport *t)
 	transport_close(t, &ignored);
 }
 
+/* 1: somebody came, 0: the time is over, -1. A guest may end meanwhile. */
+static int next_peer(struct session *ss, uint8_t first[8], struct transport **t, struct error *err)
+{
+	int rc = 0;
+
+	if (!ss->paused)
+		return pending_next(ss->pending, link_left_ms(ss->target->first_by), first, t, err);
+	while (!rc && !ss->done_before) {
+		rc = pull_look(ss->target, err);
+		if (!rc && !ss->done_before)
+			rc = pending_next(ss->pending, GUEST_MS, first, t, err);
+	}
+	return rc;
+}
+
 static int accept_main(struct session *ss, struct error *err)
 {
 	uint8_t first[8];
@@ -108,11 +128,12 @@ static int accept_main(struct session *ss, struct error *err)
 		struct transport *t = NULL;
 		struct error ignored;
 		char shown[64];
-		int left = link_left_ms(ss->target->first_by);
-		int r = pending_next(ss->pending, left, first, &t, err);
+		int r = next_peer(ss, first, &t, err);
 
 		if (r < 0)
 			return -1;
+		if (ss->done_before)
+			return 0;
 		if (!r && ss->tries)
 			return err_set(err, ST_TIMEOUT, "the source did not come back within %d s",
 				       LINK_RETURN_MS / 1000);
@@ -141,8 +162,14 @@ static int dial_main(struct session *ss, struct error *err)
 
 int target_accept(struct session *ss, struct error *err)
 {
+	if (ss->paused && pull_look(ss->target, err))
+		return -1;
+	if (ss->done_before)
+		return 0;
 	if (ss->listener ? accept_main(ss, err) : dial_main(ss, err))
 		return -1;
+	if (ss->done_before)
+		return 0;
 	if (link_open_stream(ss, err))
 		return -1;
 	if (!ss->listener && ss->cfg->connect &&
@@ -239,10 +266,15 @@ int target_greet(struct session *ss, struct error *err)
 			t->first_by = first_deadline(ss);
 		if (target_accept(ss, err))
 			return -1;
+		if (ss->done_before)
+			return 0;
 	}
 	snprintf(ss->peer, sizeof(ss->peer), "%s", ss->main->name);
 	ss->watched = true;
-	stat_set(&ss->stats.t_start, stats_now());
+	if (!ss->paused)
+		stat_set(&ss->stats.t_start, stats_now());
+	if (t->found == FOUND_GUEST)
+		pull_found(t);
 	return 0;
 }
 
@@ -318,9 +350,7 @@ int target_precopy(struct session *ss, struct error *err)
 {
 	if (!load_stream(ss->target, err))
 		return 0;
-	if (ss->lazy)
-		return pull_lost(ss->target, err);
-	if (ss->target->postcopy < POSTCOPY_PAUSED)
+	if (ss->lazy || ss->target->postcopy < POSTCOPY_PAUSED)
 		return -1;
 	/* a link that breaks is one thing, a disk or a stream that is bad another */
 	ss->parked = (err->status == ST_SOCKET || err->status == ST_TIMEOUT) && !ss->cfg->in_place;

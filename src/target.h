@@ -139,6 +139,18 @@ int pull_greeted(struct target *t, struct error *err);
 /* Are pages that come kept in IMAGE, too? */
 bool pull_keeps(const struct target *t);
 int pull_channels(struct target *t, struct error *err);
+/*
+ * Another try, with what the one before has left: a guest, maybe. Judges who comes for it; then
+ * t->found says what there is, and the blocks are known.
+ */
+int pull_again(struct target *t, struct error *err);
+int pull_judge_again(struct target *t, struct error *err);
+bool pull_has_image(const struct target *t);
+void pull_forget(struct target *t);
+/* Its source is there again. */
+void pull_found(struct target *t);
+/* Does it still wait? If it has ended that is the session's end (done_before, or -1). */
+int pull_look(struct target *t, struct error *err);
 /* The commands; one RAM section's records behind them. */
 int load_listen(struct target *t, struct error *err);
 int load_guest_commit(struct target *t, struct error *err);
@@ -146,8 +158,6 @@ int load_guest_section(struct target *t, struct error *err);
 /* Behind the stream's end. */
 int pull_complete(struct target *t, struct error *err);
 int pull_finish(struct target *t, struct error *err);
-/* After a failure; ST_LOST if a guest waits. -1. */
-int pull_lost(struct target *t, struct error *err);
 /* By the main thread. */
 void pull_tick(struct target *t);
 

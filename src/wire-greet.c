@@ -32,7 +32,9 @@ static const struct {
 #define NFEATURES (sizeof(feature_names) / sizeof(feature_names[0]))
 
 static const char *const method_names[] = { "none", "zlib", "zstd" };
-static const char *const found_names[] = { "nothing", "part", "complete", "done" };
+static const char *const found_names[] = {
+	"nothing", "part", "complete", "done", "guest", "ready"
+};
 
 #define NFOUND (sizeof(found_names) / sizeof(found_names[0]))
 
@@ -335,6 +337,8 @@ int greet_put(struct stream *s, const struct greeting *g, struct error *err)
 			json_object_set_new(o, "retry", json_true());
 		if (g->has_base)
 			json_object_set_new(o, "base", json_string(digest_hex(g->base, hex)));
+		if (g->has_image)
+			json_object_set_new(o, "image", json_string(digest_hex(g->image, hex)));
 	}
 	return put_frame(s, complete(o), err);
 }
@@ -436,7 +440,7 @@ static int parse_parameters(const json_t *o, struct greeting *g, struct error *e
 
 static int parse_identity(const json_t *o, struct greeting *g, struct error *err)
 {
-	char session[33], resume[33], base[33];
+	char session[33], resume[33], base[33], image[33];
 	uint64_t page;
 
 	if (get_string(o, "session", session, sizeof(session), err) ||
@@ -445,7 +449,8 @@ static int parse_identity(const json_t *o, struct greeting *g, struct error *err
 	    get_string(o, "uuid", g->uuid, sizeof(g->uuid), err) ||
 	    get_string(o, "target-arch", g->target_arch, sizeof(g->target_arch), err) ||
 	    get_string(o, "run-state", g->run_state, sizeof(g->run_state), err) ||
-	    get_string(o, "base", base, sizeof(base), err) || get_join(o, g->join, err) ||
+	    get_string(o, "base", base, sizeof(base), err) ||
+	    get_string(o, "image", image, sizeof(image), err) || get_join(o, g->join, err) ||
 	    get_string(o, "resume", resume, sizeof(resume), err) ||
 	    get_int(o, "page-size", 4096, 65536, &page, err) ||
 	    get_int(o, "data-bytes", 0, INT64_MAX, &g->data_bytes, err))
@@ -470,6 +475,9 @@ static int parse_identity(const json_t *o, struct greeting *g, struct error *err
 	g->has_base = base[0];
 	if (g->has_base && digest_from_hex(base, &g->base))
 		return err_set(err, ST_DATA, "greeting: the base's digest is no 32 hex digits");
+	g->has_image = image[0];
+	if (g->has_image && digest_from_hex(image, &g->image))
+		return err_set(err, ST_DATA, "greeting: image is no 32 hex digits");
 	return 0;
 }
 

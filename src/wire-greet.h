@@ -36,6 +36,8 @@ enum greet_found {
 	FOUND_PART,
 	FOUND_COMPLETE, /* verified and durable, and nobody knows whether it was handed over */
 	FOUND_DONE,	/* handed over: the destination owns it */
+	FOUND_GUEST,	/* handed over, and the guest there waits for the rest of its memory */
+	FOUND_READY,	/* a guest is there, and was not handed over */
 };
 
 struct greet_block {
@@ -68,6 +70,8 @@ struct greeting {
 	unsigned features; /* enum feature, offered */
 	bool has_base;	   /* xbzrle against an old copy with this digest */
 	struct digest base;
+	bool has_image; /* postcopy: which files these are, and of what time */
+	struct digest image;
 	bool has_device_state;
 	char join[33];	     /* the far end of an ssh: URI: its name for `migtool join`; or "" */
 	uint64_t data_bytes; /* what has to travel at most; for progress */

@@ -250,3 +250,38 @@ void page_want_unpack(const uint8_t in[PAGE_WANT_LEN], struct page_want *w)
 	w->len = get_be32(in + 4);
 	w->offset = get_be64(in + 8);
 }
+
+/* One bit a unit, or none at all where every one would be set. */
+size_t pages_came_pack(const struct pages_came *c, const struct bitmap *map,
+		       uint8_t out[PAGES_CAME_HEAD + PAGES_CAME_BITS / 8])
+{
+	size_t bytes = (size_t)((c->n + 7) / 8);
+
+	put_be32(out, c->block);
+	put_be32(out + 4, c->unit);
+	put_be64(out + 8, c->first);
+	put_be64(out + 16, c->n);
+	if (!map)
+		return PAGES_CAME_HEAD;
+	memset(out + PAGES_CAME_HEAD, 0, bytes);
+	for (size_t i = 0; i < c->n; i++)
+		if (bitmap_test(map, (size_t)c->first + i))
+			out[PAGES_CAME_HEAD + i / 8] |= (uint8_t)(1u << i % 8);
+	return PAGES_CAME_HEAD + bytes;
+}
+
+int pages_came_unpack(const uint8_t *in, size_t len, struct pages_came *c, struct error *err)
+{
+	c->block = get_be32(in);
+	c->unit = get_be32(in + 4);
+	c->first = get_be64(in + 8);
+	c->n = get_be64(in + 16);
+	c->bits = len > PAGES_CAME_HEAD ? in + PAGES_CAME_HEAD : NULL;
+	if (c->unit < DIGEST_PAGE || c->unit > UNIT_MAX || (c->unit & (c->unit - 1)) || !c->n)
+		return err_set(err, ST_DATA, "CAME: %llu pages of %u bytes",
+			       (unsigned long long)c->n, c->unit);
+	if (!c->bits || (c->n <= PAGES_CAME_BITS && len - PAGES_CAME_HEAD == (c->n + 7) / 8))
+		return 0;
+	return err_set(err, ST_DATA, "CAME: %zu bytes for %llu pages", len - PAGES_CAME_HEAD,
+		       (unsigned long long)c->n);
+}

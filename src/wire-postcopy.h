@@ -100,6 +100,25 @@ struct page_want {
 	uint64_t offset;
 };
 
+/*
+ * CAME's payload: of a run of units in a block, those that are there. Without bits all of them are.
+ */
+#define PAGES_CAME_HEAD 24
+#define PAGES_CAME_BITS 32576u /* in one message at most: with the head it has 4096 bytes */
+
+struct pages_came {
+	uint32_t block; /* index in the greeting */
+	uint32_t unit;	/* bytes; as LISTENING says it later */
+	uint64_t first, n;
+	const uint8_t *bits; /* in the message, little-endian; NULL: all n have come */
+};
+
+/* Bits are taken from a map of units. Returns the length. */
+size_t pages_came_pack(const struct pages_came *c, const struct bitmap *map,
+		       uint8_t out[PAGES_CAME_HEAD + PAGES_CAME_BITS / 8]);
+/* ST_DATA: a unit that is none, or another length than n units have. The rest is to be checked. */
+int pages_came_unpack(const uint8_t *in, size_t len, struct pages_came *c, struct error *err);
+
 void page_want_pack(const struct page_want *w, uint8_t out[PAGE_WANT_LEN]);
 void page_want_unpack(const uint8_t in[PAGE_WANT_LEN], struct page_want *w);
 

@@ -30,6 +30,7 @@ static const struct rp_type_info {
 	{ RP_LISTENING, "LISTENING", GUEST_READY_LEN, GUEST_READY_LEN },
 	{ RP_REQUEST, "REQUEST", PAGE_WANT_LEN, PAGE_WANT_LEN },
 	{ RP_ENOUGH, "ENOUGH", 0, 0 },
+	{ RP_CAME, "CAME", PAGES_CAME_HEAD, PAGES_CAME_HEAD + PAGES_CAME_BITS / 8 },
 };
 
 static const struct rp_type_info *find(uint16_t type)

@@ -27,6 +27,7 @@ enum rp_type {
 	RP_LISTENING = 0x4007,	  /* guest_ready: postcopy: the guest can go on */
 	RP_REQUEST = 0x4008,	  /* page_want: the guest waits for these pages */
 	RP_ENOUGH = 0x4009,	  /* empty: there is no guest any more that needs pages */
+	RP_CAME = 0x400a,	  /* pages_came: recovery: what is there already */
 };
 
 #define RP_PAYLOAD_MAX 4096 /* QEMU's limit is 512; ours carry a reason of at most 1 KiB */

@@ -554,8 +554,8 @@ ended_so() {
 }
 
 @test "what does not go with such a guest is refused" {
-	run -1 "$MIGTOOL" recv --uffd-socket socket --retry 3 tcp:127.0.0.1:0
-	[[ $output == *"--retry does not go with a guest"* ]]
+	run -1 "$MIGTOOL" recv --uffd-socket socket --one-way tcp:127.0.0.1:0
+	[[ $output == *"--one-way does not go with a guest"* ]]
 	run -1 "$MIGTOOL" recv --uffd-socket socket --push=off tcp:127.0.0.1:0 copy
 	run -1 "$MIGTOOL" recv --uffd-socket socket --guest 1 tcp:127.0.0.1:0
 	run -1 "$MIGTOOL" recv --push=off tcp:127.0.0.1:0 copy
