@@ -649,7 +649,38 @@ static void what_a_guest_is_ready_for_comes_back(void)
 	CHECK(w.block == 3 && w.len == 8192 && w.offset == UINT64_C(0x123456789000));
 }
 
+static void what_a_guest_has_comes_back(void)
+{
+	struct pages_came c = { .block = 1, .unit = 4096, .first = 3, .n = 11 }, got;
+	uint8_t bytes[PAGES_CAME_HEAD + PAGES_CAME_BITS / 8];
+	struct bitmap map;
+	struct error err;
+	size_t len;
+
+	CHECK(!bitmap_init(&map, 64));
+	bitmap_set(&map, 3, 2);
+	bitmap_set(&map, 13, 1);
+	len = pages_came_pack(&c, &map, bytes);
+	CHECK(len == PAGES_CAME_HEAD + 2 && !pages_came_unpack(bytes, len, &got, &err));
+	CHECK(got.block == 1 && got.unit == 4096 && got.first == 3 && got.n == 11);
+	CHECK(got.bits && got.bits[0] == 3 && got.bits[1] == 4);
+	CHECK(pages_came_unpack(bytes, len - 1, &got, &err) == -1 && err.status == ST_DATA);
+	CHECK(pages_came_unpack(bytes, len + 1, &got, &err) == -1);
+	c.n = UINT64_MAX; /* a run has no bits, and its block tells whether it fits */
+	len = pages_came_pack(&c, NULL, bytes);
+	CHECK(len == PAGES_CAME_HEAD && !pages_came_unpack(bytes, len, &got, &err) && !got.bits);
+	CHECK(pages_came_unpack(bytes, len + 1, &got, &err) == -1);
+	c.n = 0;
+	pages_came_pack(&c, NULL, bytes);
+	CHECK(pages_came_unpack(bytes, len, &got, &err) == -1);
+	c = (struct pages_came){ .unit = 12288, .n = 1 };
+	pages_came_pack(&c, NULL, bytes);
+	CHECK(pages_came_unpack(bytes, len, &got, &err) == -1);
+	bitmap_free(&map);
+}
+
 static const struct test_case cases[] = {
+	{ "what a guest has comes back", what_a_guest_has_comes_back },
 	{ "what a guest is ready for comes back", what_a_guest_is_ready_for_comes_back },
 	{ "a configuration comes back", a_configuration_comes_back },
 	{ "the document's header is read", the_documents_header_is_read },
