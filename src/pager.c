@@ -144,30 +144,16 @@ static void unregister_pages(const struct space *s, const struct guest_region *r
 		uffd_unregister(s->uffd, r->address + at, r->page);
 }
 
-/*
- * The first page of each space is let go of by itself, when all events have been read: as long as
- * it is registered, a process that goes on when we are killed sees that somebody may wait for him.
- */
-static int unregister_space(struct pager *p, struct space *s, bool first, struct error *err)
+static int unregister_space(struct pager *p, struct space *s, struct error *err)
 {
 	for (unsigned i = 0; i < s->n; i++) {
-		struct guest_region r = s->views[i].r;
+		const struct guest_region *r = &s->views[i].r;
 
-		if (first && i)
-			return 0;
-		if (first) {
-			r.len = r.page;
-		} else if (!i) {
-			r.address += r.page;
-			r.len -= r.page;
-		}
-		if (!r.len)
-			continue;
-		switch (uffd_unregister(s->uffd, r.address, r.len)) {
+		switch (uffd_unregister(s->uffd, r->address, r->len)) {
 		case UFFD_DONE:
 			break;
 		case UFFD_NOWHERE:
-			unregister_pages(s, &r);
+			unregister_pages(s, r);
 			break;
 		case UFFD_DEAD:
 			space_gone(p, s);
@@ -184,7 +170,7 @@ static int unregister_space(struct pager *p, struct space *s, bool first, struct
  * With the gate. 1: an event is still to be read, and what it tells of may have been let go of at
  * its old place only: again, when it was.
  */
-static int unregister_all(struct pager *p, bool first, struct error *err)
+static int unregister_all(struct pager *p, struct error *err)
 {
 	uint64_t done;
 	int busy = 0;
@@ -192,7 +178,7 @@ static int unregister_all(struct pager *p, bool first, struct error *err)
 	for (unsigned i = 0; i < p->nspaces; i++) {
 		struct space *s = &p->spaces[i];
 
-		if (!s->gone && unregister_space(p, s, first, err))
+		if (!s->gone && unregister_space(p, s, err))
 			return -1;
 	}
 	for (unsigned i = 0; i < p->nspaces; i++) {
@@ -227,9 +213,7 @@ int pager_complete(struct pager *p, struct error *err)
 			if (p->o.ledger)
 				ledger_set_complete(p->o.ledger);
 			gate_enter(p, false);
-			rc = unregister_all(p, false, err);
-			if (!rc)
-				rc = unregister_all(p, true, err);
+			rc = unregister_all(p, err);
 			gate_leave(p, false);
 		}
 		if (rc < 0)
