@@ -7,6 +7,9 @@
  * a process that is killed loses no store that it has made.
  *
  * There are two places for layouts, used in turn; one that has become too small is left behind.
+ *
+ * Of a file that was found each number is read once, checked, and kept here: whoever has it open
+ * could change it after the check.
  */
 #include "ledger.h"
 
@@ -51,6 +54,7 @@ struct piece {
 	void *at;
 	uint64_t where;
 	size_t len;
+	size_t bits; /* of a pair */
 };
 
 struct ledger {
@@ -58,6 +62,7 @@ struct ledger {
 	uint64_t end; /* of the file */
 	struct head *head;
 	struct ledger_guest guest;
+	uint64_t sizes[LEDGER_BLOCKS_MAX];
 	struct piece *pairs;
 	unsigned npairs;
 	struct piece layouts[2];
@@ -133,11 +138,11 @@ static uint64_t pair_len(uint64_t bits)
 
 void ledger_pages(const struct ledger *l, unsigned i, struct bitmap *done, struct bitmap *dropped)
 {
-	struct pair_head *h = l->pairs[i].at;
-	uint64_t *words = (uint64_t *)(h + 1);
+	const struct piece *p = &l->pairs[i];
+	uint64_t *words = (uint64_t *)((struct pair_head *)p->at + 1);
 
-	*done = (struct bitmap){ .bits = (size_t)h->bits, .words = words };
-	*dropped = (struct bitmap){ .bits = (size_t)h->bits, .words = words + words_of(h->bits) };
+	*done = (struct bitmap){ .bits = p->bits, .words = words };
+	*dropped = (struct bitmap){ .bits = p->bits, .words = words + words_of(p->bits) };
 }
 
 unsigned ledger_npages(const struct ledger *l)
@@ -167,7 +172,7 @@ int ledger_add_pages(struct ledger *l, size_t n, struct bitmap *done, struct bit
 	if (!p || append_piece(l, pair_len(n), p, err))
 		return -1;
 	h = p->at;
-	h->bits = n;
+	h->bits = p->bits = n;
 	if (l->npairs)
 		link = &((struct pair_head *)l->pairs[l->npairs - 1].at)->next;
 	__atomic_store_n(link, p->where, __ATOMIC_RELEASE);
@@ -188,11 +193,9 @@ static struct ledger_space *spaces_in(const struct piece *p)
 	return (struct ledger_space *)((struct layout_head *)p->at + 1);
 }
 
-static struct ledger_view *views_in(const struct piece *p)
+static struct ledger_view *views_in(const struct piece *p, unsigned nspaces)
 {
-	const struct layout_head *h = p->at;
-
-	return (struct ledger_view *)(spaces_in(p) + h->nspaces);
+	return (struct ledger_view *)(spaces_in(p) + nspaces);
 }
 
 /* The place that is not in force, large enough. */
@@ -220,7 +223,7 @@ int ledger_note(struct ledger *l, const struct ledger_layout *now, struct error 
 	h->nviews = now->nviews;
 	h->room = p->len;
 	memcpy(spaces_in(p), now->spaces, now->nspaces * sizeof(*now->spaces));
-	memcpy(views_in(p), now->views, now->nviews * sizeof(*now->views));
+	memcpy(views_in(p, now->nspaces), now->views, now->nviews * sizeof(*now->views));
 	__atomic_store_n(&l->head->layout, p->where, __ATOMIC_RELEASE);
 	l->in_force = !l->in_force;
 	return 0;
@@ -251,13 +254,14 @@ static struct ledger *alloc_ledger(int fd, struct error *err)
 	return l;
 }
 
-static void take_head(struct ledger *l)
+static void take_head(struct ledger *l, const struct head *h)
 {
-	l->guest = (struct ledger_guest){ .from = l->head->from,
-					  .shared = l->head->shared != 0,
-					  .page = l->head->page,
-					  .sizes = l->head->sizes,
-					  .nblocks = l->head->nblocks };
+	memcpy(l->sizes, h->sizes, sizeof(l->sizes));
+	l->guest = (struct ledger_guest){ .from = h->from,
+					  .shared = h->shared != 0,
+					  .page = h->page,
+					  .sizes = l->sizes,
+					  .nblocks = h->nblocks };
 }
 
 struct ledger *ledger_new(int fd, const struct ledger_guest *g, struct error *err)
@@ -280,7 +284,7 @@ struct ledger *ledger_new(int fd, const struct ledger_guest *g, struct error *er
 		l->head->nblocks = g->nblocks;
 		memcpy(l->head->sizes, g->sizes, g->nblocks * sizeof(*g->sizes));
 		memcpy(l->head->magic, MAGIC, sizeof(MAGIC));
-		take_head(l);
+		take_head(l, l->head);
 		return l;
 	}
 	ledger_close(l);
@@ -306,6 +310,7 @@ static int open_head(struct ledger *l, struct error *err)
 {
 	struct piece head;
 	struct stat st;
+	struct head h;
 
 	if (fstat(l->fd, &st))
 		return err_sys(err, ST_FILE, errno, "cannot look at the list of the guest's pages");
@@ -315,51 +320,75 @@ static int open_head(struct ledger *l, struct error *err)
 	if (map_piece(l, 0, PIECE, &head, err))
 		return -1;
 	l->head = head.at;
-	if (memcmp(l->head->magic, MAGIC, sizeof(MAGIC)) != 0)
+	if (pread(l->fd, &h, sizeof(h), 0) != (ssize_t)sizeof(h) ||
+	    memcmp(h.magic, MAGIC, sizeof(MAGIC)) != 0)
 		return bad(err, "it does not begin as one");
-	if (!l->head->nblocks || l->head->nblocks > LEDGER_BLOCKS_MAX || l->head->page < PIECE ||
-	    (l->head->page & (l->head->page - 1)))
+	if (!h.nblocks || h.nblocks > LEDGER_BLOCKS_MAX || h.page < PIECE ||
+	    (h.page & (h.page - 1)))
 		return bad(err, "its blocks or its page");
-	take_head(l);
+	take_head(l, &h);
 	return 0;
 }
 
 static int open_pairs(struct ledger *l, struct error *err)
 {
-	for (uint64_t where = l->head->pairs, last = 0; where;) {
+	for (uint64_t where = __atomic_load_n(&l->head->pairs, __ATOMIC_RELAXED), last = 0;
+	     where;) {
 		struct piece *p = new_pair(l, err);
-		uint64_t bits = 0;
+		struct pair_head h;
 
 		if (!p)
 			return -1;
 		if (where <= last || !inside(l, where, PIECE) || l->npairs == PAIRS_MAX ||
-		    pread(l->fd, &bits, sizeof(bits), (off_t)where) != (ssize_t)sizeof(bits) ||
-		    bits > l->end * 8 || !inside(l, where, pair_len(bits)))
+		    pread(l->fd, &h, sizeof(h), (off_t)where) != (ssize_t)sizeof(h) ||
+		    h.bits > l->end * 8 || !inside(l, where, pair_len(h.bits)))
 			return bad(err, "its pages");
-		if (map_piece(l, where, pair_len(bits), p, err))
+		if (map_piece(l, where, pair_len(h.bits), p, err))
 			return -1;
+		p->bits = (size_t)h.bits;
 		l->npairs++;
 		last = where;
-		where = ((struct pair_head *)p->at)->next;
+		where = h.next;
 	}
 	return 0;
 }
 
 static bool view_fits(const struct ledger *l, const struct ledger_view *v, unsigned nspaces)
 {
-	const struct pair_head *h;
+	size_t bits;
 
 	if (v->space >= nspaces || v->pages >= l->npairs || !v->page || (v->page & (v->page - 1)) ||
 	    v->block >= l->guest.nblocks)
 		return false;
-	h = l->pairs[v->pages].at;
-	return v->first <= h->bits && v->len / v->page <= h->bits - v->first;
+	bits = l->pairs[v->pages].bits;
+	return v->first <= bits && v->len / v->page <= bits - v->first;
+}
+
+/*
+ * What is valid is copied: the next layout but one takes its place, and who looks at the first
+ * would see that.
+ */
+static int keep_layout(struct ledger *l, const struct layout_head *h, struct error *err)
+{
+	const struct piece *p = &l->layouts[l->in_force];
+	size_t spaces = h->nspaces * sizeof(*l->layout.spaces);
+	size_t views = h->nviews * sizeof(*l->layout.views);
+
+	l->layout = (struct ledger_layout){ .spaces = malloc(spaces + 1),
+					    .nspaces = h->nspaces,
+					    .views = malloc(views + 1),
+					    .nviews = h->nviews };
+	if (!l->layout.spaces || !l->layout.views)
+		return no_memory(err);
+	memcpy(l->layout.spaces, spaces_in(p), spaces);
+	memcpy(l->layout.views, views_in(p, h->nspaces), views);
+	return 0;
 }
 
 static int open_layout(struct ledger *l, struct error *err)
 {
 	struct piece *p = &l->layouts[0];
-	uint64_t where = l->head->layout;
+	uint64_t where = __atomic_load_n(&l->head->layout, __ATOMIC_RELAXED);
 	struct layout_head h;
 
 	if (!where)
@@ -372,53 +401,21 @@ static int open_layout(struct ledger *l, struct error *err)
 	if (map_piece(l, where, h.room, p, err))
 		return -1;
 	l->in_force = 0;
-	l->layout = (struct ledger_layout){ .spaces = spaces_in(p),
-					    .nspaces = h.nspaces,
-					    .views = views_in(p),
-					    .nviews = h.nviews };
+	if (keep_layout(l, &h, err))
+		return -1;
 	for (unsigned i = 0; i < h.nviews; i++)
 		if (!view_fits(l, &l->layout.views[i], h.nspaces))
 			return bad(err, "a part of its layout");
 	return 0;
 }
 
-/*
- * What was valid is copied: the next layout but one takes its place, and who looks at the first
- * would see that.
- */
-static int keep_layout(struct ledger *l, struct error *err)
-{
-	size_t spaces = l->layout.nspaces * sizeof(*l->layout.spaces);
-	size_t views = l->layout.nviews * sizeof(*l->layout.views);
-	struct ledger_space *s = malloc(spaces + 1);
-	struct ledger_view *v = malloc(views + 1);
-
-	if (!s || !v) {
-		free(s);
-		free(v);
-		l->layout = (struct ledger_layout){ .spaces = NULL };
-		return no_memory(err);
-	}
-	memcpy(s, l->layout.spaces, spaces);
-	memcpy(v, l->layout.views, views);
-	l->layout.spaces = s;
-	l->layout.views = v;
-	return 0;
-}
-
 struct ledger *ledger_open(int fd, struct error *err)
 {
 	struct ledger *l = alloc_ledger(fd, err);
-	int rc;
 
 	if (!l)
 		return NULL;
-	rc = open_head(l, err) || open_pairs(l, err) || open_layout(l, err);
-	if (rc)
-		l->layout = (struct ledger_layout){ .spaces = NULL };
-	else
-		rc = keep_layout(l, err);
-	if (!rc)
+	if (!open_head(l, err) && !open_pairs(l, err) && !open_layout(l, err))
 		return l;
 	ledger_close(l);
 	return NULL;

@@ -12,6 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #define LOCK_MS 2000 /* a process that was killed is not gone at once */
@@ -48,6 +49,34 @@ static int lock(int fd, const char *path, struct error *err)
 	return 0;
 }
 
+/*
+ * Whoever could write it could have us place pages wherever he likes, in a process of which he has
+ * no right to a byte.
+ */
+static int check_owner(int fd, const char *path, struct error *err)
+{
+	struct stat st;
+
+	if (fstat(fd, &st))
+		return err_sys(err, ST_FILE, errno, "cannot look at %s", path);
+	if (!S_ISREG(st.st_mode))
+		return err_set(err, ST_FILE, "%s is no regular file", path);
+	if (st.st_uid != geteuid()) {
+		err_set(err, ST_FILE, "%s belongs to user %ld, and this recv is run by user %ld",
+			path, (long)st.st_uid, (long)geteuid());
+		return err_hint(err, "run recv as the user who has served the guest, with its "
+				     "socket in a directory that nobody else may write");
+	}
+	if (st.st_nlink != 1)
+		return err_set(err, ST_FILE, "%s has %ld names, expected one", path,
+			       (long)st.st_nlink);
+	if (!(st.st_mode & (S_IWGRP | S_IWOTH)))
+		return 0;
+	err_set(err, ST_FILE, "%s has mode %04o: others may write it", path,
+		(unsigned)(st.st_mode & 07777));
+	return err_hint(err, "it says where a guest's memory is; recv makes it with mode 0600");
+}
+
 static int open_file(const char *path, bool make, struct error *err)
 {
 	int fd = broker_open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | (make ? O_CREAT : 0), 0600);
@@ -59,7 +88,7 @@ static int open_file(const char *path, bool make, struct error *err)
 	}
 	if (fd < 0)
 		return err_sys(err, ST_FILE, errno, "cannot open %s", path);
-	if (!lock(fd, path, err))
+	if (!check_owner(fd, path, err) && !lock(fd, path, err))
 		return fd;
 	close(fd);
 	return -1;

@@ -151,6 +151,30 @@ taken_up_whole() {
 	taken_up_whole
 }
 
+@test "what others could have written is not believed" {
+	serve --push=off
+	vmm_start --touch 1
+	wait_for_line vmm.out touched
+	recv_killed
+	chmod 0620 socket.guest
+	run -11 "$MIGTOOL" recv --resume --uffd-socket socket image:guest
+	[[ $output == *"socket.guest has mode 0620: others may write it"* ]]
+	run -11 "$MIGTOOL" recv --force --uffd-socket socket image:guest
+	chmod 0600 socket.guest
+	ln socket.guest other.guest
+	run -11 "$MIGTOOL" recv --resume --uffd-socket socket image:guest
+	[[ $output == *"socket.guest has 2 names, expected one"* ]]
+	rm other.guest
+	if [ "$(id -u)" = 0 ]; then
+		chown 65534 socket.guest
+		run -11 "$MIGTOOL" recv --resume --uffd-socket socket image:guest
+		[[ $output == *"socket.guest belongs to user 65534"*"run recv as the user"* ]]
+		chown 0 socket.guest
+	fi
+	migtool_start recv recv --resume --uffd-socket socket image:guest
+	taken_up_whole
+}
+
 @test "another image of the same size is refused, and the guest goes on with its own" {
 	"$VMM" make other $MIB
 	serve --push=off

@@ -158,6 +158,34 @@ static void nothing_leads_outside(void)
 	ledger_close(l);
 }
 
+/* Whoever has the file open writes into it while it is in use. */
+static void numbers_are_read_once(void)
+{
+	struct ledger *l = make(), *found;
+	uint64_t huge = UINT64_C(1) << 40;
+	struct bitmap done, dropped;
+	struct error err;
+
+	CHECK(l && fill(l));
+	found = l ? ledger_open(again(l), &err) : NULL;
+	CHECK(found);
+	if (!found)
+		return;
+	ledger_pages(found, 0, &done, &dropped);
+	CHECK(done.bits == 100);
+	/* of the first pair, which is the first piece behind the head */
+	CHECK(pwrite(ledger_fd(l), &huge, 8, PAGE) == 8);
+	for (off_t at = 16; at < (off_t)PAGE; at += 8)
+		CHECK(pwrite(ledger_fd(l), &huge, 8, at) == 8);
+	ledger_pages(found, 0, &done, &dropped);
+	CHECK(done.bits == 100 && dropped.bits == 100);
+	CHECK(dropped.words == done.words + 2);
+	CHECK(bitmap_count(&done) == 2 && bitmap_count(&dropped) == 1);
+	CHECK(ledger_guest(found)->sizes[1] == sizes[1] && ledger_guest(found)->page == PAGE);
+	ledger_close(found);
+	ledger_close(l);
+}
+
 static void something_else(void)
 {
 	struct error err;
@@ -175,6 +203,7 @@ static const struct test_case cases[] = {
 	{ "what was noted is found again", found_again },
 	{ "the last layout is in force, however large they get", the_last_layout },
 	{ "no number in it leads outside", nothing_leads_outside },
+	{ "no number is read again after its check", numbers_are_read_once },
 	{ "something else is refused", something_else },
 };
 TEST_MAIN(cases)
