@@ -63,7 +63,8 @@ says_once() { # NAME WORDS
 far_pid() {
 	local pid
 	for pid in $(far_pids "$SSHD"); do
-		[ ! "/proc/$pid/exe" -ef "$MIGTOOL" ] || break
+		# those that hand the other connections over may have lower numbers
+		[ ! "/proc/$pid/exe" -ef "$MIGTOOL" ] || grep -qzx join "/proc/$pid/cmdline" || break
 	done
 	echo "$pid"
 }
