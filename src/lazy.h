@@ -28,6 +28,7 @@ struct lazy {
 	uint32_t page;	       /* the guest's largest */
 	struct ledger *ledger; /* NULL: there is no guest yet */
 	int ledger_fd;	       /* a VMM's, until there is one */
+	pid_t vmm;	       /* 0: unknown, or none */
 	bool full_said;
 	bool over; /* the guest needs nobody any more */
 };

@@ -286,6 +286,9 @@ void pager_get_stats(struct pager *p, struct pager_stats *out)
 {
 	pthread_mutex_lock(&p->lock);
 	*out = p->stats;
+	out->waiting = p->open_faults;
+	if (p->open_faults)
+		out->blocked_ns += pager_clock() - p->blocked_since;
 	pthread_mutex_unlock(&p->lock);
 }
 

@@ -138,6 +138,7 @@ struct pager_stats {
 	uint64_t faults;	  /* the kernel told of */
 	uint64_t placed;	  /* bytes that were put into the guest */
 	uint64_t around;	  /* pages that came with a needed one, its neighbours */
+	uint64_t waiting;	  /* faults that have no answer */
 	uint64_t blocked_ns;	  /* for how long at least one of the guest's threads waited */
 	struct latency latency;	  /* from the kernel's message to the page */
 	struct blocktime threads; /* the same, by thread */

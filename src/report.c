@@ -221,7 +221,7 @@ static void summary_of_faults(const struct report *r)
 {
 	struct text t = { .len = 0 };
 
-	add_size(&t, r->stats->transferred);
+	add_size(&t, r->stats->placed);
 	add(&t, " of memory placed in ");
 	add_time(&t, stats_elapsed(r->stats));
 	if (r->since_recovery)
@@ -234,6 +234,8 @@ static void summary_of_faults(const struct report *r)
 		    (double)r->faults->max / 1000);
 	if (r->around)
 		add(&t, "; %" PRIu64 " of their neighbours came with them", r->around);
+	if (r->waiting)
+		add(&t, "; %" PRIu64 " have no answer", r->waiting);
 	log_info("%s", t.s);
 	summary_of_blocktime(r);
 	if (r->complete)

@@ -40,6 +40,7 @@ struct report {
 	const struct latency *faults; /* of a guest that was served from `image`, or NULL */
 	uint64_t blocked_ms;	      /* for how long it waited for pages */
 	uint64_t around;	      /* pages that came beside those that it needed */
+	uint64_t waiting;	      /* faults without an answer */
 	const struct blocktime *threads; /* likewise its threads; with `faults` */
 	bool since_recovery; /* another process has served it before: the numbers are ours alone */
 	const char *image;   /* IMAGE as the user named it */

@@ -259,6 +259,7 @@ static void fill_report(struct session *ss, const struct run *r, struct stats_sn
 		rep->faults = &ss->faults;
 		rep->blocked_ms = ss->blocked_ms;
 		rep->around = ss->around;
+		rep->waiting = ss->waiting;
 		rep->since_recovery = ss->adopted;
 		rep->threads = &ss->threads;
 	}

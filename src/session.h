@@ -102,6 +102,7 @@ struct session {
 	atomic_bool served;	  /* this side has served a guest: */
 	struct latency faults;	  /* of a guest that was served */
 	uint64_t around;	  /* pages that came beside those that it needed */
+	uint64_t waiting;	  /* faults without an answer */
 	uint64_t blocked_ms;	  /* for how long it waited for pages, */
 	struct blocktime threads; /* and each of its threads */
 	char socket_address[160];

@@ -39,8 +39,9 @@ typedef _Atomic uint64_t counter;
 	X(postcopy_requests) /* of pages, by the destination */                   \
 	X(postcopy_pages)    /* sent or received after the switch */              \
 	X(postcopy_bytes)    /* on the wire, the same */                          \
-	X(released)	     /* bytes that release-ram gave back */               \
 	X(urgent_bytes)	     /* of these on postcopy-preempt's connection */      \
+	X(placed)	     /* bytes that were put into a guest */               \
+	X(released)	     /* bytes that release-ram gave back */               \
 	/* milliseconds of CLOCK_MONOTONIC, 0: not yet */                         \
 	X(t_start)                                                                \
 	X(t_setup_done)                                                           \

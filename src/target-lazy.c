@@ -237,6 +237,7 @@ static int serve_vmm(struct lazy *l, struct guest_memory *g, struct error *err)
 {
 	int rc = 0;
 
+	l->vmm = g->nspaces ? g->spaces[0].pid : 0;
 	if (l->ss->cfg->kill_on_loss)
 		rc = warden_guard(g->spaces[0].pid, g->pidfd, err);
 	if (rc)
@@ -457,6 +458,8 @@ void lazy_take_stats(struct lazy *l)
 	l->ss->faults = st.latency;
 	l->ss->threads = st.threads;
 	l->ss->around = st.around;
+	l->ss->waiting = st.waiting;
+	stat_set(&l->ss->stats.placed, st.placed);
 	l->ss->blocked_ms = st.blocked_ns / 1000000;
 	stat_set(&l->ss->stats.postcopy_requests, st.faults);
 	if (l->pull)
@@ -543,12 +546,18 @@ static void end_vmm(struct lazy *l)
 {
 	struct session *ss = l->ss;
 	bool waits = !l->over && (ss->serving || ss->adopted);
+	/* it has connected, and the source never gave its guest up */
+	bool bereft = l->pull && l->pager && !ss->committed;
 	char *path = waits ? NULL : takeup_path(ss->cfg->uffd_socket);
 
-	if (ss->serving && ss->cfg->kill_on_loss)
+	if ((ss->serving || bereft) && ss->cfg->kill_on_loss)
 		warden_act();
 	else
 		warden_release();
+	if (bereft && !ss->cfg->kill_on_loss)
+		log_warn("the VMM (process %ld) waits for memory that does not come: end it; the "
+			 "source still has the guest",
+			 (long)l->vmm);
 	if (path && broker_unlink(path) && errno != ENOENT)
 		log_warn("cannot remove %s: %s", path, strerror(errno));
 	free(path);
