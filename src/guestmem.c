@@ -4,7 +4,13 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/vfs.h>
 #include <unistd.h>
+
+#ifndef PID_FS_MAGIC
+#define PID_FS_MAGIC 0x50494446 /* Linux 6.9 */
+#endif
 
 #define PAGE_MIN (4u << 10)
 #define PAGE_MAX (1u << 30)
@@ -30,6 +36,17 @@ void guestmem_free(struct guest_memory *g)
 	close_if(g->pidfd);
 	close_if(g->peer);
 	guestmem_init(g);
+}
+
+uint64_t guestmem_process(int pidfd)
+{
+	struct statfs fs;
+	struct stat st;
+
+	/* before there was that file system, all had one inode together */
+	if (fstatfs(pidfd, &fs) || fs.f_type != PID_FS_MAGIC || fstat(pidfd, &st))
+		return 0;
+	return st.st_ino;
 }
 
 struct guest_space *guestmem_add_space(struct guest_memory *g, int uffd, pid_t pid,
@@ -85,6 +102,7 @@ int guestmem_resume(struct guest_memory *g, const struct ledger *l, unsigned spa
 			s = guestmem_add_space(g, uffd, known->spaces[space].pid, err);
 			if (!s)
 				return -1;
+			s->process = known->spaces[space].process;
 			s->serial = known->spaces[space].serial;
 		}
 		if (guestmem_add_region(s, &r, err))

@@ -37,6 +37,7 @@ struct guest_region {
 struct guest_space {
 	int uffd;
 	pid_t pid;		      /* whose; 0: unknown */
+	uint64_t process;	      /* guestmem_process() of it */
 	unsigned serial;	      /* of a forked child: the how manieth (ledger.h) */
 	struct guest_region *regions; /* by address, once guestmem_check() was content */
 	unsigned nregions;
@@ -58,6 +59,12 @@ struct guest_memory {
 void guestmem_init(struct guest_memory *g);
 /* Closes all descriptors: a guest that is not complete waits for ever, or for somebody else. */
 void guestmem_free(struct guest_memory *g);
+
+/*
+ * A number that no two processes have from the machine's start to its end, by a pidfd; 0: this
+ * kernel (before 6.9) has none.
+ */
+uint64_t guestmem_process(int pidfd);
 
 /* Takes over the descriptor, also on failure. NULL: ST_NOMEM, ST_DATA (too many). */
 struct guest_space *guestmem_add_space(struct guest_memory *g, int uffd, pid_t pid,

@@ -225,6 +225,8 @@ static void ask_who(int sock, struct guest_memory *g)
 	len = sizeof(g->pidfd);
 	if (getsockopt(sock, SOL_SOCKET, SO_PEERPIDFD, &g->pidfd, &len))
 		g->pidfd = -1;
+	else
+		g->spaces[0].process = guestmem_process(g->pidfd);
 }
 
 int handoff_take(int sock, struct cancel *cancel, struct guest_memory *guest, struct error *err)

@@ -25,6 +25,8 @@ struct ledger;
 struct ledger_space {
 	int32_t pid;	 /* 0: unknown; it is a forked child */
 	uint32_t serial; /* of a forked child: the how manieth of this guest, from 1; else 0 */
+	/* which process of all that had or will have this pid (guestmem.h); 0: not known */
+	uint64_t process;
 };
 
 /* A run of one block in a space, and where its pages are known. */

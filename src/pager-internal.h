@@ -30,6 +30,7 @@ struct view {
 struct space {
 	int uffd;
 	pid_t pid;	  /* 0: unknown */
+	uint64_t process; /* 0: unknown (guestmem.h) */
 	unsigned serial;  /* of a forked child, from 1; 0: it is none */
 	atomic_bool gone; /* the process has ended */
 	struct view *views;

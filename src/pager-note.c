@@ -90,7 +90,7 @@ int pager_note(struct pager *p, struct error *err)
 			continue;
 		for (unsigned j = 0; j < s->n; j++)
 			note_view(p, &s->views[j], now.nspaces, &now.views[now.nviews++]);
-		spaces[now.nspaces++] = (struct ledger_space){ s->pid, s->serial };
+		spaces[now.nspaces++] = (struct ledger_space){ s->pid, s->serial, s->process };
 	}
 	rc = ledger_note(p->o.ledger, &now, err);
 	free(now.views);

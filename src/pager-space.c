@@ -79,6 +79,7 @@ static int take_space(struct pager *p, const struct guest_space *from, struct er
 
 	s->uffd = from->uffd;
 	s->pid = from->pid;
+	s->process = from->process;
 	s->serial = from->serial;
 	if (s->serial > p->serial)
 		p->serial = s->serial;

@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/file.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define LOCK_MS 2000 /* a process that was killed is not gone at once */
@@ -107,6 +108,19 @@ static pid_t vmm_of(const struct ledger *l, unsigned *space)
 	return 0;
 }
 
+/* A pid is given away again when its process has ended. */
+static bool is_another(pid_t pid, const struct ledger *l, unsigned space)
+{
+	uint64_t was = ledger_layout(l)->spaces[space].process, is = 0;
+	int pidfd = was ? (int)syscall(SYS_pidfd_open, pid, 0) : -1;
+
+	if (pidfd >= 0) {
+		is = guestmem_process(pidfd);
+		close(pidfd);
+	}
+	return was && is && was != is;
+}
+
 /*
  * Where the process waits for pages, as the ledger says: *from and *len. What was let go of already
  * is left out. 0: nowhere, -1: errno.
@@ -144,7 +158,7 @@ static int check_old(const struct config *cfg, int fd, const char *path, struct 
 	if (!l)
 		return 0;
 	pid = vmm_of(l, &space);
-	needed = pid && waits(pid, l, space, &from, &len) > 0;
+	needed = pid && !is_another(pid, l, space) && waits(pid, l, space, &from, &len) > 0;
 	ledger_close(l);
 	if (!needed)
 		return 0;
@@ -177,6 +191,11 @@ static int take_up(const struct config *cfg, int fd, const char *path, struct er
 	if (!pid || (cfg->guest && cfg->guest != pid))
 		return err_set(err, ST_UNSUPPORTED, "%s is not about process %ld", path,
 			       (long)cfg->guest);
+	if (is_another(pid, kept.ledger, kept.space))
+		return err_set(
+			err, ST_COMMAND,
+			"process %ld, of which %s tells, has ended, and another has its number",
+			(long)pid, path);
 	switch (waits(pid, kept.ledger, kept.space, &from, &len)) {
 	case 1:
 		return fetch(pid, from, len, err);

@@ -151,6 +151,33 @@ taken_up_whole() {
 	taken_up_whole
 }
 
+@test "another process with the number of the guest's is left alone" {
+	serve --push=off
+	vmm_start --touch 1
+	wait_for_line vmm.out touched
+	recv_killed
+	# as if the one that is noted had ended, and its number been given away again
+	run -0 python3 - socket.guest "${PEER_PIDS[vmm]}" <<-'EOF'
+		import struct, sys
+		with open(sys.argv[1], "r+b") as f:
+		    f.seek(32)
+		    at = struct.unpack("<Q", f.read(8))[0] + 16
+		    f.seek(at)
+		    pid, _, process = struct.unpack("<iIQ", f.read(16))
+		    assert pid == int(sys.argv[2])
+		    f.seek(at + 8)
+		    f.write(struct.pack("<Q", process - 1 if process else 0))
+		    print("known" if process else "unknown")
+	EOF
+	# a kernel before 6.9 does not number them
+	if [ "$output" = known ]; then
+		run -51 "$MIGTOOL" recv --resume --uffd-socket socket image:guest
+		[[ $output == *"process ${PEER_PIDS[vmm]}, of which socket.guest tells, has ended, and another"* ]]
+	fi
+	kill -KILL "${PEER_PIDS[vmm]}"
+	wait_for_end vmm || true
+}
+
 @test "what others could have written is not believed" {
 	serve --push=off
 	vmm_start --touch 1

@@ -7,6 +7,7 @@
 #include <stdlib.h>
 #include <sys/mman.h>
 #include <sys/socket.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 #define ONE "{\"base_host_virt_addr\":4096,\"size\":8192,\"offset\":0,\"page_size\":4096}"
@@ -36,6 +37,23 @@ static void a_message_is_taken_when_it_is_whole(void)
 	CHECK(g.spaces[0].regions[0].address == 4096 && g.spaces[0].regions[0].len == 8192);
 	CHECK(g.spaces[0].regions[1].offset == 8192 && g.spaces[0].regions[1].page == 4096);
 	guestmem_free(&g);
+}
+
+static void each_process_has_its_number(void)
+{
+	int ours = (int)syscall(SYS_pidfd_open, getpid(), 0), file = memfd_create("none", 0);
+	int again = (int)syscall(SYS_pidfd_open, getpid(), 0);
+	int other = (int)syscall(SYS_pidfd_open, getppid(), 0);
+	uint64_t n = guestmem_process(ours);
+
+	CHECK(ours >= 0 && other >= 0 && file >= 0);
+	CHECK(guestmem_process(again) == n);
+	CHECK(!n || guestmem_process(other) != n);
+	CHECK(!guestmem_process(file) && !guestmem_process(-1));
+	close(ours);
+	close(again);
+	close(other);
+	close(file);
 }
 
 static void bad(const char *text, const char *word)
@@ -116,6 +134,7 @@ static void descriptors_that_are_no_userfaultfd(void)
 }
 
 static const struct test_case cases[] = {
+	{ "each process has a number of its own", each_process_has_its_number },
 	{ "a message is taken when it is whole", a_message_is_taken_when_it_is_whole },
 	{ "what is no message is refused", what_is_no_message },
 	{ "descriptors that are no userfaultfd are refused and closed",

@@ -28,7 +28,7 @@ static struct ledger *make(void)
 	return ledger_new(memfd_create("ledger", MFD_CLOEXEC), &g, &err);
 }
 
-static struct ledger_space spaces[] = { { 4711, 0 }, { 0, 3 } };
+static struct ledger_space spaces[] = { { 4711, 0, 99 }, { 0, 3, 0 } };
 static struct ledger_view views[] = {
 	{ 0x10000, 100 * PAGE, 0, 0, PAGE, 0, 0, 0 },
 	{ 0x90000, 2 * PAGE, 5 * PAGE, 1, PAGE, 0, 1, 5 },
