@@ -322,8 +322,10 @@ static int lose(struct source *src, struct error *err)
 				    "end it there, for it cannot be mended; restore it again from "
 				    "an image that nobody writes to");
 	}
-	return session_lost(ss, err, "the guest runs at the destination, and waits for memory",
-			    "keep the image: `migrate-recover` there, then `send --resume` here");
+	return session_lost(
+		ss, err, "the guest runs at the destination, and waits for memory",
+		"keep the image: `migrate-recover` there, then `send --resume` here, of "
+		"this image and no other: QEMU cannot tell them apart");
 }
 
 /* A QEMU that is in postcopy-paused, and was told migrate-recover. */
