@@ -325,7 +325,7 @@ static int lose(struct source *src, struct error *err)
 	return session_lost(
 		ss, err, "the guest runs at the destination, and waits for memory",
 		"keep the image: `migrate-recover` there, then `send --resume` here, of "
-		"this image and no other: QEMU cannot tell them apart");
+		"this image or a copy: nothing tells another one from it");
 }
 
 /* A QEMU that is in postcopy-paused, and was told migrate-recover. */
