@@ -186,7 +186,7 @@ AARCH64_SO := $(AARCH64_ROOT)/usr/lib/aarch64-linux-gnu
 AARCH64_PATH := $(AARCH64_SO):$(AARCH64_ROOT)/lib/aarch64-linux-gnu
 # What qemu-user cannot do: SO_ZEROCOPY; seccomp; mapping hugetlbfs (its addresses are not aligned enough);
 # ptrace; userfaultfd.
-AARCH64_NOT := test_host test_image_host test_sandbox test_catch test_pager
+AARCH64_NOT := test_host test_image_host test_sandbox test_catch test_catch_found test_pager
 AARCH64_TESTS := $(filter-out $(AARCH64_NOT),$(notdir $(UNIT)) $(FUZZ:%=fuzz_%))
 
 ## deps-aarch64: installs the cross compiler and qemu-user, unpacks the libraries for arm64

@@ -164,25 +164,71 @@ static int look_through(DIR *d, int pidfd, uint64_t address, uint64_t len, const
 	return err_set(err, ST_COMMAND, "%s has no userfaultfd for its memory any more", name);
 }
 
-int catch_found_uffd(pid_t pid, uint64_t address, uint64_t len, const char *name, int *pidfd,
-		     struct error *err)
+/* What it has open; NULL with errno. */
+static DIR *open_fds(pid_t pid)
 {
 	char path[64];
 	DIR *d;
-	int dir, fd;
+	int fd;
+
+	snprintf(path, sizeof(path), "/proc/%ld/fd", (long)pid);
+	fd = broker_acts.open(path, O_RDONLY | O_DIRECTORY, 0);
+	d = fd < 0 ? NULL : fdopendir(fd);
+	if (!d && fd >= 0)
+		close(fd);
+	return d;
+}
+
+int catch_found_uffd(pid_t pid, uint64_t address, uint64_t len, const char *name, int *pidfd,
+		     struct error *err)
+{
+	DIR *d;
+	int fd;
 
 	*pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (*pidfd < 0)
 		return no_right(errno, name, err);
-	snprintf(path, sizeof(path), "/proc/%ld/fd", (long)pid);
-	dir = broker_acts.open(path, O_RDONLY | O_DIRECTORY, 0);
-	d = dir < 0 ? NULL : fdopendir(dir);
-	if (!d) {
-		if (dir >= 0)
-			close(dir);
+	d = open_fds(pid);
+	if (!d)
 		return no_right(errno, name, err);
-	}
 	fd = look_through(d, *pidfd, address, len, name, err);
 	closedir(d);
 	return fd;
+}
+
+/* ---- what it has not been relieved of ---- */
+
+static void drain(int fd)
+{
+	struct uffd_event events[UFFD_EVENTS_MAX];
+	int n, flags = fcntl(fd, F_GETFL);
+
+	if (flags < 0 || !(flags & O_NONBLOCK))
+		return;
+	while ((n = uffd_read(fd, events)) > 0)
+		for (int i = 0; i < n; i++)
+			if (events[i].child >= 0)
+				close(events[i].child);
+}
+
+void catch_found_drain(pid_t pid)
+{
+	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0), one = -1, n = 0, fd;
+	DIR *d = pidfd < 0 ? NULL : open_fds(pid);
+	struct dirent *e;
+
+	while (d && (e = readdir(d)))
+		if (is_uffd(d, e->d_name)) {
+			one = atoi(e->d_name);
+			n++;
+		}
+	fd = n == 1 ? (int)syscall(SYS_pidfd_getfd, pidfd, one, 0) : -1;
+	if (fd >= 0) {
+		drain(fd);
+		close(fd);
+	}
+	if (d)
+		closedir(d);
+	if (pidfd >= 0)
+		close(pidfd);
 }

@@ -35,4 +35,11 @@ void catch_armed_free(struct catch_armed *a);
 int catch_found_uffd(pid_t pid, uint64_t address, uint64_t len, const char *name, int *pidfd,
 		     struct error *err);
 
+/*
+ * A process that needs nobody any more may still have threads that wait until somebody has read
+ * what its one userfaultfd tells of (a dropped range): that is read. With more than one, nothing is
+ * done, for another may be somebody else's.
+ */
+void catch_found_drain(pid_t pid);
+
 #endif

@@ -201,8 +201,10 @@ static int take_up(const struct config *cfg, int fd, const char *path, struct er
 		return fetch(pid, from, len, err);
 	case 0:
 		kept.complete = ledger_complete(kept.ledger);
-		if (kept.complete)
+		if (kept.complete) {
+			catch_found_drain(pid);
 			return 0;
+		}
 		return err_set(err, ST_COMMAND,
 			       "process %ld does not wait for the memory of which %s tells",
 			       (long)pid, path);
