@@ -236,7 +236,9 @@ static int next_channel(struct session *ss, uint64_t deadline, struct transport 
 		r = pending_next(ss->pending, left < 0 || left > STEP_MS ? STEP_MS : left, first, t,
 				 err);
 		if (r == 0 && link_check_main(ss, err))
-			return -1;
+			return err_set(err, ST_SOCKET,
+				       "the connection to %s ended before all channels came",
+				       ss->main->name);
 		if (r == 0 && link_left_ms(deadline))
 			continue;
 		if (r <= 0 || get_be32(first) == MULTIFD_MAGIC)
