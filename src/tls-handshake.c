@@ -136,10 +136,9 @@ static bool is_end(int r)
 static int explain_end(struct tls *s, struct error *err)
 {
 	int e = s->read_errno ? s->read_errno : s->write_errno;
-	/* who has answered, now or before, has TLS: it is the link, and --retry may try again */
-	bool has_tls = s->creds->proved || s->heard;
-	enum status status = has_tls ? ST_SOCKET : ST_REFUSED;
-	const char *when = has_tls ? "during" : "instead of";
+	/* on a later connection it is the link: --retry may try again */
+	enum status status = s->creds->proved ? ST_SOCKET : ST_REFUSED;
+	const char *when = s->creds->proved ? "during" : "instead of";
 
 	if (e)
 		err_sys(err, status, e, "%s ended the connection %s a TLS handshake",
@@ -147,7 +146,7 @@ static int explain_end(struct tls *s, struct error *err)
 	else
 		err_set(err, status, "%s ended the connection %s a TLS handshake",
 			tls_peer(s->creds), when);
-	if (has_tls)
+	if (s->creds->proved)
 		return -1;
 	return err_hint(err, "has it got --param tls-creds=DIR too, with %s (as here)?",
 			tls_creds_kind(s->creds));

@@ -48,7 +48,6 @@ struct tls {
 	unsigned nahead;
 	bool read_blocked;	     /* the last pull found nothing */
 	bool cut;		     /* the connection ended */
-	bool heard;		     /* something came, ever */
 	int read_errno, write_errno; /* why the last one failed; 0: it did not */
 	bool more;		     /* for the push: other bytes follow at once */
 	uint8_t *out; /* encrypted, and there was no room for it: out_pos to out_end */

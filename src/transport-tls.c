@@ -60,7 +60,6 @@ static ssize_t pull(gnutls_transport_ptr_t p, void *buf, size_t len)
 		return -1;
 	}
 	s->cut = n == 0 && len > 0;
-	s->heard = s->heard || n > 0;
 	if ((size_t)n > len) {
 		s->nahead = (unsigned)((size_t)n - len);
 		n = (ssize_t)len;

@@ -155,14 +155,6 @@ refused() {
 	assert_json recv '."digest-verified"' '.owner == "destination"'
 }
 
-@test "with TLS, the very first handshake cut behind the other end's first words" {
-	local client="--param tls-creds=$TLS/client" server="--param tls-creds=$TLS/server"
-	# shellcheck disable=SC2086
-	cut_pair "$IMAGES/mixed" copy "1200:close" $client -- $server
-	cmp "$IMAGES/mixed" copy
-	grep -q "ended the connection during a TLS handshake.*trying again" send.err
-}
-
 @test "with an old copy: the second try compares with what the first one made" {
 	cp "$IMAGES/mixed" copy
 	make_image mixed --seed 5 --size 24 new
