@@ -26,7 +26,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define STOP_MS 10000
+#define STOP_MS	  10000
+#define ATTACH_MS 1000
 
 /* ---- stopping it ---- */
 
@@ -47,6 +48,28 @@ static int cannot_attach(pid_t pid, int why, struct error *err)
 		return err_hint(err, "run recv as root, or as its user with "
 				     "kernel.yama.ptrace_scope=0");
 	return -1;
+}
+
+/*
+ * EPERM may pass: a thread that is just ending, or whose last tracer is (a catcher that was
+ * killed). -1 with errno.
+ */
+static int seize(const struct catch_watch *w, pid_t tid)
+{
+	for (int ms = 0;; ms++) {
+		int why;
+
+		if (!catch_ptrace_seize(tid))
+			return 0;
+		why = errno;
+		if (why == EPERM && ms < ATTACH_MS &&
+		    (w->plan->resume || catch_proc_status(tid, "TracerPid") <= 0)) {
+			usleep(1000);
+			continue;
+		}
+		errno = why;
+		return -1;
+	}
 }
 
 static bool is_signal(int status)
@@ -97,7 +120,7 @@ static int stop_new(struct catch_watch *w, pid_t pid, struct error *err)
 
 		if (tid <= 0 || catch_find(w, tid))
 			continue;
-		if (catch_ptrace_seize(tid)) {
+		if (seize(w, tid)) {
 			rc = errno == ESRCH && tid != pid ? 0 : cannot_attach(pid, errno, err);
 			continue;
 		}
