@@ -360,9 +360,12 @@ def listen(address, script):
 def dial(address, script):
     """Once somebody listens there."""
     yield
-    while not os.path.exists(address):
-        time.sleep(0.02)
-    script(address)
+    for _ in range(3000):
+        try:
+            script(address)
+            break
+        except (FileNotFoundError, ConnectionRefusedError):  # not there, or bound and no more yet
+            time.sleep(0.02)
     yield
 
 
