@@ -318,7 +318,8 @@ finish_caught() {
 			caught --push=$push -- $options --slow 10
 			a_while 40
 			recv_killed
-			# it may have had all
+			# who watches says so as soon as it notices; the guest may have had all
+			wait_until grep -q 'has all of its memory\|takes it up again' recv.err
 			if grep -q 'has all of its memory' recv.err; then
 				finish_caught
 				continue
