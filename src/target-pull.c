@@ -558,15 +558,18 @@ int pull_finish(struct target *t, struct error *err)
 }
 
 /* A guest that has ended needs no pages: the source is told, by the main thread. */
-void pull_tick(struct target *t)
+void pull_tick(struct session *ss)
 {
-	struct session *ss = t->ss;
 	struct pull *p = ss->lazy->pull;
-	struct pollfd fd = { .fd = ss->main ? ss->main->wfd : -1, .events = POLLOUT };
+	struct pollfd fd = { .fd = -1, .events = POLLOUT };
 	struct error ignored;
+	struct target *t;
 
+	/* until then the migration thread is still making what is looked at here, in each try */
 	if (!p->open)
 		return;
+	t = p->t;
+	fd.fd = ss->main->wfd;
 	if (pull_is_placing(p))
 		stat_add(&ss->stats.activity, 1);
 	if (!pager_guest_ended(ss->lazy->pager) || poll(&fd, 1, 0) <= 0 ||

@@ -635,7 +635,7 @@ void target_tick(struct session *ss)
 		say_alive(t);
 	}
 	if (ss->lazy)
-		pull_tick(t);
+		pull_tick(ss);
 	if (t->strays && !cancel_fired(&ss->cancel))
 		look_for_strays(ss);
 }

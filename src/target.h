@@ -159,7 +159,7 @@ int load_guest_section(struct target *t, struct error *err);
 int pull_complete(struct target *t, struct error *err);
 int pull_finish(struct target *t, struct error *err);
 /* By the main thread. */
-void pull_tick(struct target *t);
+void pull_tick(struct session *ss);
 
 /* ---- pageload.c: one RAM section ---- */
 
