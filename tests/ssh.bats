@@ -63,8 +63,9 @@ says_once() { # NAME WORDS
 far_pid() {
 	local pid
 	for pid in $(far_pids "$SSHD"); do
-		# those that hand the other connections over may have lower numbers
-		[ ! "/proc/$pid/exe" -ef "$MIGTOOL" ] || grep -qzx join "/proc/$pid/cmdline" || break
+		# nor its broker, nor those that hand the other connections over: the numbers come in any order
+		[ ! "/proc/$pid/exe" -ef "$MIGTOOL" ] || grep -qx migtool-broker "/proc/$pid/comm" ||
+			grep -qzx join "/proc/$pid/cmdline" || break
 	done
 	echo "$pid"
 }
