@@ -64,13 +64,6 @@ bool bitmap_test(const struct bitmap *b, size_t i)
 	return __atomic_load_n(&b->words[i / BITS], __ATOMIC_RELAXED) >> i % BITS & 1;
 }
 
-bool bitmap_test_set_atomic(struct bitmap *b, size_t i)
-{
-	uint64_t bit = UINT64_C(1) << i % BITS;
-
-	return __atomic_fetch_or(&b->words[i / BITS], bit, __ATOMIC_ACQ_REL) & bit;
-}
-
 /* Every word once, however many bits of it: set ? or : and not. */
 static void change_atomic(struct bitmap *b, size_t from, size_t n, bool set)
 {

@@ -25,9 +25,6 @@ void bitmap_set(struct bitmap *b, size_t from, size_t n);
 void bitmap_clear(struct bitmap *b, size_t from, size_t n);
 bool bitmap_test(const struct bitmap *b, size_t i);
 
-/* Sets one bit; returns what it was. Of several threads exactly one is told false. */
-bool bitmap_test_set_atomic(struct bitmap *b, size_t i);
-
 /* As bitmap_set and bitmap_clear; one atomic act a word. */
 void bitmap_set_atomic(struct bitmap *b, size_t from, size_t n);
 void bitmap_clear_atomic(struct bitmap *b, size_t from, size_t n);

@@ -22,7 +22,7 @@ enum option_group {
 	GROUP_OUTPUT,
 	GROUP_HELP,
 	GROUP__MAX,
-	GROUP_HIDDEN = GROUP__MAX, /* listings, test switches, what is not built yet */
+	GROUP_HIDDEN = GROUP__MAX, /* listings, test switches */
 };
 
 struct option_row {
@@ -31,7 +31,6 @@ struct option_row {
 	enum option_arg arg;
 	const char *metavar; /* what to write for the value; words apart by | are all there are */
 	unsigned commands;   /* who takes it, bits of enum command */
-	unsigned later;	     /* who will take it but does not yet: refused as not built yet */
 	enum option_group group;
 	const char *help;
 	/* Takes the value (NULL for ARG_NONE) into the config. NULL: it answers by itself */

@@ -219,9 +219,6 @@ static int take_option(struct config *cfg, const struct option_row *row, const c
 	unsigned bit = 1u << cfg->command;
 	char buf[80];
 
-	if (row->later & bit)
-		return err_set(err, ST_UNSUPPORTED, "option %s of %s is not built yet",
-			       option_name(row), command_table[cfg->command].name);
 	if (!(row->commands & bit)) {
 		err_set(err, ST_USAGE, "%s does not take the option %s",
 			command_table[cfg->command].name, option_name(row));

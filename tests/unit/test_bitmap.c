@@ -96,38 +96,6 @@ static void large(void)
 	bitmap_free(&b);
 }
 
-struct race {
-	struct bitmap *b;
-	size_t won;
-};
-
-static void *take_all(void *arg)
-{
-	struct race *r = arg;
-
-	for (size_t i = 0; i < r->b->bits; i++)
-		if (!bitmap_test(r->b, i) && !bitmap_test_set_atomic(r->b, i))
-			r->won++;
-	return NULL;
-}
-
-static void one_winner(void)
-{
-	struct bitmap b;
-	struct race r[2] = { { &b, 0 }, { &b, 0 } };
-	pthread_t t[2];
-
-	REQUIRE(bitmap_init(&b, 50021) == 0);
-	for (int i = 0; i < 2; i++)
-		REQUIRE(pthread_create(&t[i], NULL, take_all, &r[i]) == 0);
-	for (int i = 0; i < 2; i++)
-		pthread_join(t[i], NULL);
-	CHECK(r[0].won + r[1].won == b.bits);
-	CHECK(bitmap_count(&b) == b.bits);
-	CHECK(bitmap_test_set_atomic(&b, 77));
-	bitmap_free(&b);
-}
-
 struct stripe {
 	struct bitmap *b;
 	size_t from;
@@ -174,7 +142,6 @@ static const struct test_case cases[] = {
 	{ "random ranges match a plain array", random_ranges },
 	{ "every range of 130 bits is set and cleared exactly", every_range },
 	{ "a terabyte's bitmap works", large },
-	{ "of two threads one wins each bit", one_winner },
 	{ "threads that change runs leave their neighbours' alone", threads_keep_neighbours },
 };
 TEST_MAIN(cases)

@@ -390,7 +390,6 @@ static void the_table_is_sound(void)
 	for (const struct option_row *a = option_table; a->flag || a->letter; a++) {
 		CHECK(!a->flag || !strncmp(a->flag, "--", 2));
 		CHECK(!a->letter || (a->letter[0] == '-' && strlen(a->letter) == 2));
-		CHECK(!(a->commands & a->later));
 		CHECK(!a->commands || a->set || a->answer);
 		CHECK(a->group == GROUP_HIDDEN || (a->help && a->commands));
 		CHECK((a->group == GROUP_HIDDEN || !a->arg) || a->metavar);
