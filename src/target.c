@@ -59,9 +59,9 @@ int target_open(struct session *ss, struct error *err)
 
 	if (!t)
 		return err_set(err, ST_NOMEM, "no memory");
-	ss->target = t;
 	t->ss = ss;
 	pthread_mutex_init(&t->rp_lock, NULL);
+	ss->target = t; /* from here on the main thread looks at it */
 	know_nothing(ss);
 	if (config_has_guest(cfg) && (ss->lazy ? pull_again(t, err) : pull_open(t, err)))
 		return -1;
