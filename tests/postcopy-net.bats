@@ -36,15 +36,6 @@ teardown() {
 	rm -r "$SHM"
 }
 
-await() { # WORDS FILE
-	for _ in {1..1000}; do
-		! grep -q -- "$1" "$2" || return 0
-		sleep 0.02
-	done
-	cat "$2"
-	return 1
-}
-
 appears() { # PATH
 	for _ in {1..1000}; do
 		[ ! -e "$1" ] || return 0
@@ -68,7 +59,7 @@ vmm_pair() {
 
 # The guest looks at all of its pages; none is wrong.
 vmm_finish() {
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	echo >&6
 	wait_for_end vmm
 	grep -q '^4096 pages, 0 wrong, 0 zero$' vmm.out
@@ -129,7 +120,7 @@ command_pair() {
 	rm recv.err
 	migtool_start recv recv --connect --uffd-socket socket "$RECV_URI"
 	appears recv.err
-	await 'waiting for a VMM' recv.err
+	wait_for_line recv.err 'waiting for a VMM'
 	"$VMM" run socket 16 <go >vmm.out 2>vmm.err 3>&- 4>&- 6>&- &
 	peer_started vmm
 	whole
@@ -140,7 +131,7 @@ command_pair() {
 	rm recv.err
 	migtool_start recv recv -v --uffd-socket socket "exec:socat - UNIX-LISTEN:one"
 	appears recv.err
-	await 'waiting for a VMM' recv.err
+	wait_for_line recv.err 'waiting for a VMM'
 	"$VMM" run --remove socket 16 <go >vmm.out 2>vmm.err 3>&- 4>&- 6>&- &
 	peer_started vmm
 	appears one
@@ -212,7 +203,7 @@ command_pair() {
 @test "--push=off: only what is touched moves, until the guest ends" {
 	SEND=()
 	vmm_pair tcp:127.0.0.1:0 --touch 10 -- --push=off --record needed
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -0 "${PEER_PIDS[recv]}"
 	kill -0 "${PEER_PIDS[send]}"
 	kill -KILL "${PEER_PIDS[vmm]}"
@@ -244,7 +235,7 @@ command_pair() {
 	ln -sf "$SHM/guest" guest
 	SEND=(--cap release-ram)
 	vmm_pair unix:u --touch 10 -- --push=off
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -KILL "${PEER_PIDS[vmm]}"
 	migtool_wait send
 	migtool_wait recv
@@ -259,8 +250,8 @@ command_pair() {
 @test "pause-before-switchover: the guest runs when the source's user says so" {
 	SEND=(--cap pause-before-switchover --cap events)
 	vmm_pair unix:u -- --timeout 1
-	await '"pre-switchover"' send.json
-	await 'the source waits for its user' recv.err
+	wait_for_line send.json '"pre-switchover"'
+	wait_for_line recv.err 'the source waits for its user'
 	[ ! -s vmm.out ]
 	kill -USR2 "${PEER_PIDS[send]}"
 	whole
@@ -353,7 +344,7 @@ command_pair() {
 @test "a source that is killed leaves the guest waiting, and nothing else" {
 	SEND=(--param max-postcopy-bandwidth=1M)
 	vmm_pair tcp:127.0.0.1:0 --touch 1
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -KILL "${PEER_PIDS[send]}"
 	migtool_wait send 137
 	migtool_wait recv 50
@@ -366,7 +357,7 @@ command_pair() {
 @test "so does a destination that is killed" {
 	SEND=(--param max-postcopy-bandwidth=1M)
 	vmm_pair tcp:127.0.0.1:0 --touch 1
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -KILL "${PEER_PIDS[recv]}"
 	migtool_wait recv 137
 	migtool_wait send 50
@@ -382,10 +373,10 @@ command_pair() {
 		[ $end = send ] || other=send
 		SEND=(--param max-postcopy-bandwidth=1M)
 		vmm_pair unix:u --touch 1
-		await touched vmm.out
+		wait_for_line vmm.out touched
 		kill -HUP "${PEER_PIDS[$end]}"
 		kill -TERM "${PEER_PIDS[$end]}"
-		await 'needs its pages' $end.err
+		wait_for_line $end.err 'needs its pages'
 		kill -0 "${PEER_PIDS[$end]}"
 		kill -TERM "${PEER_PIDS[$end]}"
 		migtool_wait $end 50
@@ -401,7 +392,7 @@ command_pair() {
 	# no VMM comes
 	listener_start recv recv -v --uffd-socket socket unix:u
 	migtool_start send send --cap postcopy-ram guest "$RECV_URI"
-	await 'the source is' recv.err
+	wait_for_line recv.err 'the source is'
 	kill -TERM "${PEER_PIDS[send]}"
 	migtool_wait send 20
 	assert_json send '.owner == "source"' '.status == "cancelled"'
@@ -412,7 +403,7 @@ command_pair() {
 	listener_start recv recv --cap postcopy-ram unix:u "$C" -- sh -c 'echo $$ >pid; exec sleep 1000'
 	migtool_start send send --cap postcopy-ram image "$RECV_URI"
 	appears pid
-	await . pid
+	wait_for_line pid .
 	GUEST=$(cat pid)
 	kill -KILL "${PEER_PIDS[send]}"
 	migtool_wait send 137
@@ -430,7 +421,7 @@ command_pair() {
 	cp --sparse=always "$IMAGES/guest" guest
 	SEND=()
 	vmm_pair unix:u --touch 1 -- --push=off
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	truncate -s 1M guest
 	echo >&6
 	migtool_wait send 50
@@ -467,7 +458,7 @@ command_pair() {
 @test "an idle guest is waited for longer than --timeout" {
 	SEND=(--timeout 2)
 	vmm_pair unix:u --touch 1 -- --push=off --timeout 2
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	sleep 3
 	vmm_finish
 	migtool_wait send

@@ -35,10 +35,6 @@ teardown() {
 	rm -r "$SHM"
 }
 
-await() { # WORDS FILE
-	wait_for_line "$2" "$1"
-}
-
 vmm_start() { # [OPTION]...
 	rm -f go
 	mkfifo go
@@ -49,7 +45,7 @@ vmm_start() { # [OPTION]...
 
 # The guest looks at all of its pages; none is wrong.
 vmm_finish() {
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	echo >&6
 	wait_for_end vmm
 	grep -q '^4096 pages, 0 wrong, 0 zero$' vmm.out
@@ -105,7 +101,7 @@ port() { # URI
 	link_start "$(port "$RECV_URI")" 1000000:reset 2000000:close
 	vmm_start --remove
 	send_guest --retry 5
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -0 "${PEER_PIDS[recv]}"
 	vmm_finish
 	migtool_wait recv
@@ -122,11 +118,11 @@ port() { # URI
 	vmm_start --remove
 	send_guest --param max-postcopy-bandwidth=4M
 	for i in 1 2 3; do
-		await 'goes on; its memory follows\|source is there again' recv.err
+		wait_for_line recv.err 'goes on; its memory follows\|source is there again'
 		sleep "0.0$((RANDOM % 90 + 10))"
 		kill -KILL "${PEER_PIDS[send]}"
 		wait_for_end send || true
-		await "waiting for the source to come back" recv.err
+		wait_for_line recv.err "waiting for the source to come back"
 		: >recv.err
 		# nobody else is let in
 		[ $i = 1 ] || run -5 "$MIGTOOL" send --cap postcopy-ram guest "$LINK"
@@ -142,10 +138,10 @@ port() { # URI
 	LINK=$RECV_URI
 	vmm_start --touch 1
 	send_guest --param max-postcopy-bandwidth=1M
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -KILL "${PEER_PIDS[send]}"
 	wait_for_end send || true
-	await "waiting for the source to come back" recv.err
+	wait_for_line recv.err "waiting for the source to come back"
 	run -5 "$MIGTOOL" send --resume --cap postcopy-ram copy "$LINK"
 	[[ $output == *"began to come from another file"*"--force"* ]]
 	run -5 "$MIGTOOL" send --resume --cap postcopy-ram image "$LINK"
@@ -162,10 +158,10 @@ port() { # URI
 	LINK=$RECV_URI
 	vmm_start --touch 1
 	send_guest --param max-postcopy-bandwidth=1M
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -KILL "${PEER_PIDS[send]}"
 	wait_for_end send || true
-	await "waiting for the source to come back" recv.err
+	wait_for_line recv.err "waiting for the source to come back"
 	kill -TERM "${PEER_PIDS[recv]}"
 	migtool_wait recv 50
 	assert_json recv '.owner == "destination"' '.status == "postcopy-paused"' '.complete == false'
@@ -176,10 +172,10 @@ port() { # URI
 	LINK=$RECV_URI
 	vmm_start --touch 1
 	send_guest --param max-postcopy-bandwidth=1M --retry 20
-	await touched vmm.out
+	wait_for_line vmm.out touched
 	kill -KILL "${PEER_PIDS[recv]}"
 	wait_for_end recv || true
-	await "trying again" send.err
+	wait_for_line send.err "trying again"
 	kill -TERM "${PEER_PIDS[send]}"
 	migtool_wait send 50
 	assert_json send '.owner == "destination"' '.status == "postcopy-paused"' \
