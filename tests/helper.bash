@@ -61,6 +61,22 @@ wait_for_line() {
 	}
 }
 
+# guest_images MIB PAGES: IMAGES/guest, which guest/vmm looks at, and IMAGES/image, which guest/maps does.
+guest_images() {
+	"$(dirname "$MIGTOOL")/guest/vmm" make "$IMAGES/guest" "$1"
+	truncate -s $(($2 * 4096)) "$IMAGES/image"
+	"$(dirname "$MIGTOOL")/guest/maps" "$IMAGES/image" map fill
+}
+
+# guest_setup: SHM, a directory in memory for the test to remove; C, a file there to be mapped by G,
+# guest/maps.
+guest_setup() {
+	SHM=$(mktemp -d /dev/shm/migtool-test-XXXXXX)
+	G=$(dirname "$MIGTOOL")/guest/maps
+	C=$SHM/copy
+	export G C
+}
+
 # What all said that took part, after a test has failed.
 peer_messages() {
 	local file

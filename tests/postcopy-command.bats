@@ -11,11 +11,8 @@ load helper
 PAGES=3000
 
 setup() {
-	SHM=$(mktemp -d /dev/shm/migtool-test-XXXXXX)
 	cd "$BATS_TEST_TMPDIR" || return
-	G=$(dirname "$MIGTOOL")/guest/maps
-	C=$SHM/copy
-	export G C
+	guest_setup
 	truncate -s $((PAGES * 4096)) image
 	"$G" image map fill
 }

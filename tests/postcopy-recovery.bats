@@ -13,17 +13,12 @@ RANDOM=${SEED:-1} # the random points are the same in each run
 
 setup_file() {
 	export IMAGES=$BATS_FILE_TMPDIR
-	"$(dirname "$MIGTOOL")/guest/vmm" make "$IMAGES/guest" 16
-	truncate -s $((1500 * 4096)) "$IMAGES/image"
-	"$(dirname "$MIGTOOL")/guest/maps" "$IMAGES/image" map fill
+	guest_images 16 1500
 }
 
 setup() {
-	SHM=$(mktemp -d /dev/shm/migtool-test-XXXXXX)
 	cd "$BATS_TEST_TMPDIR" || return
-	G=$(dirname "$MIGTOOL")/guest/maps
-	C=$SHM/copy
-	export G C
+	guest_setup
 	ln -s "$IMAGES/guest" guest
 	ln -s "$IMAGES/image" image
 }
