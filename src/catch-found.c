@@ -205,7 +205,7 @@ static void drain(int fd)
 
 	if (flags < 0 || !(flags & O_NONBLOCK))
 		return;
-	while ((n = uffd_read(fd, events)) > 0)
+	while ((n = uffd_read(fd, NULL, events)) > 0)
 		for (int i = 0; i < n; i++)
 			if (events[i].child >= 0)
 				close(events[i].child);

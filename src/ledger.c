@@ -22,7 +22,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAGIC	   "migtool guest 2"
+#define MAGIC	   "migtool guest 3"
 #define PIECE	   4096u
 #define SPACES_MAX 4096u
 #define VIEWS_MAX  (1u << 20)
@@ -36,7 +36,10 @@ struct head {
 	uint64_t pairs;	 /* where the first pair is; 0: none */
 	struct ledger_file from;
 	uint64_t sizes[LEDGER_BLOCKS_MAX];
+	struct ledger_space reading; /* whose messages are in the inbox */
+	uint8_t inbox[LEDGER_INBOX];
 };
+_Static_assert(sizeof(struct head) <= PIECE, "the head is one page");
 
 /* Before the bits of a pair, a piece of its own kind: as long as the words, twice. */
 struct pair_head {
@@ -68,6 +71,8 @@ struct ledger {
 	struct piece layouts[2];
 	unsigned in_force; /* of the two */
 	struct ledger_layout layout;
+	struct ledger_space left_of;
+	uint64_t left[LEDGER_INBOX / sizeof(uint64_t)];
 };
 
 static int no_memory(struct error *err)
@@ -229,6 +234,18 @@ int ledger_note(struct ledger *l, const struct ledger_layout *now, struct error 
 	return 0;
 }
 
+void *ledger_inbox(struct ledger *l, const struct ledger_space *of)
+{
+	l->head->reading = *of;
+	return l->head->inbox;
+}
+
+const void *ledger_left(const struct ledger *l, struct ledger_space *of)
+{
+	*of = l->left_of;
+	return l->left;
+}
+
 void ledger_set_complete(struct ledger *l)
 {
 	__atomic_store_n(&l->head->complete, 1, __ATOMIC_RELEASE);
@@ -257,6 +274,8 @@ static struct ledger *alloc_ledger(int fd, struct error *err)
 static void take_head(struct ledger *l, const struct head *h)
 {
 	memcpy(l->sizes, h->sizes, sizeof(l->sizes));
+	memcpy(l->left, h->inbox, sizeof(l->left));
+	l->left_of = h->reading;
 	l->guest = (struct ledger_guest){ .from = h->from,
 					  .shared = h->shared != 0,
 					  .page = h->page,

@@ -8,6 +8,11 @@
  * A bit may be late: the page is there, and its bit not yet set. Placing it again does no harm. It
  * is never early.
  *
+ * A page that the guest throws away is told of once, and the kernel lets the guest go on before who
+ * serves has seen the message. So the kernel writes it into this file: the call that reads it
+ * cannot be ended in its middle, and what a process that was killed had read and not yet done is
+ * found.
+ *
  * Where things lie changes seldom. It is written as a whole beside what is valid, and becomes valid
  * by one store. One thread changes a ledger; the bits are anybody's (bitmap.h).
  */
@@ -61,6 +66,7 @@ struct ledger_guest {
 };
 
 #define LEDGER_BLOCKS_MAX 64
+#define LEDGER_INBOX	  2048 /* bytes */
 
 /*
  * A new one in the file (taken over, also on failure), whose content goes. Its room is allocated as
@@ -97,6 +103,15 @@ int ledger_add_pages(struct ledger *l, size_t n, struct bitmap *done, struct bit
 /* All that is not zero has come: what is missing is zero. For good. */
 void ledger_set_complete(struct ledger *l);
 bool ledger_complete(const struct ledger *l);
+
+/*
+ * Where the kernel's messages of that space are read to: LEDGER_INBOX bytes, the ledger's, all zero
+ * but for what was read and not yet done. Whoever has done it makes it zero.
+ */
+void *ledger_inbox(struct ledger *l, const struct ledger_space *of);
+/* Of one that was opened: what its inbox had, and of which space. Ours to read until
+ * ledger_close(). */
+const void *ledger_left(const struct ledger *l, struct ledger_space *of);
 
 /* Where everything lies from now on. ST_FILE, ST_NOMEM: the former layout stays valid. */
 int ledger_note(struct ledger *l, const struct ledger_layout *now, struct error *err);

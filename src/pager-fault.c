@@ -232,18 +232,21 @@ static int take_fault(struct pager *p, struct space *s, const struct uffd_event 
 static int read_events(struct pager *p, struct space *s)
 {
 	struct uffd_event e[UFFD_EVENTS_MAX];
+	void *room = pager_inbox(p, s);
 	struct error err, why;
 	uint64_t now;
 	int n, rc = 0;
 
 	gate_enter(p, true);
-	n = uffd_read(s->uffd, e);
+	n = uffd_read(s->uffd, room, e);
 	for (int i = 0; i < n; i++) {
-		if (e[i].kind == UFFD_FAULT)
-			continue;
-		s->strays = 0;
-		if (pager_event(p, s, &e[i], rc ? &why : &err))
-			rc = -1;
+		if (e[i].kind != UFFD_FAULT) {
+			s->strays = 0;
+			if (pager_event(p, s, &e[i], rc ? &why : &err))
+				rc = -1;
+		}
+		if (room && !rc)
+			uffd_heeded(room, (unsigned)i);
 	}
 	gate_leave(p, true);
 	now = pager_clock();

@@ -145,6 +145,13 @@ void pager_free_bits(const struct pager *p, struct pages *pages);
 int pager_load_pages(struct pager *p, struct error *err);
 /* Where everything lies has changed. -1: ST_NOMEM, ST_FILE. */
 int pager_note(struct pager *p, struct error *err);
+/* Where the space's messages are read to (ledger_inbox()), or NULL. */
+void *pager_inbox(const struct pager *p, const struct space *s);
+/*
+ * What another one had read, and was killed before he heeded it. Before anything is placed. -1:
+ * ST_DATA, ST_NOMEM, ST_FILE.
+ */
+int pager_heed_left(struct pager *p, struct error *err);
 
 /* ---- pager-add.c: more of it ---- */
 

@@ -7,6 +7,10 @@
 #include "pager-internal.h"
 
 #include <stdlib.h>
+#include <string.h>
+
+#define SMALLEST_PAGE UINT64_C(4096)
+_Static_assert(UFFD_ROOM == LEDGER_INBOX, "all that is read at a time finds room");
 
 int pager_new_bits(struct pager *p, struct pages *pages, size_t n, struct error *err)
 {
@@ -69,6 +73,65 @@ static void note_view(const struct pager *p, const struct view *v, unsigned spac
 				     .first = v->first };
 }
 
+static struct ledger_space note_space(const struct space *s)
+{
+	return (struct ledger_space){ s->pid, s->serial, s->process };
+}
+
+void *pager_inbox(const struct pager *p, const struct space *s)
+{
+	struct ledger_space of = note_space(s);
+
+	return p->o.ledger ? ledger_inbox(p->o.ledger, &of) : NULL;
+}
+
+/* As the kernel says it: page by page, and nothing wraps. */
+static bool is_sound(const struct uffd_event *e)
+{
+	const uint64_t rest = SMALLEST_PAGE - 1;
+
+	return !((e->start | e->len | e->to) & rest) && e->len <= UINT64_MAX - e->start &&
+	       e->len <= UINT64_MAX - e->to;
+}
+
+static int heed_left(struct pager *p, struct space *s, const void *left, struct error *err)
+{
+	struct uffd_event e[UFFD_EVENTS_MAX];
+	void *room = pager_inbox(p, s);
+	int n = uffd_parse(left, e);
+
+	for (int i = 0; i < n; i++) {
+		if (e[i].kind != UFFD_FAULT && e[i].kind != UFFD_OTHER) {
+			if (!is_sound(&e[i]))
+				return err_set(err, ST_DATA,
+					       "the list of the guest's pages is bad: its inbox");
+			if (pager_event(p, s, &e[i], err))
+				return -1;
+		}
+		uffd_heeded(room, (unsigned)i);
+	}
+	return 0;
+}
+
+int pager_heed_left(struct pager *p, struct error *err)
+{
+	struct ledger_space of;
+	const void *left;
+
+	if (!p->o.ledger)
+		return 0;
+	left = ledger_left(p->o.ledger, &of);
+	for (unsigned i = 0; i < p->nspaces; i++) {
+		struct ledger_space is = note_space(&p->spaces[i]);
+
+		if (!memcmp(&is, &of, sizeof(of)))
+			return heed_left(p, &p->spaces[i], left, err);
+	}
+	/* that process has gone */
+	memset(ledger_inbox(p->o.ledger, &of), 0, LEDGER_INBOX);
+	return 0;
+}
+
 int pager_note(struct pager *p, struct error *err)
 {
 	struct ledger_space spaces[GUEST_SPACES_MAX];
@@ -90,7 +153,7 @@ int pager_note(struct pager *p, struct error *err)
 			continue;
 		for (unsigned j = 0; j < s->n; j++)
 			note_view(p, &s->views[j], now.nspaces, &now.views[now.nviews++]);
-		spaces[now.nspaces++] = (struct ledger_space){ s->pid, s->serial, s->process };
+		spaces[now.nspaces++] = note_space(s);
 	}
 	rc = ledger_note(p->o.ledger, &now, err);
 	free(now.views);

@@ -5,6 +5,7 @@
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
 #include <poll.h>
+#include <string.h>
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -30,30 +31,55 @@ static void translate(const struct uffd_msg *m, struct uffd_event *e)
 		e->to = m->arg.remap.to;
 		e->len = m->arg.remap.len;
 		break;
-	case UFFD_EVENT_FORK:
-		e->kind = UFFD_FORK;
-		e->child = (int)m->arg.fork.ufd;
-		/* it has the flags that its parent's was made with, not those of today */
-		fcntl(e->child, F_SETFL, fcntl(e->child, F_GETFL) | O_NONBLOCK);
-		fcntl(e->child, F_SETFD, FD_CLOEXEC);
-		break;
 	}
 }
 
-int uffd_read(int fd, struct uffd_event out[UFFD_EVENTS_MAX])
+static void take_child(const struct uffd_msg *m, struct uffd_event *e)
+{
+	if (m->event != UFFD_EVENT_FORK)
+		return;
+	e->kind = UFFD_FORK;
+	e->child = (int)m->arg.fork.ufd;
+	/* it has the flags that its parent's was made with, not those of today */
+	fcntl(e->child, F_SETFL, fcntl(e->child, F_GETFL) | O_NONBLOCK);
+	fcntl(e->child, F_SETFD, FD_CLOEXEC);
+}
+
+_Static_assert(UFFD_ROOM == UFFD_EVENTS_MAX * sizeof(struct uffd_msg), "the kernel's size");
+
+int uffd_read(int fd, void *room, struct uffd_event out[UFFD_EVENTS_MAX])
 {
 	struct uffd_msg msg[UFFD_EVENTS_MAX];
 	ssize_t n;
 
 	do
-		n = read(fd, msg, sizeof(msg));
+		n = read(fd, room ? room : msg, sizeof(msg));
 	while (n < 0 && errno == EINTR);
 	if (n < 0)
 		return errno == EAGAIN ? 0 : -1;
+	if (room)
+		memcpy(msg, room, (size_t)n);
 	n /= (ssize_t)sizeof(msg[0]);
-	for (ssize_t i = 0; i < n; i++)
+	for (ssize_t i = 0; i < n; i++) {
 		translate(&msg[i], &out[i]);
+		take_child(&msg[i], &out[i]);
+	}
 	return (int)n;
+}
+
+int uffd_parse(const void *room, struct uffd_event out[UFFD_EVENTS_MAX])
+{
+	struct uffd_msg msg[UFFD_EVENTS_MAX];
+
+	memcpy(msg, room, sizeof(msg));
+	for (unsigned i = 0; i < UFFD_EVENTS_MAX; i++)
+		translate(&msg[i], &out[i]);
+	return UFFD_EVENTS_MAX;
+}
+
+void uffd_heeded(void *room, unsigned i)
+{
+	memset((struct uffd_msg *)room + i, 0, sizeof(struct uffd_msg));
 }
 
 static enum uffd_result result_of(int errnum)

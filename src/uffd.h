@@ -32,13 +32,22 @@ struct uffd_event {
 };
 
 #define UFFD_EVENTS_MAX 64
+#define UFFD_ROOM	(UFFD_EVENTS_MAX * 32) /* bytes, for the kernel's messages of them */
 
 /*
  * Events that wait, in the kernel's order: how many (0: none), -1 with errno. A fault may stand
  * before the event of a range that was dropped earlier. While an event other than a fault is
  * unread, each of the calls below is UFFD_BUSY.
+ *
+ * room: UFFD_ROOM bytes, all zero, into which the kernel writes each message before the call can
+ * end, or NULL. Whoever looks there later passes a copy to uffd_parse(), which tells what
+ * uffd_read() has told, but for forks, whose descriptor has gone with who read it (UFFD_OTHER).
  */
-int uffd_read(int fd, struct uffd_event out[UFFD_EVENTS_MAX]);
+int uffd_read(int fd, void *room, struct uffd_event out[UFFD_EVENTS_MAX]);
+int uffd_parse(const void *room, struct uffd_event out[UFFD_EVENTS_MAX]);
+
+/* The i-th message in there has been heeded: it tells nothing any more (UFFD_OTHER). */
+void uffd_heeded(void *room, unsigned i);
 
 enum uffd_result {
 	UFFD_DONE,

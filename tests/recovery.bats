@@ -54,7 +54,10 @@ recv_killed() {
 finish() {
 	wait_for_line vmm.out touched
 	echo >&8
-	wait_for_end vmm
+	wait_for_end vmm || {
+		cat vmm.out vmm.err
+		return 1
+	}
 	cat vmm.out
 	grep -q " pages, 0 wrong, 0 zero$" vmm.out
 }

@@ -121,6 +121,32 @@ static void the_last_layout(void)
 	ledger_close(l);
 }
 
+/* What was read and not yet done, with whose it was; and only until it is done. */
+static void what_is_left(void)
+{
+	static const char word[] = "a message";
+	struct ledger *l = make(), *found;
+	struct ledger_space of;
+	struct error err;
+	char *inbox;
+
+	CHECK(l && fill(l));
+	inbox = ledger_inbox(l, &spaces[1]);
+	memcpy(inbox + LEDGER_INBOX - sizeof(word), word, sizeof(word));
+	found = ledger_open(again(l), &err);
+	CHECK(found);
+	if (found) {
+		const char *left = ledger_left(found, &of);
+
+		CHECK(!memcmp(&of, &spaces[1], sizeof(of)));
+		memset(ledger_inbox(found, &spaces[0]), 0, LEDGER_INBOX);
+		CHECK(!memcmp(left + LEDGER_INBOX - sizeof(word), word, sizeof(word)));
+		CHECK(!inbox[LEDGER_INBOX - sizeof(word)]);
+	}
+	ledger_close(found);
+	ledger_close(l);
+}
+
 /* Any word of it may be anything: it is refused, or all that is said of it lies in it. */
 static void nothing_leads_outside(void)
 {
@@ -202,6 +228,7 @@ static void something_else(void)
 static const struct test_case cases[] = {
 	{ "what was noted is found again", found_again },
 	{ "the last layout is in force, however large they get", the_last_layout },
+	{ "what was read and not yet heeded is found", what_is_left },
 	{ "no number in it leads outside", nothing_leads_outside },
 	{ "no number is read again after its check", numbers_are_read_once },
 	{ "something else is refused", something_else },

@@ -3,10 +3,12 @@
 #include "cancel.h"
 #include "pager.h"
 #include "test.h"
+#include "uffd.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <linux/userfaultfd.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <sys/ioctl.h>
@@ -537,6 +539,77 @@ static void who_waits_where_the_guest_drops_pages_asks_again(void)
 	end(p);
 }
 
+static void *drop_page(void *at)
+{
+	return madvise(at, PAGE, MADV_DONTNEED) ? at : NULL;
+}
+
+/* Memory of its own, which nobody serves yet, as the ledger knows it. */
+static unsigned char *own_memory(struct ledger *l, int fd)
+{
+	unsigned char *at =
+		mmap(NULL, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct ledger_space space = { .pid = getpid() };
+	struct ledger_view view = { .address = (uintptr_t)at, .len = SIZE, .page = PAGE };
+	struct ledger_layout now = { &space, 1, &view, 1 };
+	struct bitmap done, dropped;
+	struct error err;
+
+	if (at == MAP_FAILED || !missing(fd, at, SIZE) ||
+	    ledger_add_pages(l, PAGES, &done, &dropped, &err) || ledger_note(l, &now, &err))
+		return NULL;
+	return at;
+}
+
+/* The one who served reads that the guest drops a page, and is killed before he does anything. */
+static bool read_and_die(struct ledger *his, int fd, unsigned char *page)
+{
+	struct uffd_event e[UFFD_EVENTS_MAX];
+	struct pollfd poll_fd = { .fd = fd, .events = POLLIN };
+	struct ledger_space of = { .pid = getpid() };
+	void *failed, *room = ledger_inbox(his, &of);
+	pthread_t guest;
+
+	if (pthread_create(&guest, NULL, drop_page, page) || poll(&poll_fd, 1, 10000) != 1 ||
+	    uffd_read(fd, room, e) != 1 || e[0].kind != UFFD_REMOVE || pthread_join(guest, &failed))
+		return false;
+	return !failed;
+}
+
+static void what_somebody_had_read_who_was_killed_counts(void)
+{
+	static const uint64_t size = SIZE;
+	struct ledger_guest of = { .page = PAGE, .sizes = &size, .nblocks = 1 };
+	int fd = new_uffd(UFFD_FEATURE_EVENT_REMOVE), copy = fcntl(fd, F_DUPFD_CLOEXEC, 3);
+	struct pager_options o = {
+		.cancel = &cancel, .source = { .read = read_page }, .sizes = &size, .nblocks = 1
+	};
+	struct error err;
+	struct ledger *his = ledger_new(memfd_create("ledger", MFD_CLOEXEC), &of, &err);
+	struct guest_memory g;
+	unsigned char *at;
+	struct pager *p;
+
+	REQUIRE(his && fd >= 0 && !cancel_init(&cancel, &err));
+	at = own_memory(his, fd);
+	REQUIRE(at && read_and_die(his, fd, at + 5 * PAGE));
+	o.ledger = ledger_open(fcntl(ledger_fd(his), F_DUPFD_CLOEXEC, 3), &err);
+	guestmem_init(&g);
+	REQUIRE(o.ledger && !guestmem_resume(&g, o.ledger, 0, fd, &err));
+	p = pager_start(&g, &o, &err);
+	REQUIRE(p);
+	CHECK(at[5 * PAGE] == 0);
+	CHECK(at[4 * PAGE] == content(4) && at[6 * PAGE] == content(6));
+	/* that is done, and no message of today's is another's tomorrow */
+	CHECK(!madvise(at + 4 * PAGE, PAGE, MADV_DONTNEED) && at[4 * PAGE] == 0);
+	munmap(at, SIZE);
+	pager_stop(p);
+	ledger_close(o.ledger);
+	ledger_close(his);
+	close(copy);
+	cancel_destroy(&cancel);
+}
+
 static const struct test_case cases[] = {
 	{ "what the guest wrote stays, beside what nobody maps",
 	  what_the_guest_wrote_stays_beside_what_nobody_maps },
@@ -556,6 +629,8 @@ static const struct test_case cases[] = {
 	{ "zeros that come end the wait", zeros_that_come_end_the_wait },
 	{ "who waits where the guest drops pages asks again",
 	  who_waits_where_the_guest_drops_pages_asks_again },
+	{ "what somebody had read who was killed counts",
+	  what_somebody_had_read_who_was_killed_counts },
 };
 
 TEST_MAIN(cases)
