@@ -100,6 +100,7 @@ taken_up_whole() {
 @test "with --push=off what is touched comes from whoever serves" {
 	serve --push=off
 	vmm_start --remove
+	wait_for_line recv.err 'runs; its memory comes'
 	for _ in 1 2 3 4; do
 		a_while 60
 		recv_killed
