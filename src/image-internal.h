@@ -120,6 +120,11 @@ int record_write(const char *path, const uint8_t session[IMAGE_SESSION_LEN], str
 bool record_read(const char *path, uint8_t session[IMAGE_SESSION_LEN]);
 void record_remove(const char *path); /* NULL is accepted */
 
+/* ---- image-state.c ---- */
+
+/* A raw image's device state goes to `path`: can it? */
+int state_plan(struct target *t, const char *path, bool resume, struct error *err);
+
 /* ---- image-commit.c ---- */
 
 void target_close(struct image *img, bool keep_part);
