@@ -116,14 +116,18 @@ static int allow_destination(const struct config *cfg, struct error *err)
 
 	if (allow_guest(cfg, err))
 		return -1;
+	/* a guest finds it before it is ours, and then it may have to go again */
+	if (cfg->device_state &&
+	    allow_target(cfg->device_state,
+			 POLICY_PART | (config_has_guest(cfg) ? POLICY_UNLINK : 0), cfg->force,
+			 err))
+		return -1;
 	if (!cfg->image)
 		return 0;
 	if (allow_target(cfg->image,
 			 POLICY_MEMBERS |
 				 (cfg->in_place || catches(cfg) ? POLICY_IN_PLACE : POLICY_PART),
 			 force, err))
-		return -1;
-	if (cfg->device_state && allow_target(cfg->device_state, POLICY_PART, cfg->force, err))
 		return -1;
 	/* in postcopy the catcher starts it */
 	if (catches(cfg))

@@ -229,6 +229,19 @@ static int commit_state(struct image *img, struct error *err)
 	return r;
 }
 
+int image_place_device_state(struct image *img, struct error *err)
+{
+	struct image_priv *p = image_priv(img);
+	struct target *t = p->target;
+
+	if (p->state.fd < 0 || t->state_placed)
+		return 0;
+	if (sync_fd(p->state.fd, p->state.path, err) < 0 || commit_state(img, err) < 0)
+		return -1;
+	t->state_placed = true;
+	return 0;
+}
+
 static int commit_memory(struct target *t, struct error *err)
 {
 	if (!t->in_place && part_rename(t->part, t->final, t->existed, t->force, err) < 0)

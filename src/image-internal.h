@@ -46,6 +46,7 @@ struct target {
 	/* device state of a raw image */
 	char *state_final, *state_part; /* NULL: nowhere to put it, or renamed already */
 	bool state_existed;
+	bool state_placed; /* before the memory */
 	int state_lock;
 };
 

@@ -2,12 +2,15 @@
 /* A destination's device state: in a directory a member, of a raw file a file of its own. */
 #include "image-internal.h"
 
+#include "broker.h"
 #include "image-part.h"
+#include "log.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
+#include <unistd.h>
 
 int state_plan(struct target *t, const char *path, bool resume, struct error *err)
 {
@@ -112,4 +115,47 @@ int image_put_device_state(struct image *img, const void *buf, size_t len, struc
 	digest_stream_update(p->state_digest, buf, len);
 	p->state_size += len;
 	return 0;
+}
+
+/* ---- before the memory ---- */
+
+int image_take_device_state(struct image *img, const char *path, bool force, struct error *err)
+{
+	struct target *t = calloc(1, sizeof(*t));
+
+	if (!t)
+		return err_set(err, ST_NOMEM, "out of memory");
+	t->lock = t->parent = t->state_lock = -1;
+	t->force = force;
+	image_priv(img)->target = t;
+	return state_plan(t, path, false, err);
+}
+
+int image_reset_device_state(struct image *img, struct error *err)
+{
+	struct image_priv *p = image_priv(img);
+
+	if (p->state.fd < 0)
+		return 0;
+	if (ftruncate(p->state.fd, 0))
+		return err_sys(err, ST_FILE, errno, "cannot empty %s", p->state.path);
+	digest_stream_free(p->state_digest);
+	p->state_size = 0;
+	p->state_digest = digest_stream_new();
+	return p->state_digest ? 0 : err_set(err, ST_NOMEM, "out of memory");
+}
+
+bool image_device_state_placed(const struct image *img)
+{
+	const struct target *t = image_priv(img)->target;
+
+	return t && t->state_placed;
+}
+
+void image_withdraw_device_state(struct image *img)
+{
+	const struct target *t = img ? image_priv(img)->target : NULL;
+
+	if (t && t->state_placed && broker_unlink(t->state_final) < 0)
+		log_warn("cannot remove %s: %s", t->state_final, strerror(errno));
 }

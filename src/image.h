@@ -275,6 +275,18 @@ uint64_t image_placed_bytes(const struct image *img);
  * ST_UNSUPPORTED. One thread.
  */
 int image_put_device_state(struct image *img, const void *buf, size_t len, struct error *err);
+/*
+ * The device state of a guest that goes on before its memory is here, and has to find it before.
+ * take: image_of_blocks has one, too, at `path` (ST_FILE, ST_UNSUPPORTED; image_create has it from
+ * its layout). reset: what came of it is dropped. place: all of it came; it is durable and has its
+ * name. withdraw: the guest is not ours, and it goes again.
+ */
+int image_take_device_state(struct image *img, const char *path, bool force, struct error *err);
+int image_reset_device_state(struct image *img, struct error *err);
+int image_place_device_state(struct image *img, struct error *err);
+bool image_device_state_placed(const struct image *img);
+void image_withdraw_device_state(struct image *img);
+
 /* Digest and size of the device state written so far, or of a source's. */
 void image_device_state_digest(const struct image *img, struct digest *out, uint64_t *size);
 

@@ -56,8 +56,8 @@ int lazy_left_waiting(struct lazy *l, struct error *err);
 int pull_check(struct pull *p, struct error *err);
 /* The guest's pages are asked for here: pager_source's request. */
 int pull_request(void *arg, unsigned block, uint64_t offset, size_t len, struct error *err);
-/* After the pager's end. keep: its IMAGE.part stays. */
-void pull_close(struct pull *p, bool keep);
+/* After the pager's end. Of a guest that waits IMAGE.part stays. */
+void pull_close(struct pull *p, const struct session *ss);
 /* Reports it, while there is a try that can fail, else to the next one. */
 void pull_fail(struct pull *p, const struct error *err);
 

@@ -21,6 +21,9 @@
 #include <stdlib.h>
 #include <string.h>
 
+/* It goes to a file. A device that has its own memory may have much. */
+#define STATE_MAX (4096ULL << 20)
+
 /* ---- head ---- */
 
 /* What a QEMU would demand of us: both have it, or neither. */
@@ -101,13 +104,15 @@ static int check_device_state(struct target *t, uint32_t len, struct error *err)
 	if (!t->greeting.has_device_state)
 		return err_set(err, ST_UNSUPPORTED,
 			       "a device state came that the greeting did not announce");
-	if (!t->ram_ended || t->have_digest)
+	if (t->ss->lazy ? pull_check_state(t, err) : 0)
+		return -1;
+	if (!t->ss->lazy && (!t->ram_ended || t->have_digest))
 		return err_set(err, ST_DATA, "device state %s",
 			       t->ram_ended ? "behind the digest" : "before the memory did end");
 	if (!len && t->have_state)
 		return err_set(err, ST_DATA, "an empty piece of device state behind another one");
-	if (len > BLOB_MAX - t->state_size)
-		return err_set(err, ST_DATA, "more than %u MiB of device state", BLOB_MAX >> 20);
+	if (len > STATE_MAX - t->state_size)
+		return err_set(err, ST_DATA, "more than %llu MiB of device state", STATE_MAX >> 20);
 	t->have_state = true;
 	t->state_size += len;
 	return 0;
@@ -115,6 +120,7 @@ static int check_device_state(struct target *t, uint32_t len, struct error *err)
 
 static int take_device_state(struct target *t, uint32_t len, struct error *err)
 {
+	bool first = !t->have_state;
 	uint8_t *buf;
 	int rc = -1;
 
@@ -124,7 +130,8 @@ static int take_device_state(struct target *t, uint32_t len, struct error *err)
 	if (!buf)
 		err_set(err, ST_NOMEM, "no memory for device state");
 	else if (!stream_read(&t->ss->stream, buf, len, err))
-		rc = image_put_device_state(t->img, buf, len, err);
+		rc = t->ss->lazy ? pull_put_state(t, first, buf, len, err)
+				 : image_put_device_state(t->img, buf, len, err);
 	free(buf);
 	return rc;
 }
@@ -227,9 +234,7 @@ static int our_command(struct target *t, const struct wire_command *c, struct er
 	case MIG_CMD_PAUSED:
 		return take_paused(t, c->len, err);
 	case MIG_CMD_LISTEN:
-		if (c->len)
-			break;
-		return load_listen(t, err);
+		return load_listen(t, c->len, err);
 	case MIG_CMD_COMMIT:
 		if (c->len || !t->ss->lazy)
 			break;

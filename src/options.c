@@ -364,7 +364,6 @@ static const char *guest_conflict(const struct config *cfg)
 		{ cfg->peer == PEER_QEMU, "--peer qemu" },
 		{ cfg->delta, "--delta" },
 		{ cfg->resume, "--resume" },
-		{ cfg->device_state != NULL, "--device-state" },
 		{ cfg->caps.given[CAP_POSTCOPY_RAM] && !cfg->caps.on[CAP_POSTCOPY_RAM],
 		  "--cap postcopy-ram=off" },
 		{ cfg->uffd_socket && cfg->image && cfg->push_off, "an IMAGE with --push=off" },

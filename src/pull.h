@@ -57,6 +57,17 @@ struct pull {
 	struct error failure;
 };
 
+/* ---- target-pull-state.c ---- */
+
+/* Is there a place for a device state that is announced? */
+int pull_judge_state(const struct target *t, struct error *err);
+/* Once the image was made. ST_FILE, ST_UNSUPPORTED. */
+int pull_open_state(struct target *t, struct error *err);
+/* LISTEN, of so many bytes that are still to be read: all of it is here, and gets its name. */
+int pull_listen_state(struct target *t, uint32_t len, struct error *err);
+/* DIGEST has told of the same. */
+int pull_verify_state(const struct target *t, struct error *err);
+
 /* Recovery, before LISTENING: tells the source which those are. */
 int pull_tell_came(struct target *t, struct error *err);
 

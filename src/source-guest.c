@@ -18,11 +18,40 @@
 #include "log.h"
 #include "postcopy-send.h"
 
+#include <string.h>
+
 #define ALIVE_MS 1000
 
 bool source_guest_wanted(const struct source *src)
 {
 	return src->postcopy && (src->answer.features & FEATURE_POSTCOPY);
+}
+
+/* What was sent, and the device state; to a guest that waits none was sent. */
+static void own_digest(const struct source *src, struct wire_digest *d)
+{
+	struct digest memory = src->digest.sum;
+
+	source_own_digest(src, d);
+	if (src->guest_waits)
+		*d = (struct wire_digest){ .memory = memory };
+}
+
+/* With the device state's digest, if there is one: the guest has it before it is ours to judge. */
+static int put_listen(struct source *src, struct error *err)
+{
+	uint8_t bytes[WIRE_DIGEST_LEN];
+	struct wire_digest d;
+	uint64_t size;
+
+	if (src->guest_waits || image_device_state_fd(src->img, &size) < 0)
+		return wire_put_command(&src->ss->stream, MIG_CMD_LISTEN, NULL, 0, err);
+	if (source_send_device_state(src, err))
+		return -1;
+	own_digest(src, &d);
+	wire_digest_pack(&d, bytes);
+	return wire_put_command(&src->ss->stream, MIG_CMD_LISTEN,
+				bytes + WIRE_DIGEST_LEN - WIRE_STATE_LEN, WIRE_STATE_LEN, err);
 }
 
 /* The destination may have much to do first: its VMM may not even be there. */
@@ -34,7 +63,7 @@ static int await_guest(struct source *src, struct error *err)
 	if (src->guest_waits)
 		postcopy_send_recovers(src->postcopy);
 	returnpath_expect_guest(&src->rp);
-	if (wire_put_command(s, MIG_CMD_LISTEN, NULL, 0, err) || stream_flush(s, err))
+	if (put_listen(src, err) || stream_flush(s, err))
 		return -1;
 	while (!rc) {
 		rc = returnpath_wait_ms(&src->rp, RP_WAIT_LISTENING, ALIVE_MS, err);
@@ -95,9 +124,10 @@ static int send_memory(struct source *src, struct error *err)
 
 static int put_digest(struct source *src, struct error *err)
 {
-	struct wire_digest d = { .memory = src->digest.sum };
 	uint8_t bytes[WIRE_DIGEST_LEN];
+	struct wire_digest d;
 
+	own_digest(src, &d);
 	src->ss->digest = d.memory;
 	src->ss->digest_known = true;
 	wire_digest_pack(&d, bytes);
@@ -143,6 +173,7 @@ int source_guest(struct source *src, struct error *err)
 int source_guest_finish(struct source *src, struct error *err)
 {
 	struct session *ss = src->ss;
+	struct wire_digest own;
 
 	if (returnpath_wait(&src->rp, RP_WAIT_VERDICT, err))
 		return -1;
@@ -152,7 +183,8 @@ int source_guest_finish(struct source *src, struct error *err)
 		ss->digest_known = false; /* it is that of what was sent */
 		return 0;
 	}
-	if (!digest_equal(src->rp.digest.memory, src->digest.sum)) {
+	own_digest(src, &own);
+	if (memcmp(&src->rp.digest, &own, sizeof(own)) != 0) {
 		err_set(err, ST_DIGEST, "the destination's digest differs from ours");
 		return session_lost(ss, err, "the guest runs at the destination with other memory",
 				    "end it there");

@@ -353,7 +353,7 @@ static int send_pieces(struct source *src, int fd, uint64_t size, struct error *
 	return rc;
 }
 
-static int send_device_state(struct source *src, struct error *err)
+int source_send_device_state(struct source *src, struct error *err)
 {
 	uint64_t size;
 	int fd = image_device_state_fd(src->img, &size);
@@ -378,7 +378,7 @@ static int put_tail(struct source *src, struct error *err)
 	return stream_put_be32(&src->ss->stream, 0, err);
 }
 
-static void own_digest(struct source *src, struct wire_digest *d)
+void source_own_digest(const struct source *src, struct wire_digest *d)
 {
 	d->memory = src->digest.sum;
 	image_device_state_digest(src->img, &d->device, &d->device_size);
@@ -417,9 +417,9 @@ int source_switchover(struct session *ss, struct error *err)
 	/* what a QEMU recorded holds the stream's end: SHUT may come as soon as it was written */
 	if (!ss->dialect.migtool)
 		ss->stream_over = true;
-	if (send_device_state(src, err))
+	if (source_send_device_state(src, err))
 		return -1;
-	own_digest(src, &d);
+	source_own_digest(src, &d);
 	ss->digest = d.memory;
 	ss->digest_known = true;
 	if (ss->dialect.migtool) {
@@ -464,7 +464,7 @@ static int finish_migtool(struct source *src, struct error *err)
 
 	if (returnpath_wait(&src->rp, RP_WAIT_READY, err))
 		return -1;
-	own_digest(src, &own);
+	source_own_digest(src, &own);
 	if (memcmp(&src->rp.digest, &own, sizeof(own)))
 		return err_set(err, ST_DIGEST, "the destination's digest differs from ours");
 	if (session_commit(ss, err))

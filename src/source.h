@@ -59,6 +59,11 @@ struct source {
 /* Is it a block that both ends reach and that is not sent (x-ignore-shared)? source-open.c */
 bool source_ignores(const struct source *src, const struct block *b);
 
+/* The device state, if there is one; to a migtool in commands. source.c */
+int source_send_device_state(struct source *src, struct error *err);
+/* What was sent so far, and the device state. source.c */
+void source_own_digest(const struct source *src, struct wire_digest *d);
+
 /* With --retry: the destination need not wait for us to come back. source-open.c */
 void source_say_heard(struct session *ss);
 

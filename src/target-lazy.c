@@ -585,7 +585,7 @@ void lazy_end(struct session *ss)
 	caught_close(l);
 	if (!l->pull)
 		image_close(l->img, false);
-	pull_close(l->pull, ss->serving);
+	pull_close(l->pull, ss);
 	free(l->buf);
 	free(l);
 	ss->lazy = NULL;

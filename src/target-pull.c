@@ -89,10 +89,8 @@ int pull_judge(struct target *t, struct error *err)
 			g->nblocks);
 		return err_hint(err, "send one of the files in its ram/");
 	}
-	if (g->has_device_state)
-		return err_set(err, ST_UNSUPPORTED,
-			       "the source sends a device state, which is not built yet with a "
-			       "guest that runs before its memory has arrived");
+	if (pull_judge_state(t, err))
+		return -1;
 	if (!t->ss->lazy->caught || !g->nblocks)
 		return 0;
 	return caught_check(t->ss->lazy, g->blocks[0].size, err);
@@ -106,6 +104,8 @@ int pull_greeted(struct target *t, struct error *err)
 	l->img = t->img;
 	l->pull->has_source = t->greeting.has_image;
 	l->pull->source = t->greeting.image;
+	if (pull_open_state(t, err))
+		return -1;
 	return path ? faultlog_read(&l->wanted, path, t->img, err) : 0;
 }
 
@@ -166,13 +166,15 @@ static int listening(struct target *t, struct error *err)
 	return target_say(t, RP_LISTENING, bytes, sizeof(bytes), err);
 }
 
-int load_listen(struct target *t, struct error *err)
+int load_listen(struct target *t, uint32_t len, struct error *err)
 {
 	struct session *ss = t->ss;
 	int rc;
 
 	if (!ss->lazy || t->postcopy != POSTCOPY_NONE || !t->start_done)
 		return err_set(err, ST_DATA, "LISTEN is not expected now");
+	if (pull_listen_state(t, len, err))
+		return -1;
 	t->postcopy = POSTCOPY_ADVISED;
 	/* the guest is ours to wait for, and the source says that it lives */
 	ss->watched = false;
@@ -446,8 +448,8 @@ static int verify(struct target *t, struct error *err)
 	ss->digest = p->main.sum;
 	digest_add(&ss->digest, p->urgent.sum);
 	ss->digest_known = true;
-	if (t->digest.device_size || t->digest.device.high || t->digest.device.low)
-		return err_set(err, ST_DATA, "DIGEST tells of a device state that did not come");
+	if (pull_verify_state(t, err))
+		return -1;
 	if (digest_equal(ss->digest, t->digest.memory)) {
 		ss->digest_verified = true;
 		return 0;
@@ -630,12 +632,14 @@ void lazy_pause(struct session *ss)
 	p->rc = 0;
 }
 
-void pull_close(struct pull *p, bool keep)
+void pull_close(struct pull *p, const struct session *ss)
 {
 	if (!p)
 		return;
 	drop_connection(p);
-	image_close(p->img, keep);
+	if (p->img && !ss->served)
+		image_withdraw_device_state(p->img);
+	image_close(p->img, ss->serving);
 	bitmap_free(&p->got);
 	cancel_destroy(&p->cancel);
 	pthread_cond_destroy(&p->came);

@@ -152,9 +152,12 @@ void pull_found(struct target *t);
 /* Does it still wait? If it has ended that is the session's end (done_before, or -1). */
 int pull_look(struct target *t, struct error *err);
 /* The commands; one RAM section's records behind them. */
-int load_listen(struct target *t, struct error *err);
+int load_listen(struct target *t, uint32_t len, struct error *err);
 int load_guest_commit(struct target *t, struct error *err);
 int load_guest_section(struct target *t, struct error *err);
+/* May a piece of the device state come now? And it has; first: of this connection. */
+int pull_check_state(const struct target *t, struct error *err);
+int pull_put_state(struct target *t, bool first, const void *buf, size_t len, struct error *err);
 /* Behind the stream's end. */
 int pull_complete(struct target *t, struct error *err);
 int pull_finish(struct target *t, struct error *err);

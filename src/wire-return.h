@@ -53,6 +53,7 @@ struct wire_digest {
 };
 
 #define WIRE_DIGEST_LEN 40
+#define WIRE_STATE_LEN	24 /* the end of it: the device state's part, LISTEN's payload */
 void wire_digest_pack(const struct wire_digest *d, uint8_t out[WIRE_DIGEST_LEN]);
 void wire_digest_unpack(const uint8_t in[WIRE_DIGEST_LEN], struct wire_digest *d);
 

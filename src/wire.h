@@ -82,7 +82,7 @@ enum wire_cmd {
 	MIG_CMD_COMPARED = 0x4007,     /* be64: no more is wanted, so many bytes will travel */
 	MIG_CMD_HEARD = 0x4008,	       /* empty: a source that tries again has heard DONE */
 	MIG_CMD_PAUSED = 0x4009,       /* empty: the source waits for its user, however long */
-	MIG_CMD_LISTEN = 0x400a,       /* empty: postcopy: get the guest ready */
+	MIG_CMD_LISTEN = 0x400a,       /* postcopy: get the guest ready; wire_state, or empty */
 };
 
 /* PING's values: any would do, these are QEMU's. */

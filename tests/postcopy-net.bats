@@ -511,7 +511,7 @@ ended_so() {
 	exec 6<>go
 	all_wrong source
 	while read -r name status owner words; do
-		migtool_start "$name" recv --uffd-socket "vmm-$name" "unix:wrong/$name"
+		migtool_start "$name" recv --uffd-socket "vmm-$name" --device-state "dev-$name" "unix:wrong/$name"
 	done <scripts
 	while read -r name status owner words; do
 		# some are over before they need a guest
@@ -523,6 +523,7 @@ ended_so() {
 	done <scripts
 	while read -r name status owner words; do
 		ended_so "$name" "$status" "$owner" "$words" || bad=1
+		[ "$owner" = destination ] || [ ! -e "dev-$name" ] || bad=1
 	done <scripts
 	[ "$bad" = 0 ]
 }

@@ -23,7 +23,7 @@ sys.dont_write_bytecode = True
 import migtool_stream as m  # noqa: E402
 from bad_streams import EOS, be, block_list, last, part, record, start  # noqa: E402
 from fake_peer import Link, connect  # noqa: E402
-from migtool_peer import memory_digest  # noqa: E402
+from migtool_peer import digest_payload, memory_digest  # noqa: E402
 from migtool_stream import q  # noqa: E402
 
 MIB = 1 << 20
@@ -46,9 +46,9 @@ def listening(flags=0, unit=q.PAGE):
 
 # ---- sources ----
 
-def greeted(address):
+def greeted(address, **changes):
     link = connect(address).say(m.frame(m.greeting(
-        one_way=False, features=FEATURES, capabilities=["postcopy-ram"],
+        one_way=False, features=FEATURES, capabilities=["postcopy-ram"], **changes,
         blocks=[{"name": m.BLOCK, "size": SIZE, "page-size": q.PAGE}])))
     answer = link.frame()
     assert answer["take"] and set(FEATURES[1:]) <= set(answer["features"]), answer
@@ -147,6 +147,29 @@ def begun(address):
     return main.say(BEGIN), urgent
 
 
+STATE = b"what devices were"
+
+
+def listen_for(state):
+    return m.command(LISTEN, digest_payload({}, state)[16:])
+
+
+def with_state(data):
+    """A device state was announced; said behind the list of blocks."""
+    return lambda address: greeted(address, device_state=True)[0].say(BEGIN + data).hold()
+
+
+def other_state_at_the_end(address):
+    main, urgent = greeted(address, device_state=True)
+    main.say(BEGIN + m.command(m.DEVICE_STATE, STATE) + listen_for(STATE))
+    assert main.message()[0] == RP_LISTENING
+    main.say(m.command(m.COMMIT))
+    assert main.message()[0] == m.RP_DONE
+    urgent.say(EOS)
+    main.say(part(m.zero_run(0, SIZE)) + last() + m.command(m.DIGEST, digest_payload({}, b"")) + b"\0")
+    main.hold()
+
+
 def wrong_digest(address, digest=b"\1" + bytes(39)):
     main, urgent = running(address)
     urgent.say(EOS)
@@ -160,7 +183,18 @@ SOURCES = {
         m.HEAD + start(block_list(((m.BLOCK, SIZE),)) + m.run())).hold(),
         12, "source", "a page before COMMIT"),
     "commit-before-listen": (before(m.command(m.COMMIT)), 12, "source", "COMMIT is not expected"),
-    "listen-long": (before(m.command(LISTEN, b"x")), 12, "source", "not understood"),
+    "listen-long": (before(m.command(LISTEN, b"x")), 12, "source", "LISTEN of 1 bytes"),
+    "listen-of-no-state": (before(listen_for(STATE)), 12, "source", "there is no device state"),
+    "state-missing": (with_state(m.command(LISTEN)), 12, "source", "there was no device state"),
+    "state-no-digest": (with_state(m.command(m.DEVICE_STATE, STATE) + m.command(LISTEN)), 12, "source",
+                        "there was a device state"),
+    "state-other": (with_state(m.command(m.DEVICE_STATE, STATE) + listen_for(STATE + b"!")), 13, "source",
+                    "differs from what the source sent (18 bytes)"),
+    "state-behind-listen": (with_state(m.command(m.DEVICE_STATE, STATE) + listen_for(STATE)
+                                       + m.command(m.DEVICE_STATE, STATE)), 12, "source", "behind LISTEN"),
+    "state-before-blocks": (lambda a: greeted(a, device_state=True)[0].say(
+        m.HEAD + m.command(m.DEVICE_STATE, STATE)).hold(), 12, "source", "before the list of blocks"),
+    "state-other-at-end": (other_state_at_the_end, 50, "destination", "differs from what the source sent (0 bytes)"),
     "listen-twice": (instead(m.command(LISTEN)), 12, "source", "LISTEN is not expected"),
     "page-before-commit": (instead(part(m.run())), 12, "source", "a page before COMMIT"),
     "commit-twice": (behind(m.command(m.COMMIT)), 50, "destination", "COMMIT is not expected"),
