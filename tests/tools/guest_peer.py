@@ -51,6 +51,8 @@ def greeted(address, **changes):
         one_way=False, features=FEATURES, capabilities=["postcopy-ram"], **changes,
         blocks=[{"name": m.BLOCK, "size": SIZE, "page-size": q.PAGE}])))
     answer = link.frame()
+    while answer.get("wait"):
+        answer = link.frame()
     assert answer["take"] and set(FEATURES[1:]) <= set(answer["features"]), answer
     return link, connect(address).say(m.hello(URGENT))
 
@@ -245,13 +247,18 @@ def taken(server):
 
 
 def up_to(link, data, behind=0):
-    """Reads on until that has come, and so many bytes; with nothing behind these."""
+    """Reads on until that has come, and so many bytes; whatever is behind these stays unread."""
     seen = b""
-    while not seen[:len(seen) - behind].endswith(data):
-        more = link.sock.recv(65536)
+    while True:
+        more = link.sock.recv(65536, socket.MSG_PEEK)
         if not more:
             raise ConnectionError("closed")
-        seen = seen[-100:] + more
+        at = (seen + more).find(data)
+        if at >= 0:
+            link.read(at + len(data) - len(seen) + behind)
+            return
+        link.read(len(more))
+        seen = (seen + more)[-len(data):]
 
 
 def told(server):
@@ -294,7 +301,6 @@ def destination_good(server):
             seen += pages
     main.say(m.message(RP_ENOUGH))
     assert urgent.read(8) == EOS
-    up_to(main, b"\0")
     main.hold()
 
 
