@@ -42,6 +42,43 @@ static int act_link(const char *from, const char *to)
 	return linkat(AT_FDCWD, from, AT_FDCWD, to, 0);
 }
 
+/* The bit is asked for again: some file systems make up modes of their own, and say nothing. */
+static int set_sticky(int fd, bool on)
+{
+	struct stat st;
+	mode_t mode;
+
+	if (fstat(fd, &st))
+		return -1;
+	mode = (st.st_mode & 07777 & ~(mode_t)S_ISVTX) | (on ? S_ISVTX : 0);
+	if (mode == (st.st_mode & 07777))
+		return 0;
+	if (fchmod(fd, mode) || fstat(fd, &st))
+		return -1;
+	if (!(st.st_mode & S_ISVTX) == !on)
+		return 0;
+	errno = EOPNOTSUPP;
+	return -1;
+}
+
+static int close_keeping_errno(int fd)
+{
+	int e = errno;
+
+	close(fd);
+	errno = e;
+	return -1;
+}
+
+static int act_mark(const char *path, bool on)
+{
+	int fd = act_open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK, 0);
+
+	if (fd < 0 || set_sticky(fd, on))
+		return fd < 0 ? -1 : close_keeping_errno(fd);
+	return close(fd);
+}
+
 static int act_may_write(const char *dir)
 {
 	return faccessat(AT_FDCWD, dir, W_OK, AT_EACCESS);
@@ -114,15 +151,6 @@ static int act_resolve(const char *host, uint16_t port, bool passive, struct bro
 	}
 	freeaddrinfo(list);
 	return n ? n : EAI_NONAME;
-}
-
-static int close_keeping_errno(int fd)
-{
-	int e = errno;
-
-	close(fd);
-	errno = e;
-	return -1;
 }
 
 static int act_connect(const struct sockaddr *sa, socklen_t len)
@@ -397,6 +425,7 @@ const struct broker_acts broker_acts = {
 	.unlink = unlink,
 	.mkdir = mkdir,
 	.rmdir = rmdir,
+	.mark = act_mark,
 	.may_write = act_may_write,
 	.occupied = act_occupied,
 	.resolve = act_resolve,

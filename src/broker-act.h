@@ -15,6 +15,7 @@ struct broker_acts {
 	int (*unlink)(const char *path);
 	int (*mkdir)(const char *path, mode_t mode);
 	int (*rmdir)(const char *path);
+	int (*mark)(const char *path, bool on);
 	int (*may_write)(const char *dir);
 	/* 1: something is there that is not empty, 0: not, or nothing, -1: errno */
 	int (*occupied)(const char *path);

@@ -31,19 +31,38 @@ static int refused(void)
 
 /* ---- files ---- */
 
+/*
+ * Shared blocks are links in IMAGE.part, symbolic ones or to IMAGE's own: what they lead to is
+ * read, and never written, nor cut short by being opened.
+ */
+static int open_part(struct broker *b, const char *path, int flags, mode_t mode)
+{
+	int fd = b->acts->open(path, (flags | O_NOFOLLOW) & ~O_TRUNC, mode);
+	struct stat st;
+
+	if (fd < 0)
+		return -1;
+	if (fstat(fd, &st) || (S_ISREG(st.st_mode) && st.st_nlink > 1)) {
+		close(fd);
+		return refused();
+	}
+	if (!(flags & O_TRUNC) || !ftruncate(fd, 0))
+		return fd;
+	close(fd);
+	errno = EIO;
+	return -1;
+}
+
 static int judge_open(struct broker *b, const struct broker_request *r, const char *path)
 {
 	int flags = (int)r->flags;
+	mode_t mode = r->mode & 0666;
 
 	if (!policy_may_open(b->policy, &r->name, flags))
 		return refused();
-	/*
-	 * Shared blocks are symbolic links in IMAGE.part: what they lead to is read, and never
-	 * written.
-	 */
 	if (r->name.base == BASE_PART && (flags & O_ACCMODE) != O_RDONLY)
-		flags |= O_NOFOLLOW;
-	return b->acts->open(path, flags, r->mode & 0666);
+		return open_part(b, path, flags, mode);
+	return b->acts->open(path, flags, mode);
 }
 
 static int judge_rename(struct broker *b, const struct broker_request *r, const char *from,
@@ -80,6 +99,9 @@ static int judge_name(struct broker *b, const struct broker_request *r, const ch
 		return policy_may_mkdir(p, &r->name) ? b->acts->mkdir(path, 0700) : refused();
 	case OP_RMDIR:
 		return policy_may_mkdir(p, &r->name) ? b->acts->rmdir(path) : refused();
+	case OP_MARK:
+		return policy_may_mark(p, &r->name, r->flags) ? b->acts->mark(path, r->flags)
+							      : refused();
 	case OP_MAY_WRITE:
 		return policy_may_access(p, &r->name) ? b->acts->may_write(path) : refused();
 	}
@@ -284,6 +306,7 @@ static int carry_out(struct broker *b, const struct broker_request *r, const int
 	case OP_UNLINK:
 	case OP_MKDIR:
 	case OP_RMDIR:
+	case OP_MARK:
 	case OP_MAY_WRITE:
 		return judge_names(b, r);
 	case OP_CONNECT:

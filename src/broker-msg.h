@@ -16,6 +16,7 @@ enum broker_op {
 	OP_UNLINK,
 	OP_MKDIR,
 	OP_RMDIR,
+	OP_MARK,
 	OP_MAY_WRITE,
 	OP_RESOLVE,
 	OP_CONNECT,
@@ -36,7 +37,7 @@ enum broker_op {
 struct broker_request {
 	uint32_t op;
 	struct policy_name name, other; /* other: what is renamed or linked to */
-	uint32_t flags;			/* of open, rename */
+	uint32_t flags;			/* of open, rename; mark: 1, or 0 to clear it */
 	uint32_t mode;
 	uint32_t number; /* of a host, a command, a listener; a backlog, a signal */
 	int32_t pid;	 /* of a child */

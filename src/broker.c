@@ -231,6 +231,26 @@ int broker_rmdir(const char *path)
 	return here() ? broker_acts.rmdir(path) : ask_name(OP_RMDIR, path, policy_may_mkdir);
 }
 
+static bool may_mark(const struct policy *p, const struct policy_name *n)
+{
+	return policy_may_mark(p, n, true);
+}
+
+static bool may_clear(const struct policy *p, const struct policy_name *n)
+{
+	return policy_may_mark(p, n, false);
+}
+
+int broker_mark(const char *path, bool on)
+{
+	struct broker_request r = { .op = OP_MARK, .flags = on };
+	struct broker_answer a;
+
+	if (here())
+		return broker_acts.mark(path, on);
+	return find_name(path, on ? may_mark : may_clear, &r.name) ? -1 : ask_number(&r, &a);
+}
+
 int broker_may_write(const char *dir)
 {
 	return here() ? broker_acts.may_write(dir) : ask_name(OP_MAY_WRITE, dir, policy_may_access);

@@ -26,6 +26,11 @@ int broker_link(const char *from, const char *to); /* of a symbolic link: the li
 int broker_unlink(const char *path);
 int broker_mkdir(const char *path, mode_t mode);
 int broker_rmdir(const char *path);
+/*
+ * Sets or clears the sticky bit of a file or directory that may be read, which marks a complete
+ * .part. EOPNOTSUPP: the file system keeps none.
+ */
+int broker_mark(const char *path, bool on);
 /* stat, or (follow: false) lstat. */
 int broker_stat(const char *path, bool follow, struct stat *st);
 /* May files be made in that directory, with our effective rights? */

@@ -150,7 +150,7 @@ static int sync_names(struct image *img, struct error *err)
 /* What cannot be marked is as durable; only our next run will not know it. */
 static int mark(int fd, const char *part, struct error *err)
 {
-	if (part_mark(fd, true) < 0) {
+	if (broker_mark(part, true) < 0) {
 		log_warn("cannot mark %s as complete (%s): if this transfer ends before %s is "
 			 "renamed, the next one takes it for a leftover",
 			 part, strerror(errno), part);
@@ -204,7 +204,7 @@ static int settle_name(int parent, int fd, const char *final, struct error *err)
 {
 	if (sync_fd(parent, final, err) < 0)
 		return -1;
-	if (part_mark(fd, false) < 0 && errno != EOPNOTSUPP)
+	if (broker_mark(final, false) < 0 && errno != EOPNOTSUPP)
 		log_warn("cannot reset the mode of %s: %s", final, strerror(errno));
 	return sync_fd(fd, final, err);
 }

@@ -255,22 +255,6 @@ int part_reopen(const char *part, bool directory, int *out, bool *complete, stru
 	return 0;
 }
 
-int part_mark(int fd, bool complete)
-{
-	struct stat st;
-	mode_t mode;
-
-	if (fstat(fd, &st) < 0)
-		return -1;
-	mode = (st.st_mode & 07777 & ~(mode_t)S_ISVTX) | (complete ? S_ISVTX : 0);
-	if (fchmod(fd, mode) < 0 || fstat(fd, &st) < 0)
-		return -1;
-	if ((st.st_mode & 07777) == mode)
-		return 0;
-	errno = EOPNOTSUPP; /* some file systems make up modes of their own, and say nothing */
-	return -1;
-}
-
 int part_free(const char *part, struct error *err)
 {
 	struct stat st;

@@ -44,9 +44,6 @@ int part_probe(const char *part, bool *complete, struct error *err);
 /* Is `part` free to be claimed, or a leftover that can be removed? Changes nothing. */
 int part_free(const char *part, struct error *err);
 
-/* Sets or removes the mark of a complete .part. 0, or -1 with errno. */
-int part_mark(int fd, bool complete);
-
 /* Opens and locks what is there already, for writing in place; frozen: for reading. */
 int part_lock_in_place(const char *path, enum existing_kind kind, bool frozen, int *lock,
 		       struct error *err);

@@ -320,6 +320,12 @@ bool policy_may_mkdir(const struct policy *p, const struct policy_name *n)
 	       (rights_of(p, n) & POLICY_MEMBERS);
 }
 
+bool policy_may_mark(const struct policy *p, const struct policy_name *n, bool on)
+{
+	return (rights_of(p, n) & POLICY_PART) && n->leaf == LEAF_SELF &&
+	       (n->base == BASE_PART || (n->base == BASE_FINAL && !on));
+}
+
 bool policy_may_link(const struct policy *p, const struct policy_name *from,
 		     const struct policy_name *to)
 {

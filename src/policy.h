@@ -136,6 +136,8 @@ char *policy_path(const struct policy *p, const struct policy_name *n);
 bool policy_may_open(const struct policy *p, const struct policy_name *n, int flags);
 bool policy_may_unlink(const struct policy *p, const struct policy_name *n);
 bool policy_may_mkdir(const struct policy *p, const struct policy_name *n); /* and rmdir */
+/* The mark of a complete .part: set on that alone, cleared also when it has IMAGE's name. */
+bool policy_may_mark(const struct policy *p, const struct policy_name *n, bool on);
 bool policy_may_link(const struct policy *p, const struct policy_name *from,
 		     const struct policy_name *to);
 /* May it write new names into this directory? Asks for no more than an answer. */

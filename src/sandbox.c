@@ -14,9 +14,10 @@
  * What the filter lets through was judged by what a taken-over worker could do with it, arguments
  * included. Some are less obvious than open: F_SETOWN with F_SETSIG signals any process of ours, so
  * fcntl has a list; TIOCSTI types into the terminal, so has ioctl; MSG_FASTOPEN connects a socket
- * whose connection failed to anywhere; fchmod could make IMAGE a set-user-id program; clone3 has
- * its flags in memory, where a filter cannot look, so it does not exist (ENOSYS) and libc falls
- * back to clone.
+ * whose connection failed to anywhere; a pair of datagram sockets sends to any socket that has a
+ * name, /dev/log's and a service manager's; fchmod could make IMAGE a set-user-id program, or its
+ * directory everybody's; clone3 has its flags in memory, where a filter cannot look, so it does not
+ * exist (ENOSYS) and libc falls back to clone.
  *
  * Every other call traps (SECCOMP_RET_TRAP): it is not carried out, and our handler for SIGSYS,
  * which the filter does not let anybody replace, decides how loudly. What libc and other libraries
@@ -60,7 +61,8 @@
 #define MIGTOOL_SANITIZED 0
 #endif
 
-#define INT_MASK 0xffffffffu /* an int's bits in a register */
+#define INT_MASK       0xffffffffu /* an int's bits in a register */
+#define SOCK_TYPE_MASK 0xfu	   /* the rest are flags */
 
 static const char how_to_do_without[] = "--no-sandbox runs without it, which is for peers that "
 					"you trust";
@@ -329,7 +331,6 @@ static const struct {
 	{ SCMP_SYS(prctl), 0, PR_SET_NAME },
 	{ SCMP_SYS(prctl), 0, PR_GET_NAME },
 	{ SCMP_SYS(prctl), 0, PR_GET_DUMPABLE },
-	{ SCMP_SYS(socketpair), 0, AF_UNIX },
 };
 
 /* Options that change nothing but the speed and the patience of our own connections. */
@@ -432,8 +433,25 @@ static int allow_listed(scmp_filter_ctx f)
 	return rc;
 }
 
+/*
+ * A handler for any signal but SIGSYS. Only the low half of a register is the number, and there is
+ * no "unequal" of a half: so every bit in which it may differ is a way of its own.
+ */
+static int allow_handlers(scmp_filter_ctx f)
+{
+	struct scmp_arg_cmp none = { 0 };
+	int rc = 0;
+
+	for (unsigned bit = 1; !rc && bit < _NSIG; bit <<= 1)
+		rc = allow(f, SCMP_SYS(rt_sigaction), 1, masked(0, bit, ~(unsigned)SIGSYS & bit),
+			   none);
+	return rc;
+}
+
 static int allow_checked(scmp_filter_ctx f)
 {
+	/* those that are connected to each other for good */
+	static const unsigned pairs[] = { SOCK_STREAM, SOCK_SEQPACKET };
 	const uint64_t thread = CLONE_THREAD | CLONE_VM | CLONE_SIGHAND;
 	const uint64_t spaces = CLONE_NEWNS | CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWPID |
 				CLONE_NEWIPC | CLONE_NEWUTS | CLONE_NEWCGROUP;
@@ -446,16 +464,16 @@ static int allow_checked(scmp_filter_ctx f)
 	rc = rc ? rc : allow(f, SCMP_SYS(mprotect), 1, masked(2, PROT_EXEC, 0), none);
 	rc = rc ? rc : allow(f, SCMP_SYS(sendto), 1, masked(3, MSG_FASTOPEN, 0), none);
 	rc = rc ? rc : allow(f, SCMP_SYS(sendmsg), 1, masked(2, MSG_FASTOPEN, 0), none);
-	rc = rc ? rc : allow(f, SCMP_SYS(fchmod), 1, masked(1, S_ISUID | S_ISGID, 0), none);
 	rc = rc ? rc : allow(f, SCMP_SYS(kill), 1, equal(0, self), none);
 	rc = rc ? rc : allow(f, SCMP_SYS(tgkill), 1, equal(0, self), none);
 	/* our own memory, where a copy that faults is an error and no signal */
 	rc = rc ? rc : allow(f, SCMP_SYS(process_vm_writev), 1, equal(0, self), none);
 	rc = rc ? rc : allow(f, SCMP_SYS(prlimit64), 2, equal(0, 0), masked(2, UINT64_MAX, 0));
-	rc = rc ? rc
-		: allow(f, SCMP_SYS(rt_sigaction), 1,
-			(struct scmp_arg_cmp){ 0, SCMP_CMP_NE, SIGSYS, 0 }, none);
-	return rc;
+	for (size_t i = 0; i < sizeof(pairs) / sizeof(pairs[0]); i++)
+		rc = rc ? rc
+			: allow(f, SCMP_SYS(socketpair), 2, equal(0, AF_UNIX),
+				masked(1, SOCK_TYPE_MASK, pairs[i]));
+	return rc ? rc : allow_handlers(f);
 }
 
 static int build(scmp_filter_ctx *out)

@@ -74,6 +74,14 @@ try() {
 	cmp first/manifest.json copy/manifest.json
 }
 
+@test "a directory whose group is given on takes a directory" {
+	mkdir shared
+	chmod g+s shared
+	run_pair unix:socket "$IMAGES/directory" shared/copy
+	assert_same_image "$IMAGES/directory" shared/copy
+	[ "$(stat -c %A shared/copy)" = drwx--S--- ]
+}
+
 @test "memory on tmpfs arrives on disk and the other way round" {
 	SHM=$(mktemp -d /dev/shm/migtool.XXXXXX)
 	run_pair unix:socket "$IMAGES/mixed" "$SHM/copy"

@@ -11,6 +11,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -148,6 +149,72 @@ static void a_link_in_the_part_is_never_written_through(void)
 	CHECK(open_as("img.part/ram/a", O_RDONLY) == 0);
 	CHECK(open_as("img.part/ram/a", O_RDWR) == -ELOOP);
 	CHECK(!unlink(link) && !rmdir(ram) && !rmdir(part) && !unlink(to));
+}
+
+static void nor_is_what_has_another_name(void)
+{
+	char image[128], from[128], part[128], to[128];
+	struct broker_request r = { .op = OP_LINK };
+	struct stat st;
+	int fd;
+
+	snprintf(image, sizeof(image), "%s/img", dir);
+	snprintf(from, sizeof(from), "%s/img/ram", dir);
+	snprintf(part, sizeof(part), "%s/img.part", dir);
+	snprintf(to, sizeof(to), "%s/img.part/ram", dir);
+	REQUIRE(!mkdir(image, 0700) && !mkdir(from, 0700) && !mkdir(part, 0700) &&
+		!mkdir(to, 0700));
+	snprintf(from, sizeof(from), "%s/img/ram/a", dir);
+	snprintf(to, sizeof(to), "%s/img.part/ram/a", dir);
+	fd = open(from, O_CREAT | O_WRONLY, 0600);
+	REQUIRE(fd >= 0 && write(fd, "precious", 8) == 8 && !close(fd));
+	r.name = name("img/ram/a");
+	r.other = name("img.part/ram/a");
+	CHECK(judge(&r, NULL) == 0);
+	CHECK(open_as("img.part/ram/a", O_RDONLY) == 0);
+	CHECK(open_as("img.part/ram/a", O_RDWR) == -EPERM);
+	CHECK(open_as("img.part/ram/a", O_WRONLY | O_CREAT | O_TRUNC) == -EPERM);
+	CHECK(!stat(from, &st) && st.st_size == 8);
+	/* its own is */
+	CHECK(!unlink(to) && open_as("img.part/ram/a", O_RDWR | O_CREAT | O_EXCL) == 0);
+	CHECK(open_as("img.part/ram/a", O_WRONLY | O_CREAT | O_TRUNC) == 0);
+	CHECK(!unlink(to) && !unlink(from));
+	snprintf(from, sizeof(from), "%s/img/ram", dir);
+	snprintf(to, sizeof(to), "%s/img.part/ram", dir);
+	CHECK(!rmdir(from) && !rmdir(to) && !rmdir(image) && !rmdir(part));
+}
+
+static int mark(const char *leaf, unsigned on)
+{
+	struct broker_request r = { .op = OP_MARK, .flags = on };
+
+	r.name = name(leaf);
+	return judge(&r, NULL);
+}
+
+static bool is_sticky(const char *path)
+{
+	struct stat st;
+
+	return !stat(path, &st) && (st.st_mode & S_ISVTX);
+}
+
+static void only_the_part_is_marked(void)
+{
+	char part[128], image[128];
+
+	snprintf(image, sizeof(image), "%s/img", dir);
+	snprintf(part, sizeof(part), "%s/img.part", dir);
+	REQUIRE(!mkdir(part, 0700));
+	/* as in a directory that gives its group to what is made in it */
+	REQUIRE(!chmod(part, 02700));
+	CHECK(mark("img.part", 1) == 0 && is_sticky(part));
+	CHECK(mark("img.part", 1) == 0 && is_sticky(part));
+	REQUIRE(!rename(part, image));
+	CHECK(mark("img", 1) == -EPERM && mark("img", 0) == 0 && !is_sticky(image));
+	CHECK(mark("img/ram/a", 0) == -EPERM && mark("img.part/ram/a", 1) == -EPERM);
+	REQUIRE(!rmdir(image) && !symlink(dir, part));
+	CHECK(mark("img.part", 1) == -ELOOP && !unlink(part));
 }
 
 static void only_known_addresses_are_connected_to(void)
@@ -353,6 +420,8 @@ static const struct test_case cases[] = {
 	{ "a full image is not replaced", a_full_image_is_not_replaced },
 	{ "a link in the .part is never written through",
 	  a_link_in_the_part_is_never_written_through },
+	{ "nor is what has another name", nor_is_what_has_another_name },
+	{ "only the .part is marked", only_the_part_is_marked },
 	{ "only known addresses are connected to", only_known_addresses_are_connected_to },
 	{ "only known hosts are resolved", only_known_hosts_are_resolved },
 	{ "listeners that are none are refused", listeners_that_are_none_are_refused },

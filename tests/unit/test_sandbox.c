@@ -143,6 +143,13 @@ static long makes_a_pair_of_another_family(void)
 	return socketpair(AF_TIPC, SOCK_STREAM, 0, pair);
 }
 
+static long makes_a_pair_that_sends_elsewhere(void)
+{
+	int pair[2];
+
+	return socketpair(AF_UNIX, SOCK_DGRAM, 0, pair);
+}
+
 static struct sockaddr_in elsewhere(void)
 {
 	struct sockaddr_in sa = { .sin_family = AF_INET, .sin_port = htons(9) };
@@ -296,6 +303,11 @@ static long sets_the_user_id_bit(void)
 	return fchmod(file, 04755);
 }
 
+static long opens_it_to_everybody(void)
+{
+	return fchmod(file, 0777);
+}
+
 static long changes_the_owner(void)
 {
 	return fchown(file, 0, 0);
@@ -315,6 +327,14 @@ static long replaces_the_handler(void)
 
 	/* the kernel's own form: a sanitizer keeps sigaction() to itself */
 	return syscall(SYS_rt_sigaction, SIGSYS, &ignore, NULL, 8);
+}
+
+/* The kernel takes the low half of the register. */
+static long replaces_the_handler_by_a_long_number(void)
+{
+	static const unsigned long ignore[4] = { (unsigned long)SIG_IGN };
+
+	return syscall(SYS_rt_sigaction, 1ul << 32 | SIGSYS, ignore, NULL, 8);
 }
 
 static long drops_its_filter(void)
@@ -352,6 +372,7 @@ static const struct denial denials[] = {
 	{ "fork", forks, ST_SANDBOX, true },
 	{ "socket", makes_a_socket, ST_SANDBOX, false },
 	{ "socketpair of another family", makes_a_pair_of_another_family, ST_SANDBOX, false },
+	{ "socketpair of datagrams", makes_a_pair_that_sends_elsewhere, ST_SANDBOX, false },
 	{ "connect", connects, ST_SANDBOX, false },
 	{ "sendto with MSG_FASTOPEN", connects_by_sending, ST_SANDBOX, false },
 	{ "sendmsg with MSG_FASTOPEN", connects_by_a_message, ST_SANDBOX, false },
@@ -376,9 +397,12 @@ static const struct denial denials[] = {
 	{ "mmap with PROT_EXEC", maps_code, ST_SANDBOX, true },
 	{ "mprotect with PROT_EXEC", makes_code, ST_SANDBOX, true },
 	{ "fchmod with a set-user-id bit", sets_the_user_id_bit, ST_SANDBOX, false },
+	{ "fchmod", opens_it_to_everybody, ST_SANDBOX, false },
 	{ "fchown", changes_the_owner, ST_SANDBOX, false },
 	{ "setuid", becomes_somebody, ST_SANDBOX, false },
 	{ "sigaction of SIGSYS", replaces_the_handler, ST_SANDBOX, false },
+	{ "sigaction of SIGSYS and more", replaces_the_handler_by_a_long_number, ST_SANDBOX,
+	  false },
 	{ "prctl of PR_SET_DUMPABLE", drops_its_filter, DENIED, true },
 	{ "setsockopt of SO_BINDTODEVICE", binds_to_a_device, DENIED, false },
 	{ "reboot", reboots, ST_SANDBOX, false },
@@ -421,7 +445,10 @@ static void most_of_it_is_possible_outside(void)
 					     maps_code,
 					     makes_code,
 					     sets_the_user_id_bit,
-					     replaces_the_handler };
+					     opens_it_to_everybody,
+					     makes_a_pair_that_sends_elsewhere,
+					     replaces_the_handler,
+					     replaces_the_handler_by_a_long_number };
 
 	for (size_t i = 0; i < sizeof(possible) / sizeof(possible[0]); i++)
 		CHECK(outcome(possible[i], false) == DONE);
@@ -450,12 +477,15 @@ static long works(void)
 		return -1;
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET, 0, pair) || send(pair[0], "x", 1, 0) != 1)
 		return -1;
-	if (fstat(file, &st) || !S_ISREG(st.st_mode) || fchmod(file, 0600) || fsync(file))
+	if (fstat(file, &st) || !S_ISREG(st.st_mode) || fsync(file))
 		return -1;
 	if (pwrite(file, "y", 1, 0) != 1 || ftruncate(file, 1) || lseek(file, 0, SEEK_DATA) < 0)
 		return -1;
 	if (syscall(SYS_process_vm_writev, getpid(), &from, 1, &to, 1, 0) != 1 || copy != 'z')
 		return -1;
+	for (int sig = 1; sig < 64; sig++)
+		if (sig != SIGSYS && signal(sig, SIG_DFL) == SIG_ERR && errno != EINVAL)
+			return -1;
 	if (raise(0) || isatty(fd) || pthread_create(&t, NULL, other_thread, &opened))
 		return -1;
 	pthread_join(t, NULL);
