@@ -251,7 +251,7 @@ clean:
 
 DEPS := build-essential pkg-config libpopt-dev libjansson-dev libxxhash-dev libzstd-dev zlib1g-dev libseccomp-dev \
 	libssh2-1-dev libgnutls28-dev gnutls-bin \
-	bats python3 socat qemu-system-x86 busybox-static cpio jq btrfs-progs zstd zsh fish mandoc shellcheck git \
+	bats python3 socat qemu-system-x86 busybox-static cpio jq btrfs-progs zstd zsh fish tcsh mandoc shellcheck git \
 	openssh-server openssh-client procps
 
 ## deps: installs the Debian packages that building and testing need, if they are missing

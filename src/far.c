@@ -10,6 +10,7 @@ struct line {
 	char *text;
 	size_t len, cap;
 	bool failed;
+	bool broken; /* a word has a line break in it */
 };
 
 static void put(struct line *l, const char *s, size_t n)
@@ -32,8 +33,10 @@ static void put(struct line *l, const char *s, size_t n)
 }
 
 /*
- * One more word, quoted where a shell could see anything but a word in it. Between apostrophes
- * every byte is itself in any shell that POSIX would call one; an apostrophe stands outside.
+ * One more word, quoted where a shell could see anything but a word in it. The login's shell need
+ * not be one that POSIX would call so: between apostrophes fish sees a backslash, and csh a
+ * history's !, so these stand outside, each behind a backslash, as an apostrophe does. A line break
+ * is one in csh wherever it stands, and what follows it another command: it is refused.
  */
 static void add(struct line *l, const char *word)
 {
@@ -46,12 +49,16 @@ static void add(struct line *l, const char *word)
 		put(l, word, strlen(word));
 		return;
 	}
+	l->broken = l->broken || strchr(word, '\n');
 	put(l, "'", 1);
-	for (; *word; word++)
-		if (*word == '\'')
-			put(l, "'\\''", 4);
+	for (; *word; word++) {
+		const char outside[] = { '\'', '\\', *word, '\'' };
+
+		if (strchr("'\\!", *word))
+			put(l, outside, sizeof(outside));
 		else
 			put(l, word, 1);
+	}
 	put(l, "'", 1);
 }
 
@@ -145,9 +152,15 @@ static int start(struct line *l, const struct config *cfg, struct error *err)
 
 static char *finish(struct line *l, struct error *err)
 {
-	if (!l->failed)
+	if (!l->failed && !l->broken)
 		return l->text;
 	free(l->text);
+	if (!l->failed) {
+		err_set(err, ST_USAGE,
+			"a line break in what the far side is told: its login's shell may take "
+			"what follows for a command");
+		return err_hint(err, "name the image by a path without one"), NULL;
+	}
 	err_set(err, ST_NOMEM, "no memory for the far side's command line");
 	return NULL;
 }

@@ -207,8 +207,8 @@ uri_path() {
 
 # shellcheck disable=SC1003,SC2016 # nothing is to be expanded
 @test "no path becomes a command or an option" {
-	local name names=('a b' $'new\nline' "apo'strophe" 'quo"te\' '$(touch pwned)' '`touch pwned`'
-		';touch pwned;' '>pwned' '~' '*' '%41' '-rf' '--force' '--' $'\x1b[31m\xff' "'")
+	local name names=('a b' "apo'strophe" 'quo"te\' '$(touch pwned)' '`touch pwned`' '!a'
+		"\\';touch pwned;\\'" ';touch pwned;' '>pwned' '~' '*' '%41' '-rf' '--force' '--' $'\x1b[31m\xff' "'")
 	mkdir home
 	sshd_start "$PWD/sshd" "ForceCommand cd $PWD/home && sh -c \"\$SSH_ORIGINAL_COMMAND\""
 	RSH="ssh -F $PWD/sshd/client"
@@ -231,7 +231,7 @@ uri_path() {
 	local uri
 	for uri in 'ssh://-oProxyCommand=touch%20pwned/x' 'ssh://a@-oProxyCommand=touch/x' \
 		'ssh://$(touch pwned)/x' 'ssh://-lx@far/x' 'ssh://far/a%00b' 'ssh://me:pass@far/x' \
-		'ssh://far'; do
+		'ssh://far' 'ssh://far/a%0Atouch%20pwned'; do
 		run -1 "$MIGTOOL" send --rsh "touch pwned;" "$IMAGES/mixed" "$uri"
 		[[ $output != *pass@* || $output == *secret* || $output == *password* ]]
 	done

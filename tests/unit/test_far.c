@@ -5,6 +5,8 @@
 #include "options.h"
 
 #include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
 
 static struct config cfg;
 static struct error e;
@@ -88,70 +90,116 @@ static void the_remote_command_is_the_users_own_words(void)
 		  "--remote-command is no line for a shell");
 }
 
+/* As sshd starts a login's shell: SHELL -c COMMAND. What it prints. */
+static FILE *login(const char *shell, const char *command)
+{
+	int out[2];
+	pid_t pid;
+
+	if (pipe(out))
+		return NULL;
+	pid = fork();
+	if (pid == 0) {
+		dup2(out[1], 1);
+		close(out[0]);
+		close(out[1]);
+		execlp(shell, shell, "-c", command, (char *)NULL);
+		_exit(127);
+	}
+	close(out[1]);
+	return pid > 0 ? fdopen(out[0], "r") : NULL;
+}
+
 /* What a real shell makes of the command's last words: "printf" prints its operands. */
-static bool shell_sees(const char *path)
+static bool shell_sees(const char *shell, const char *path)
 {
 	struct uri u = { .scheme = SCHEME_SSH, .path = (char *)path };
 	char got[512] = "", *command;
 	size_t n;
 	FILE *f;
 
-	cfg.remote_command = "printf '%s/'";
+	cfg.remote_command = "printf %s/";
 	command = far_command(&cfg, &u, ROLE_SOURCE, &e);
-	f = command ? popen(command, "r") : NULL;
+	f = command ? login(shell, command) : NULL;
 	free(command);
 	if (!f)
 		return false;
 	n = fread(got, 1, sizeof(got) - 1, f);
-	pclose(f);
+	fclose(f);
+	wait(NULL);
 	/* "recv/--far/-q/stdio:/PATH/" */
 	return n > 21 && !memcmp(got, "recv/--far/-q/stdio:/", 21) && n == 21 + strlen(path) + 1 &&
 	       !memcmp(got + 21, path, strlen(path));
 }
 
+static void check_shell(const char *shell, const char *path)
+{
+	bool right = shell_sees(shell, path);
+
+	if (!right)
+		printf("# %s: %s\n", shell, path);
+	CHECK(right);
+}
+
+/* Mostly what shells know, of `len` bytes and no line break. */
+static const char *any_path(unsigned *seed, size_t len)
+{
+	static const char special[] = "'\\!\"$`;&|<>(){}[]*?~#%^=@ ,a";
+	static char path[40];
+
+	path[0] = '/';
+	for (size_t i = 1; i < len; i++) {
+		*seed = *seed * 1103515245 + 12345;
+		path[i] = *seed >> 30 ? special[(*seed >> 16) % (sizeof(special) - 1)]
+				      : (char)(1 + (*seed >> 16) % 127);
+		if (path[i] == '\n')
+			path[i] = 'n';
+	}
+	path[len] = '\0';
+	return path;
+}
+
 static void no_path_becomes_anything_else_in_a_shell(void)
 {
 	static const char *const paths[] = {
-		"/a b",
-		"/a\nb",
-		"/$(touch x)",
-		"/`touch x`",
-		"/'",
-		"/''",
-		"/a'b\"c",
-		"/\\",
-		"/*",
-		"/~root",
-		"~root",
-		"/#",
-		"/!",
-		"/;",
-		"/&",
-		"/|",
-		"/<",
-		"/${HOME",
-		"/a\tb",
-		"/{a,b}",
-		"/?",
-		"=x",
-		"/\xff\x01\x7f",
+		"/a b",	      "/$(touch x)",
+		"/`touch x`", "/'",
+		"/''",	      "/a'b\"c",
+		"/\\",	      "/*",
+		"/~root",     "~root",
+		"/#",	      "/!",
+		"/a!b!!",     "/x\\';touch x;\\'",
+		"/;",	      "/&",
+		"/|",	      "/<",
+		"/${HOME",    "/a\tb",
+		"/{a,b}",     "/?",
+		"=x",	      "/\xff\x01\x7f",
 	};
+	/* bash's and ksh's quotes are sh's */
+	static const char *const shells[] = { "sh", "zsh", "fish", "tcsh" };
 	unsigned seed = 1;
 
 	options_free(&cfg);
 	far_of("send i ssh://h/p");
-	for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
-		CHECK(shell_sees(paths[i]));
-	for (int i = 0; i < 200; i++) {
-		char path[40] = "/";
-		size_t n = 1 + (size_t)i % 38;
-
-		for (size_t k = 1; k < n; k++) {
-			seed = seed * 1103515245 + 12345;
-			path[k] = (char)(1 + (seed >> 16) % 255);
-		}
-		CHECK(shell_sees(path));
+	for (size_t s = 0; s < sizeof(shells) / sizeof(shells[0]); s++) {
+		for (size_t i = 0; i < sizeof(paths) / sizeof(paths[0]); i++)
+			check_shell(shells[s], paths[i]);
+		for (size_t i = 0; i < 100; i++)
+			check_shell(shells[s], any_path(&seed, 1 + i % 38));
 	}
+}
+
+static void no_line_break_reaches_a_shell(void)
+{
+	struct uri u = { .scheme = SCHEME_SSH, .path = (char *)"/a\ntouch x" };
+
+	far_of("send i ssh://h/p");
+	CHECK(!far_command(&cfg, &u, ROLE_SOURCE, &e));
+	CHECK(e.status == ST_USAGE && strstr(e.msg, "a line break"));
+	cfg.block_name = "a\nb";
+	u.path = (char *)"/a";
+	CHECK(!far_command(&cfg, &u, ROLE_DESTINATION, &e) && e.status == ST_USAGE);
+	cfg.block_name = NULL;
 }
 
 static const struct test_case cases[] = {
@@ -161,5 +209,6 @@ static const struct test_case cases[] = {
 	{ "an extra connection joins by its name", an_extra_connection_joins_by_its_name },
 	{ "the remote command is the user's own words", the_remote_command_is_the_users_own_words },
 	{ "no path becomes anything else in a shell", no_path_becomes_anything_else_in_a_shell },
+	{ "no line break reaches a shell", no_line_break_reaches_a_shell },
 };
 TEST_MAIN(cases)
