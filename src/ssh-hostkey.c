@@ -43,7 +43,7 @@ static void order(const struct known_hosts *k, char *out, size_t size)
 						      types[i].methods);
 }
 
-/* For the shell: ' is the only character that is special between '. */
+/* For the shell: ' is the only character that is special between '. NULL: `out` is too small. */
 static const char *quote(char *out, size_t size, const char *s)
 {
 	size_t n = 0;
@@ -61,103 +61,133 @@ static const char *quote(char *out, size_t size, const char *s)
 	}
 	out[n++] = '\'';
 	out[n] = '\0';
-	return out;
+	return *s ? NULL : out;
+}
+
+/* The key that was shown. */
+struct shown {
+	const char *type, *blob, *print;
+	size_t len;
+};
+
+/* Where keys are added. */
+static const char *own_file(const struct ssh_login *g)
+{
+	/* none is read: where they usually are */
+	return g->nfiles > LOGIN_SYSTEM_FILES ? g->files[0] : NULL;
+}
+
+/* Its first words, which make room for the key. As snprintf. */
+static int begin_command(const struct ssh_login *g, const char *name, const char *file,
+			 bool replace, char *out, size_t size)
+{
+	char q[600];
+
+	if (g->no_directory)
+		return snprintf(out, size, "mkdir -m 700 ~/.ssh && ");
+	if (!replace)
+		return 0;
+	return snprintf(out, size, "ssh-keygen -R %s -f %s && ", quote(q, sizeof(q), name), file);
 }
 
 /*
  * The command adds just the key whose fingerprint stands in the message; one that asks the host
- * again could be given another. A long (RSA) key does not fit in a line for people.
+ * again could be given another. A long (RSA) key does not fit in a line for people. False: nor does
+ * the command; half of one would do something else.
  */
-static void accept_command(const struct ssh_login *g, const char *type, const char *blob,
-			   size_t len, bool replace, char *out, size_t size)
+static bool accept_command(const struct ssh_login *g, const struct shown *key, bool replace,
+			   char *out, size_t size)
 {
 	char base64[BASE64_SIZE(256)], name[300], f[600], q[600];
-	const char *quoted = "~/.ssh/known_hosts"; /* where none is read */
-	int n = 0;
+	const char *own = own_file(g), *file = "~/.ssh/known_hosts";
+	int n, more;
 
-	if (g->nfiles > LOGIN_SYSTEM_FILES)
-		quoted = quote(f, sizeof(f), g->files[0]);
-
+	if (own)
+		file = quote(f, sizeof(f), own);
+	if (!file)
+		return false;
 	known_name(name, sizeof(name), g->host, g->port);
-	if (g->no_directory)
-		n = snprintf(out, size, "mkdir -m 700 ~/.ssh && ");
-	else if (replace)
-		n = snprintf(out, size, "ssh-keygen -R %s -f %s && ", quote(q, sizeof(q), name),
-			     quoted);
-	if (len <= 256)
-		snprintf(out + n, size - (size_t)n, "echo '%s %s %s' >> %s", name, type,
-			 base64_encode(base64, blob, len, true), quoted);
+	n = begin_command(g, name, file, replace, out, size);
+	if (n < 0 || (size_t)n >= size)
+		return false;
+	if (key->len <= 256)
+		more = snprintf(out + n, size - (size_t)n, "echo '%s %s %s' >> %s", name, key->type,
+				base64_encode(base64, key->blob, key->len, true), file);
 	else
-		snprintf(out + n, size - (size_t)n, "ssh-keyscan -p %u -t rsa %s >> %s", g->port,
-			 quote(q, sizeof(q), g->host), quoted);
+		more = snprintf(out + n, size - (size_t)n, "ssh-keyscan -p %u -t rsa %s >> %s",
+				g->port, quote(q, sizeof(q), g->host), file);
+	return more >= 0 && (size_t)more < size - (size_t)n;
 }
 
-static int unknown(const struct ssh_login *g, const char *type, const char *print, const char *blob,
-		   size_t len, struct error *err)
+static int hint_command(const struct ssh_login *g, const struct shown *key, bool replace,
+			const char *when, struct error *err)
 {
-	char command[512];
+	char command[sizeof(err->hint)];
+	const char *own = own_file(g);
 
-	err_set(err, ST_REFUSED, "%s shows a host key that is not known: %s %s", g->text, type,
-		print);
-	accept_command(g, type, blob, len, false, command, sizeof(command));
-	return err_hint(err, "if that is its fingerprint, accept it: %s", command);
+	if (accept_command(g, key, replace, command, sizeof(command) - strlen(when) - 2))
+		return err_hint(err, "%s: %s", when, command);
+	return err_hint(err, "%s: %s its line in %.300s", when, replace ? "replace" : "put",
+			own ? own : "~/.ssh/known_hosts");
 }
 
-static int changed(const struct ssh_login *g, const struct known_key *which, const char *type,
-		   const char *print, const char *blob, size_t len, struct error *err)
+static int unknown(const struct ssh_login *g, const struct shown *key, struct error *err)
 {
-	char command[512];
+	err_set(err, ST_REFUSED, "%s shows a host key that is not known: %s %s", g->text, key->type,
+		key->print);
+	return hint_command(g, key, false, "if that is its fingerprint, accept it", err);
+}
 
+static int changed(const struct ssh_login *g, const struct known_key *which,
+		   const struct shown *key, struct error *err)
+{
 	err_set(err, ST_REFUSED,
 		"%s shows another host key than the one in %s, line %u: %s %s. Somebody may be "
 		"between you and it",
-		g->text, which->file, which->line, type, print);
-	accept_command(g, type, blob, len, true, command, sizeof(command));
-	return err_hint(err, "only if its administrator says that this is the new one: %s",
-			command);
+		g->text, which->file, which->line, key->type, key->print);
+	return hint_command(g, key, true, "only if its administrator says that this is the new one",
+			    err);
 }
 
-static int other_type(const struct ssh_login *g, const struct known_key *which, const char *type,
-		      const char *print, const char *blob, size_t len, struct error *err)
+static int other_type(const struct ssh_login *g, const struct known_key *which,
+		      const struct shown *key, struct error *err)
 {
-	char command[512];
-
 	err_set(err, ST_REFUSED,
 		"%s shows a host key that is not known: %s %s; %s, line %u, has its %s key, which "
 		"it does not show to libssh2 %s",
-		g->text, type, print, which->file, which->line, which->type, libssh2_version(0));
-	accept_command(g, type, blob, len, false, command, sizeof(command));
-	return err_hint(err, "use --rsh ssh, or, if that is its fingerprint, accept it: %s",
-			command);
+		g->text, key->type, key->print, which->file, which->line, which->type,
+		libssh2_version(0));
+	return hint_command(g, key, false,
+			    "use --rsh ssh, or, if that is its fingerprint, accept it", err);
 }
 
 static int judge(struct ssh_login *g, struct ssh_link *l, struct error *err)
 {
-	const char *hash = libssh2_hostkey_hash(l->s, LIBSSH2_HOSTKEY_HASH_SHA256), *blob;
-	const struct known_key *which;
+	const char *hash = libssh2_hostkey_hash(l->s, LIBSSH2_HOSTKEY_HASH_SHA256);
 	char print[FINGERPRINT_SIZE], type[64];
-	size_t len = 0;
+	struct shown key = { .type = type, .print = print };
+	const struct known_key *which;
 	int kind;
 
-	blob = libssh2_session_hostkey(l->s, &len, &kind);
-	if (!blob || !hash || known_blob_type(blob, len, type))
+	key.blob = libssh2_session_hostkey(l->s, &key.len, &kind);
+	if (!key.blob || !hash || known_blob_type(key.blob, key.len, type))
 		return err_set(err, ST_REFUSED, "%s shows no host key", g->text);
 	known_fingerprint(print, (const uint8_t *)hash);
-	switch (known_judge(&g->known, blob, len, &which)) {
+	switch (known_judge(&g->known, key.blob, key.len, &which)) {
 	case KNOWN_YES:
 		log_verbose("the host key of %s is known: %s %s (%s, line %u)", l->name, type,
 			    print, which->file, which->line);
 		return 0;
 	case KNOWN_CHANGED:
-		return changed(g, which, type, print, blob, len, err);
+		return changed(g, which, &key, err);
 	case KNOWN_IS_REVOKED:
 		return err_set(err, ST_REFUSED,
 			       "%s shows a host key that was revoked in %s, line %u: %s %s",
 			       g->text, which->file, which->line, type, print);
 	case KNOWN_OTHER_TYPE:
-		return other_type(g, which, type, print, blob, len, err);
+		return other_type(g, which, &key, err);
 	case KNOWN_ONLY_CA:
-		unknown(g, type, print, blob, len, err);
+		unknown(g, &key, err);
 		return err_hint(err,
 				"%s, line %u, knows only a certificate authority, which libssh2 "
 				"%s cannot check: use --rsh ssh",
@@ -165,7 +195,7 @@ static int judge(struct ssh_login *g, struct ssh_link *l, struct error *err)
 	case KNOWN_NO:
 		break;
 	}
-	return unknown(g, type, print, blob, len, err);
+	return unknown(g, &key, err);
 }
 
 int ssh_hostkey_handshake(struct ssh_login *g, struct ssh_link *l, struct error *err)

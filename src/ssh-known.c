@@ -131,7 +131,7 @@ int known_blob_type(const void *blob, size_t len, char type[64])
 	if (!n || n > len - 4 || n >= 64)
 		return -1;
 	for (uint32_t i = 0; i < n; i++)
-		if (!isgraph(b[4 + i]))
+		if (!isalnum(b[4 + i]) && (!b[4 + i] || !strchr("-.@_+", b[4 + i])))
 			return -1;
 	memcpy(type, b + 4, n);
 	type[n] = '\0';

@@ -60,7 +60,10 @@ enum known_verdict {
 enum known_verdict known_judge(const struct known_hosts *k, const void *blob, size_t len,
 			       const struct known_key **which);
 
-/* A key's type, the name in front of its blob, into `type`. 0, or -1: no key. */
+/*
+ * A key's type, the name in front of its blob, into `type`: letters, digits and -.@_+, so that it
+ * can stand in a command. 0, or -1: no key.
+ */
 int known_blob_type(const void *blob, size_t len, char type[64]);
 
 /* "SHA256:..." of a digest, as ssh-keygen prints it. */

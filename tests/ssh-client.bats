@@ -22,7 +22,7 @@ setup() {
 }
 
 teardown() {
-	[ -z "${AGENT_PID:-}" ] || kill "$AGENT_PID"
+	[ -z "${AGENT_PID:-}" ] || kill "$AGENT_PID" || true
 	[ ! -e own/pid ] || sshd_stop "$PWD/own"
 	peer_teardown
 }
@@ -136,6 +136,21 @@ on_terminal() { # STATUS [PROMPT=ANSWER]... [--] [OPTION]...
 	eval "$command"
 	push 0
 	grep -q '^other ' home/.ssh/known_hosts
+}
+
+@test "a command that would not fit into the message is not printed in part" {
+	local deep
+	deep=$(printf 'd%.0s' {1..235})
+	mkdir -p "$deep/$deep"
+	echo "[127.0.0.1]:$SSH_PORT $(cut -d ' ' -f 1,2 "$SSHD/other.pub")" >"$deep/$deep/known"
+	push 5 -o "UserKnownHostsFile=$deep/$deep/known"
+	says "another host key than the one in $deep/$deep/known, line 1"
+	[ -z "$(hinted_command)" ] || [[ $(hinted_command) == "replace its line in ddd"* ]]
+	says_not "ssh-keygen -R"
+	: >"$deep/$deep/known"
+	push 5 -o "UserKnownHostsFile=$deep/$deep/known"
+	says_not "echo '"
+	says "accept it: put its line in ddd"
 }
 
 @test "hashed names are found" {

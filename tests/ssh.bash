@@ -5,7 +5,8 @@
 # of its own, so that nobody's ~/.ssh is read or written. Whoever runs the tests logs in to himself.
 # load it behind helper.
 
-# sshd_start DIR [CONFIG-LINE]...: all files are in DIR, which is made; returns when it answers.
+# sshd_start DIR [CONFIG-LINE]...: all files are in DIR, which is made; returns when it answers. One
+# that runs there already is stopped.
 #   SSH_PORT                      where it listens, on 127.0.0.1
 #   DIR/key, key.pub              ed25519, accepted; DIR/other is one that is not
 #   DIR/host_ed25519.pub          its host key; DIR/known_hosts names it
@@ -17,6 +18,7 @@ sshd_start() {
 	local dir=$1 i
 	shift
 	mkdir -p "$dir"
+	sshd_stop "$dir"
 	[ "$(id -u)" -ne 0 ] || mkdir -p /run/sshd # sshd's own, which a container may lack
 	[ -e "$dir/host_ed25519" ] || ssh-keygen -q -t ed25519 -N '' -C host -f "$dir/host_ed25519"
 	[ -e "$dir/key" ] || ssh-keygen -q -t ed25519 -N '' -C test -f "$dir/key"
@@ -75,18 +77,19 @@ sshd_client() { # DIR
 	END
 }
 
-# Starts it on SSH_PORT; fails if it ends instead of listening.
+# Starts it on SSH_PORT; fails if it ends instead of listening. It ends with this shell at the latest.
 sshd_up() { # DIR
 	local pid i
-	"$(command -v sshd || echo /usr/sbin/sshd)" -D -e -f "$1/config" >"$1/log" 2>&1 \
+	setpriv --pdeathsig TERM "$(command -v sshd || echo /usr/sbin/sshd)" -D -e -f "$1/config" >"$1/log" 2>&1 \
 		</dev/null 3>&- 4>&- &
 	pid=$!
 	echo "$pid" >"$1/pid"
-	for ((i = 0; i < 500; i++)); do
+	for ((i = 0; i < 1500; i++)); do
 		grep -q '^Server listening' "$1/log" 2>/dev/null && return 0
-		kill -0 "$pid" 2>/dev/null || return 1
+		kill -0 "$pid" 2>/dev/null || break
 		sleep 0.02
 	done
+	sshd_stop "$1"
 	return 1
 }
 

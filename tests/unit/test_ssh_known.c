@@ -184,6 +184,14 @@ static void a_blob_s_type_is_checked(void)
 			      "abc",
 			      7, type) == -1);
 	CHECK(known_blob_type("\0\0\0\3a c", 7, type) == -1);
+	CHECK(known_blob_type("\0\0\0\3a'c", 7, type) == -1);
+	CHECK(known_blob_type("\0\0\0\3a\0c", 7, type) == -1);
+	CHECK(known_blob_type("\0\0\0\3a\xe4"
+			      "c",
+			      7, type) == -1);
+	CHECK(known_blob_type("\0\0\0\x13"
+			      "sk-ssh@openssh.com_",
+			      23, type) == 0);
 	CHECK(known_blob_type("\0\0\0", 3, type) == -1);
 }
 
