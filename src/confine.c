@@ -193,6 +193,10 @@ static void obituary(int number, void *arg)
 	free(name);
 	log_error("%s", why.msg);
 	log_error("either migtool has a bug, or the peer tried to take it over");
+	if (cfg->command != CMD_CHECK)
+		log_error("who owns the memory is not known: neither end may run the guest before "
+			  "you know which one owns it; between migtools `recv --resume` and `send "
+			  "--resume` find it out");
 	if (cfg->json && cfg->command != CMD_CHECK)
 		report_failure(cfg, &why);
 }

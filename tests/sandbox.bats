@@ -118,6 +118,43 @@ assert_confined() { # PID
 	done
 }
 
+# taken_over AT: the next migtool misbehaves when it makes that call.
+# shellcheck disable=SC2034 # for the helper
+taken_over() {
+	INSIDE=(env "ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-}"
+		LD_PRELOAD="$(dirname "$MIGTOOL")/tools/forbidden.so" FORBIDDEN=socket "FORBIDDEN_AT=$1")
+}
+
+# shellcheck disable=SC2034 # for the helper
+@test "a worker that is stopped says that nobody knows who owns the guest, and --resume finds out" {
+	taken_over fsync # a destination that has all and has not said so
+	recv_start recv unix:first copy
+	INSIDE=()
+	migtool_start send send "$IMAGES/random" "$RECV_URI"
+	migtool_wait recv 14
+	migtool_wait send 10
+	assert_json recv '."error-code" == "sandbox"' '.owner == "unknown"'
+	assert_json send '.owner == "source"' '.complete == false'
+	grep -qF "who owns the memory is not known" recv.err
+	[ ! -e copy ]
+
+	recv_start recv unix:second copy
+	taken_over shutdown # a source that was told that it is the destination's
+	migtool_start send send "$IMAGES/random" "$RECV_URI"
+	INSIDE=()
+	migtool_wait recv
+	migtool_wait send 14
+	assert_json send '."error-code" == "sandbox"' '.owner == "unknown"' '.complete == false'
+	grep -qF "who owns the memory is not known" send.err
+
+	recv_start recv unix:third copy --resume
+	migtool_start send send --resume "$IMAGES/random" "$RECV_URI"
+	migtool_wait send
+	migtool_wait recv
+	assert_json send '.owner == "destination"'
+	assert_same_image "$IMAGES/random" copy
+}
+
 @test "descriptors that nobody needs are closed" {
 	exec 12<"$IMAGES/random"
 	recv_start recv unix:socket copy
