@@ -214,6 +214,25 @@ static int act_local_listen(const char *name)
 	return fd;
 }
 
+int broker_notify_open(char name[BROKER_NOTIFY_NAME])
+{
+	struct sockaddr_un un = { .sun_family = AF_UNIX };
+	socklen_t len = sizeof(un.sun_family);
+	int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0), on = 1;
+	const size_t head = offsetof(struct sockaddr_un, sun_path) + 1;
+
+	if (fd < 0)
+		return -1;
+	if (bind(fd, (struct sockaddr *)&un, len) ||
+	    setsockopt(fd, SOL_SOCKET, SO_PASSCRED, &on, sizeof(on)))
+		return close_keeping_errno(fd);
+	len = sizeof(un);
+	if (getsockname(fd, (struct sockaddr *)&un, &len) || len <= head)
+		return close_keeping_errno(fd);
+	snprintf(name, BROKER_NOTIFY_NAME, "@%.*s", (int)(len - head), un.sun_path + 1);
+	return fd;
+}
+
 int broker_local_connect(const char *name)
 {
 	struct sockaddr_un un;

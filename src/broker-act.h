@@ -43,6 +43,13 @@ void broker_close_but(unsigned first, const int *keep, unsigned n);
 pid_t broker_fork(void);
 
 /*
+ * A datagram socket with a name that the kernel picks and no file, non-blocking, which is told who
+ * sends. *name: what finds it, as NOTIFY_SOCKET has it. -1 with errno.
+ */
+#define BROKER_NOTIFY_NAME 120
+int broker_notify_open(char name[BROKER_NOTIFY_NAME]);
+
+/*
  * As spawn with SPAWN_SESSION and our 0, 1, 2, but the child waits for a byte in *gate before its
  * exec; if that end is closed instead, it ends. *report: an int, errno, if the exec failed, else
  * nothing. Both are the caller's to close.

@@ -17,6 +17,9 @@ enum catch_op {
 	CATCH_OP_KEEP,	 /* with a userfaultfd; token: its serial number */
 	CATCH_OP_LEDGER, /* with its file */
 	CATCH_OP_LEAVE,	 /* he goes, and has said so to people */
+	CATCH_OP_NOTIFY, /* before GO: COMMAND is to say when it is ready */
+	CATCH_OP_LET,	 /* a thread may go on, and there is no guest yet */
+	CATCH_OP_OURS,	 /* there is */
 };
 
 struct catch_order {

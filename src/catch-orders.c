@@ -40,14 +40,15 @@ static void take_go(struct catch_watch *w)
 	_exit(1);
 }
 
-static void take_ack(struct catch_watch *w, uint32_t token)
+/* ours: there is a guest from now on. */
+static void take_ack(struct catch_watch *w, uint32_t token, bool ours)
 {
 	struct catch_thread *t = catch_find(w, (pid_t)token);
 
 	if (!t || !t->waits)
 		return;
 	t->waits = false;
-	w->served = true;
+	w->served |= ours;
 	for (unsigned i = 0; i < w->nguests; i++)
 		if (w->guests[i].pid == t->pid)
 			w->guests[i].agreed = true;
@@ -159,7 +160,13 @@ void catch_take_order(struct catch_watch *w)
 	else if (n == sizeof(o) && o.op == CATCH_OP_GO)
 		take_go(w);
 	else if (n == sizeof(o) && o.op == CATCH_OP_ACK)
-		take_ack(w, o.token);
+		take_ack(w, o.token, true);
+	else if (n == sizeof(o) && o.op == CATCH_OP_LET)
+		take_ack(w, o.token, false);
+	else if (n == sizeof(o) && o.op == CATCH_OP_OURS)
+		w->served = true;
+	else if (n == sizeof(o) && o.op == CATCH_OP_NOTIFY)
+		w->notifies = true;
 	else if (n == sizeof(o) && o.op == CATCH_OP_COMPLETE)
 		release_all(w);
 	else if (n == sizeof(o) && o.op == CATCH_OP_LEAVE)

@@ -370,7 +370,7 @@ int catch_start_command(struct catch_watch *w, struct error *err)
 	int gate;
 	pid_t pid;
 
-	if (catch_nobody_else(w, err) || size_files(w, err))
+	if (catch_nobody_else(w, err) || size_files(w, err) || catch_notify_open(w, err))
 		return -1;
 	pid = broker_spawn_held((char *const *)w->plan->argv, &gate, &w->exec_report);
 	if (pid < 0)
@@ -464,11 +464,15 @@ static void asked(struct catch_watch *w)
 static void attend(struct catch_watch *w, bool more, const sigset_t *mask)
 {
 	const struct timespec none = { 0, 0 };
-	struct pollfd p[2] = { { .fd = w->sock, .events = POLLIN },
-			       { .fd = w->listener, .events = POLLIN } };
+	struct pollfd p[3] = { { .fd = w->sock, .events = POLLIN },
+			       { .fd = w->listener, .events = POLLIN },
+			       { .fd = w->notify, .events = POLLIN } };
 
-	if (ppoll(p, 2, more ? &none : NULL, mask) <= 0)
+	if (ppoll(p, 3, more ? &none : NULL, mask) <= 0)
 		return;
+	/* first: COMMAND may have ended behind it */
+	if (p[2].revents)
+		catch_notify_take(w);
 	if (p[0].revents)
 		catch_take_order(w);
 	if (p[1].revents)
@@ -477,9 +481,12 @@ static void attend(struct catch_watch *w, bool more, const sigset_t *mask)
 
 _Noreturn void catch_serve(const struct catch_plan *plan, int sock)
 {
-	struct catch_watch w = {
-		.plan = plan, .sock = sock, .exec_report = -1, .ledger = -1, .listener = -1
-	};
+	struct catch_watch w = { .plan = plan,
+				 .sock = sock,
+				 .exec_report = -1,
+				 .ledger = -1,
+				 .listener = -1,
+				 .notify = -1 };
 	sigset_t mask;
 
 	settle(sock);

@@ -67,6 +67,9 @@ struct catch_watch {
 	bool kills;	 /* the guest is ended when who serves it is gone */
 	bool left;	 /* he has said that he goes */
 	bool is_new;	 /* he has come later, and not yet said GO */
+	bool notifies;	 /* COMMAND is to say when it is ready */
+	bool ready;	 /* and has */
+	int notify;	 /* where it does; -1 */
 	unsigned nnew;	 /* so many blocks he has named */
 	bool other;	 /* and one of them is not the guest's */
 };
@@ -101,6 +104,14 @@ int catch_start_command(struct catch_watch *w, struct error *err);
 /* ---- catch-orders.c ---- */
 
 void catch_take_order(struct catch_watch *w);
+
+/* ---- catch-notify.c ---- */
+
+/* With w->notifies: the socket, and its name in the environment that COMMAND will have. ST_NOMEM.
+ */
+int catch_notify_open(struct catch_watch *w, struct error *err);
+/* Reads what there is. */
+void catch_notify_take(struct catch_watch *w);
 
 /* ---- catch-again.c ---- */
 

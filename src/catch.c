@@ -192,6 +192,30 @@ int catch_ack(uint32_t token, struct error *err)
 	return 0;
 }
 
+int catch_let(uint32_t token, struct error *err)
+{
+	struct catch_order o = { .op = CATCH_OP_LET, .token = token };
+
+	return order(&o, -1, err);
+}
+
+int catch_ours(struct error *err)
+{
+	struct catch_order o = { .op = CATCH_OP_OURS };
+
+	if (order(&o, -1, err))
+		return -1;
+	stays = true;
+	return 0;
+}
+
+int catch_notify(struct error *err)
+{
+	struct catch_order o = { .op = CATCH_OP_NOTIFY };
+
+	return order(&o, -1, err);
+}
+
 int catch_ledger(int fd, struct error *err)
 {
 	struct catch_order o = { .op = CATCH_OP_LEDGER };

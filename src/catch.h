@@ -60,6 +60,12 @@ int catch_check_file(int fd, const char *name, uint32_t *page, struct error *err
 int catch_go(const struct catch_block *blocks, unsigned n, struct error *err);
 
 /*
+ * Before catch_go(): COMMAND gets a NOTIFY_SOCKET, and what it says there (READY=1) is reported.
+ * ST_COMMAND.
+ */
+int catch_notify(struct error *err);
+
+/*
  * A guest that is served on: first come a CATCH_SPACE for each of its processes that the catcher
  * has made a userfaultfd for, and for each forked child; then CATCH_LEDGER, or, if nobody has ever
  * served it, each mapping that there is as a CATCH_REGION; then those whose threads wait for
@@ -79,6 +85,7 @@ enum catch_kind {
 	CATCH_ENDED,  /* COMMAND and all that it started has ended: wstatus is its own */
 	CATCH_FAILED, /* why; COMMAND was ended, unless there was a CATCH_REGION */
 	CATCH_LEFT,   /* after catch_complete(): nobody watches it any more */
+	CATCH_READY,  /* after catch_notify(): COMMAND has said that it is, once */
 	CATCH__MAX
 };
 
@@ -110,6 +117,13 @@ int catch_next(struct cancel *cancel, int ms, struct catch_event *out, struct er
  * mapping that is not to be served is refused by catch_stop() instead, which ends COMMAND.
  */
 int catch_ack(uint32_t token, struct error *err);
+
+/*
+ * The same of a thread of COMMAND's before there is a guest: until catch_ours() all of COMMAND is
+ * still ended when we end, for it has waited for its first page so far.
+ */
+int catch_let(uint32_t token, struct error *err);
+int catch_ours(struct error *err);
 
 /*
  * The userfaultfd of a forked child, whose number in the ledger is `serial`, of which nobody else

@@ -197,12 +197,12 @@ const struct check_rule check_rules[] = {
 	     "use a transport with two ways; towards a QEMU "
 	     "--cap return-path=on"),
 	TEST(OURS, POSTCOPY_RAM, answers, "use a transport with two ways"),
+	TEST(OURS, SWITCHOVER_ACK, answers, "use a transport with two ways"),
 	TEST(OURS, POSTCOPY_PREEMPT, preempt_tls, "leave it off on both ends"),
 	TEST(OURS, ZERO_COPY_SEND, zero_copy_kernel, "--cap zero-copy-send=off"),
 	TEST(OURS, ZERO_COPY_SEND, zero_copy_transport, "use tcp:, or leave it off"),
 	NOT_BUILT(OURS, DIRTY_BITMAPS),
 	NOT_BUILT(OURS, BACKGROUND_SNAPSHOT),
-	NOT_BUILT(OURS, SWITCHOVER_ACK),
 	NOT_BUILT(OURS, MAPPED_RAM),
 	{ .kind = RULE_ALWAYS },
 };

@@ -60,6 +60,7 @@ struct config {
 	pid_t guest;		   /* a process that runs already; 0: none */
 	const char *uffd_socket;   /* where a VMM hands its userfaultfd over */
 	bool push_off, push_given; /* --push: whether the rest of the memory follows by itself */
+	bool notify;		   /* COMMAND says READY=1 on NOTIFY_SOCKET */
 	bool kill_on_loss;	   /* --on-loss: end a guest that cannot be served on */
 	const char *record, *prefetch; /* the order of first needs */
 	const char *replay_dirty; /* --x-replay-dirty FILE: the recorded dirty rounds of a test */

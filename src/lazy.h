@@ -81,6 +81,8 @@ int caught_check(struct lazy *l, uint64_t size, struct error *err);
  * another host it does not go on before caught_commit().
  */
 int caught_ready(struct lazy *l, struct error *err);
+/* Likewise until it is ready: what it says of itself, or that it cannot go on, decides that. */
+int caught_await(struct lazy *l, struct error *err);
 /* COMMIT: the memory is ours, and who waits to see his mapping may. */
 void caught_commit(struct lazy *l);
 /* A page that came and lies in no mapping of COMMAND's: into the file. */

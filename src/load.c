@@ -287,8 +287,12 @@ static int qemu_command(struct target *t, const struct wire_command *c, struct e
 				       "the source wants a return path, and %s "
 				       "is one-way",
 				       t->ss->main->name);
+		if (t->rp_open)
+			return 0;
 		t->rp_open = true;
-		return 0;
+		return t->ss->caps.on[CAP_SWITCHOVER_ACK]
+			       ? target_say(t, RP_SWITCHOVER_ACK, NULL, 0, err)
+			       : 0;
 	}
 	if (c->cmd == MIG_CMD_PING)
 		return answer_ping(t, err);

@@ -344,6 +344,7 @@ static const char *transfer_option(const struct config *cfg)
 		{ cfg->in_place, "--in-place" },
 		{ cfg->device_state != NULL, "--device-state" },
 		{ cfg->dry_run, "--dry-run" },
+		{ cfg->notify, "--notify" },
 		{ cfg->uffd_socket && cfg->image, "an IMAGE to write" },
 	};
 
@@ -384,6 +385,11 @@ static int check_guest(const struct config *cfg, struct error *err)
 			   : cfg->guest && cfg->argv ? "a COMMAND with --guest"
 						     : NULL;
 
+	if (cfg->notify && !cfg->argv) {
+		err_set(err, ST_USAGE,
+			"--notify needs a COMMAND, which is to say that it is ready");
+		return err_hint(err, "a VMM is ready when it has handed its userfaultfd over");
+	}
 	if (both)
 		return err_set(err, ST_USAGE, "%s: only one of them can be the guest", both);
 	if (is_image(cfg) || !other)
@@ -401,6 +407,7 @@ static int check_lazy(const struct config *cfg, struct error *err)
 			     : cfg->record	 ? "--record"
 			     : cfg->prefetch	 ? "--prefetch"
 			     : cfg->kill_on_loss ? "--on-loss"
+			     : cfg->notify	 ? "--notify"
 						 : NULL;
 
 	if (is_image(cfg) && cfg->command != CMD_RECV) {

@@ -52,6 +52,7 @@ struct pull {
 
 	pthread_mutex_t lock; /* of what follows, and of asking */
 	bool attached;	      /* there is a try that can fail */
+	atomic_bool ready;    /* LISTENING was said */
 	atomic_bool open;     /* COMMIT was taken: requests can be answered */
 	bool failed;	      /* beside the connection */
 	struct error failure;

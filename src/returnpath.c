@@ -112,6 +112,10 @@ static int take(struct returnpath *rp, const struct rp_message *m, struct error 
 		rc = check_moving(rp, err);
 		break;
 	case RP_SWITCHOVER_ACK:
+		if (ss->dialect.migtool)
+			rc = err_set(err, ST_DATA, "return path: %s is not expected now",
+				     rp_name(m->type));
+		rp->acked = true;
 		break;
 	case RP_LISTENING:
 		rc = take_listening(rp, m, err);
@@ -224,6 +228,8 @@ static bool happened(const struct returnpath *rp, enum returnpath_event what)
 	switch (what) {
 	case RP_WAIT_PONG:
 		return rp->pong;
+	case RP_WAIT_ACK:
+		return rp->acked;
 	case RP_WAIT_READY:
 		return rp->ready;
 	case RP_WAIT_DONE:

@@ -20,7 +20,7 @@ struct returnpath {
 	bool started;
 	pthread_mutex_t lock; /* of the rest */
 	pthread_cond_t changed;
-	bool pong, ready, done, shut, ended;
+	bool pong, acked, ready, done, shut, ended;
 	bool guest_expected, listening;
 	struct guest_ready guest; /* LISTENING's */
 	atomic_bool enough;	  /* the guest needs no more pages */
@@ -33,6 +33,7 @@ struct returnpath {
 
 enum returnpath_event {
 	RP_WAIT_PONG,
+	RP_WAIT_ACK, /* a QEMU's SWITCHOVER_ACK */
 	RP_WAIT_READY,
 	RP_WAIT_DONE,
 	RP_WAIT_SHUT,

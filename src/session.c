@@ -41,6 +41,7 @@ static const struct stage stages[] = {
 	{ "compare", MIG_ACTIVE, source_compare, target_compare, false },
 	{ "setup", MIG_ACTIVE, source_setup, target_setup, false },
 	{ "precopy", MIG_ACTIVE, source_precopy, target_precopy, false },
+	{ "switchover-ack", MIG_NONE, source_ack, NULL, false },
 	{ "pre-switchover", MIG_NONE, source_pause, NULL, false },
 	{ "switchover", MIG_DEVICE, source_switchover, target_switchover, false },
 	{ "postcopy", MIG_NONE, source_postcopy, NULL, false },

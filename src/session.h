@@ -150,6 +150,8 @@ int source_channels(struct session *ss, struct error *err);
 int source_compare(struct session *ss, struct error *err);
 int source_setup(struct session *ss, struct error *err);
 int source_precopy(struct session *ss, struct error *err);
+/* With switchover-ack: until the destination is ready. */
+int source_ack(struct session *ss, struct error *err);
 /* With pause-before-switchover: until the user says so. */
 int source_pause(struct session *ss, struct error *err);
 int source_switchover(struct session *ss, struct error *err);

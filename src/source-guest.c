@@ -5,6 +5,9 @@
  * fails before leaves the guest here. DONE says that the destination has it; until then nobody
  * knows. Behind DONE all that fails leaves a guest that waits there for pages of ours.
  *
+ * With switchover-ack LISTEN goes before the stage in which the source's user stops his guest, and
+ * COMMIT alone is left for the time in which it does not run.
+ *
  * A failure there is no end with --retry: the next connection begins as this one, but the
  * destination says in its answer that a guest waits (found: guest), and before LISTENING what has
  * come (postcopy-came.c). COMMIT and DONE give nothing up then; requests are answered from there
@@ -149,11 +152,19 @@ static int put_end(struct source *src, struct error *err)
 	return stream_put_u8(&ss->stream, WIRE_EOF, err) || stream_flush(&ss->stream, err) ? -1 : 0;
 }
 
+int source_guest_ready(struct source *src, struct error *err)
+{
+	if (await_guest(src, err) || check_unit(src, err))
+		return -1;
+	src->guest_ready = true;
+	return 0;
+}
+
 int source_guest(struct source *src, struct error *err)
 {
 	struct session *ss = src->ss;
 
-	if (await_guest(src, err) || check_unit(src, err))
+	if (!src->guest_ready && source_guest_ready(src, err))
 		return -1;
 	postcopy_send_unit(src->postcopy, src->rp.guest.unit);
 	if (!src->guest_waits)

@@ -40,6 +40,7 @@ struct source {
 	uint64_t precopied;	  /* bytes of data that were sent before the switch */
 	bool recovers;		  /* --resume: the guest runs there, and waits */
 	bool guest_waits;	  /* the same, at a migtool */
+	bool guest_ready;	  /* it is to run at a migtool, and could now: LISTENING was said */
 	bool has_identity;
 	struct digest identity;	    /* what the files of the image are */
 	atomic_bool postcopy_asked; /* SIGUSR2 */
@@ -100,7 +101,10 @@ bool source_pause_leave(struct source *src);
 int source_guest_open(struct source *src, struct error *err);
 /* Has the destination said that a guest goes on there? */
 bool source_guest_wanted(const struct source *src);
-/* From LISTEN to the stream's end. A failure behind COMMIT is ST_LOST. */
+/* The device state, and LISTEN, until it was answered. */
+int source_guest_ready(struct source *src, struct error *err);
+/* The same, if that was not yet, and all to the stream's end. A failure behind COMMIT is ST_LOST.
+ */
 int source_guest(struct source *src, struct error *err);
 /* What the destination has found, for a source of a guest. */
 int source_guest_found(struct source *src, struct error *err);

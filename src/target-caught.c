@@ -30,6 +30,7 @@
 
 #define LISTEN_MS 200
 #define EARLY_MS  2000
+#define READY_MS  10
 #define HELD_MAX  256 /* threads that map IMAGE before COMMIT; each waits with its first one */
 
 struct caught {
@@ -38,6 +39,8 @@ struct caught {
 	bool made;	    /* by us: without a guest it goes again */
 	bool runs;	    /* COMMAND was started, and nobody has said that it ended */
 	bool owns;	    /* somebody may have seen memory: it is the guest, whatever fails */
+	bool lets;	    /* before COMMIT it goes on behind a mapping, to its first page */
+	atomic_bool ready;  /* with lets: it has said READY=1 */
 	bool known, shared; /* of the first mapping, and so of all */
 	struct {
 		pid_t pid;
@@ -390,10 +393,10 @@ static int hold(struct caught *c, uint32_t token, bool *held, struct error *err)
 
 	pthread_mutex_lock(&c->lock);
 	*held = !c->owns;
-	if (*held && c->nheld == HELD_MAX)
+	if (*held && !c->lets && c->nheld == HELD_MAX)
 		rc = err_set(err, ST_UNSUPPORTED, "more than %d threads map IMAGE at once",
 			     HELD_MAX);
-	else if (*held)
+	else if (*held && !c->lets)
 		c->held[c->nheld++] = token;
 	pthread_mutex_unlock(&c->lock);
 	return rc;
@@ -438,9 +441,10 @@ static int take_region(struct caught *c, const struct catch_event *e, struct err
 	pthread_mutex_unlock(&c->lock);
 	if (rc || own(c, err) || hold(c, e->token, &held, err))
 		return -1;
-	if (held)
+	if (held && !c->lets)
 		return 0;
-	catch_ack(e->token, err); /* gone: what comes next says so */
+	/* gone: what comes next says so */
+	held ? catch_let(e->token, err) : catch_ack(e->token, err);
 	err_clear(err);
 	return 0;
 }
@@ -459,6 +463,22 @@ static int take_left(struct caught *c, struct error *err)
 			       what(c));
 	c->left = true;
 	return 0;
+}
+
+static int take_ended(struct caught *c, int wstatus, struct error *err)
+{
+	bool early;
+
+	c->wstatus = wstatus;
+	c->ended = true;
+	c->runs = false;
+	if (c->l->pager)
+		pager_end(c->l->pager);
+	pthread_mutex_lock(&c->lock);
+	early = c->l->pull && !c->owns;
+	pthread_mutex_unlock(&c->lock);
+	/* else it is nobody's failure: it needs no more */
+	return early ? caught_early(c->l, err) : 0;
 }
 
 static int take_event(struct caught *c, const struct catch_event *e, struct error *err)
@@ -484,14 +504,13 @@ static int take_event(struct caught *c, const struct catch_event *e, struct erro
 			log_warn("hint: %s", e->why.hint);
 		return 0;
 	case CATCH_ENDED:
-		c->wstatus = e->wstatus;
-		c->ended = true;
-		c->runs = false;
-		if (c->l->pager)
-			pager_end(c->l->pager);
-		return 0;
+		return take_ended(c, e->wstatus, err);
 	case CATCH_LEFT:
 		return take_left(c, err);
+	case CATCH_READY:
+		log_verbose("%s says that it is ready", what(c));
+		c->ready = true;
+		return 0;
 	case CATCH_FAILED:
 	default:
 		c->runs = false;
@@ -570,7 +589,9 @@ static int await_mapping(struct caught *c, struct error *err)
 	/* a process that runs already is not asked whether it may be stopped in the middle */
 	if (ss->cfg->guest && !c->l->pull && session_commit(ss, err))
 		return -1;
-	if (catch_go(&block, 1, err))
+	c->lets = c->l->pull && !ss->cfg->guest &&
+		  (ss->cfg->notify || ss->caps.on[CAP_SWITCHOVER_ACK]);
+	if ((c->lets && catch_notify(err)) || catch_go(&block, 1, err))
 		return -1;
 	while (!c->l->pager) {
 		if (next_event(c->l, &e, err) || take_event(c, &e, err))
@@ -594,8 +615,6 @@ int caught_ready(struct lazy *l, struct error *err)
 
 	if (rc && c->owns)
 		return say_lost(l, err);
-	if (rc && c->runs && !ss->cfg->guest)
-		log_info("COMMAND is ended: it has seen nothing of its memory");
 	if (rc)
 		return -1;
 	if (!l->pull)
@@ -614,6 +633,49 @@ int caught_ready(struct lazy *l, struct error *err)
 	return 0;
 }
 
+/* Who can do no more without his memory does not say so. */
+static bool is_ready(const struct caught *c)
+{
+	struct pager_stats st;
+
+	if (!c->lets || c->owns || c->ready)
+		return true;
+	if (c->l->ss->cfg->notify)
+		return false;
+	pager_get_stats(c->l->pager, &st);
+	return st.faults > 0;
+}
+
+/* It may have a thread beside that gets ready, or wait for ever. */
+static bool is_stuck(const struct caught *c)
+{
+	struct pager_stats st;
+
+	pager_get_stats(c->l->pager, &st);
+	return st.waiting > 0;
+}
+
+int caught_await(struct lazy *l, struct error *err)
+{
+	const struct caught *c = l->caught;
+	bool said = false;
+
+	if (!is_ready(c))
+		log_verbose("waiting for %s to be ready (READY=1 on its NOTIFY_SOCKET)", what(c));
+	while (!is_ready(c)) {
+		if (!said && is_stuck(c)) {
+			said = true;
+			log_warn("%s waits for its memory and has not said READY=1: nothing is "
+				 "handed over before it does (--notify)",
+				 what(c));
+		}
+		if (cancel_wait(&l->ss->cancel, -1, 0, READY_MS, err) < 0 ||
+		    pull_check(l->pull, err))
+			return -1;
+	}
+	return 0;
+}
+
 void caught_commit(struct lazy *l)
 {
 	struct caught *c = l->caught;
@@ -621,6 +683,8 @@ void caught_commit(struct lazy *l)
 
 	pthread_mutex_lock(&c->lock);
 	c->owns = true;
+	if (c->lets)
+		catch_ours(&ignored);
 	for (unsigned i = 0; i < c->nheld; i++)
 		catch_ack(c->held[i], &ignored);
 	c->nheld = 0;
@@ -678,6 +742,8 @@ void caught_close(struct lazy *l)
 	if (!c)
 		return;
 	caught_stop(l);
+	if (c->runs && !c->owns && !l->ss->cfg->guest)
+		log_info("COMMAND is ended: it has seen nothing of its memory");
 	catch_stop();
 	for (unsigned i = 0; i < c->nspaces; i++)
 		close(c->spaces[i].uffd);

@@ -166,6 +166,18 @@ static int listening(struct target *t, struct error *err)
 	return target_say(t, RP_LISTENING, bytes, sizeof(bytes), err);
 }
 
+static int ended_early(struct error *err)
+{
+	return err_set(err, ST_COMMAND, "the guest ended before it was handed over");
+}
+
+static int ready(struct lazy *l, struct error *err)
+{
+	if ((!l->pager && lazy_ready(l, err)) || (l->caught && caught_await(l, err)))
+		return -1;
+	return !l->ss->served && pager_guest_ended(l->pager) ? ended_early(err) : 0;
+}
+
 int load_listen(struct target *t, uint32_t len, struct error *err)
 {
 	struct session *ss = t->ss;
@@ -178,11 +190,12 @@ int load_listen(struct target *t, uint32_t len, struct error *err)
 	t->postcopy = POSTCOPY_ADVISED;
 	/* the guest is ours to wait for, and the source says that it lives */
 	ss->watched = false;
-	rc = ss->lazy->pager ? 0 : lazy_ready(ss->lazy, err);
+	rc = ready(ss->lazy, err);
 	ss->watched = true;
 	if (rc || listening(t, err))
 		return -1;
 	t->postcopy = POSTCOPY_DISCARDED;
+	ss->lazy->pull->ready = true;
 	return 0;
 }
 
@@ -564,9 +577,14 @@ void pull_tick(struct session *ss)
 {
 	struct pull *p = ss->lazy->pull;
 	struct pollfd fd = { .fd = -1, .events = POLLOUT };
-	struct error ignored;
+	struct error ignored, err;
 	struct target *t;
 
+	/* COMMAND is somebody else's to look at */
+	if (p->ready && !p->open && !ss->lazy->caught && pager_guest_ended(ss->lazy->pager)) {
+		ended_early(&err);
+		session_fail(ss, &err);
+	}
 	/* until then the migration thread is still making what is looked at here, in each try */
 	if (!p->open)
 		return;
@@ -619,6 +637,7 @@ void lazy_pause(struct session *ss)
 	/* who asks meanwhile has failed, or is done, before this */
 	pthread_mutex_lock(&p->lock);
 	p->open = p->attached = false;
+	p->ready = false;
 	pthread_mutex_unlock(&p->lock);
 	stop(p);
 	count(ss);

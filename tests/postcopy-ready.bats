@@ -1,6 +1,7 @@
 #!/usr/bin/env bats
 # SPDX-License-Identifier: GPL-2.0-or-later
-# What a guest whose memory is still on another host has before it is handed over: its device state.
+# A guest whose memory is still on another host, before it is handed over: its device state, and whether
+# it is ready (switchover-ack).
 # The guests are tests/guest/vmm.c and maps.c, which look at every page.
 
 # shellcheck disable=SC2016,SC2030,SC2031,SC2154 # scripts for sh; what bats sets
@@ -62,6 +63,35 @@ vmm_finish() {
 	echo >&6
 	wait_for_end vmm
 	grep -q '^4096 pages, 0 wrong, 0 zero$' vmm.out
+}
+
+# acked STATUS-OF-SEND STATUS-OF-RECV: both are at their end.
+acked() {
+	migtool_wait send "$1"
+	migtool_wait recv "$2"
+}
+
+# send_ack [OPTION]...: a source that waits for the destination, and then for its user.
+send_ack() {
+	migtool_start send send --cap postcopy-ram --cap return-path --cap switchover-ack \
+		--cap pause-before-switchover --cap events "$@"
+}
+
+ready_to_switch() {
+	wait_for_line send.json '"pre-switchover"'
+}
+
+go_on() {
+	kill -USR2 "${PEER_PIDS[send]}"
+}
+
+# ns WORD: when COMMAND has said that, by its own clock.
+ns() {
+	sed -n "s/^$1 //p" out
+}
+
+gone() { # PID: it has ended; nobody of ours may wait for it
+	! grep -qs 'State:.[^Z]' "/proc/$1/status"
 }
 
 # What a COMMAND does that survives recv; the pid is there for teardown.
@@ -146,7 +176,7 @@ has_state() {
 	migtool_wait send 137
 	migtool_wait recv 10
 	assert_json recv '.owner == "source"'
-	wait_until eval '! kill -0 "$(cat pid)" 2>/dev/null || grep -q "State:.Z" "/proc/$(cat pid)/status"'
+	wait_until gone "$(cat pid)"
 	assert_nothing "$C" dev
 }
 
@@ -201,4 +231,206 @@ has_state() {
 	migtool_wait send
 	migtool_wait recv
 	[ "$(cat status)" = 0 ]
+}
+
+# guest_words WORD...: what COMMAND does, as the shell's last words. Its first page is the guest's first
+# instruction.
+guest_words() {
+	echo "echo \$\$ >pid; exec \$G \$C $* >out"
+}
+
+# switches WORD...: COMMAND, which says that it is ready, does not run before the source's user has said that
+# it may.
+switches() {
+	rm -f dev out "$C"
+	guest_recv -v "${RECV[@]}" -- sh -c "$(guest_words "$@" check say=right sleep)"
+	send_ack dir "$RECV_URI"
+	ready_to_switch
+	[ -n "$(ns ready)" ]
+	wait_for_line recv.err "COMMAND says that it is ready"
+	local at
+	at=$("$G" image now=at)
+	run -1 grep runs out
+	go_on
+	acked 0 0
+	assert_agreed
+	wait_for_line out right
+	(($(ns runs) > ${at#at }))
+	end_guest
+}
+
+@test "switchover-ack: the source waits until COMMAND is ready, and COMMAND until the source is" {
+	RECV=()
+	switches map state=dev now=ready notify=READY=1 first now=runs
+	switches state=dev now=ready notify=READY=1 map first now=runs
+	switches private map state=dev now=ready notify=STATUS=loads notify=READY=1 first now=runs fork
+	# by words of its own alone
+	RECV=(--notify)
+	switches map state=dev now=ready "'notify=STATUS=x
+READY=1'" first now=runs
+}
+
+@test "a COMMAND that says nothing is ready when it waits for its first page" {
+	guest_recv -v --push=off -- sh -c '$G $C map state=dev now=ready first now=runs check; echo $? >status' >out
+	send_ack dir "$RECV_URI"
+	ready_to_switch
+	run -1 grep "says that it is ready" recv.err
+	go_on
+	acked 0 0
+	[ "$(cat status)" = 0 ]
+	# where it has to say it, nothing else counts
+	rm -f dev out "$C"
+	guest_recv --notify -- sh -c "$(guest_words map notify=STATUS=x first sleep)"
+	send_ack dir "$RECV_URI"
+	wait_for_line recv.err "waits for its memory and has not said READY=1"
+	run -1 grep pre-switchover send.json
+	kill "${PEER_PIDS[send]}"
+	acked 20 10
+	stays_at_source
+	wait_until gone "$(cat pid)"
+}
+
+@test "without the capability --notify is for the time behind the pause" {
+	guest_recv -v --notify -- sh -c "$(guest_words map state=dev now=ready notify=READY=1 first now=runs sleep)"
+	migtool_start send send --cap postcopy-ram --cap pause-before-switchover --cap events dir "$RECV_URI"
+	ready_to_switch
+	[ ! -e out ]
+	[ ! -e dev ]
+	go_on
+	acked 0 0
+	wait_for_line recv.err "COMMAND says that it is ready"
+	wait_for_line out runs
+	(($(ns runs) > $(ns ready)))
+	end_guest
+	# without both it has no such socket
+	rm -f dev "$C"
+	guest_recv -- sh -c '[ -z "${NOTIFY_SOCKET+x}" ] && exit 4'
+	migtool_start send send --cap postcopy-ram dir "$RECV_URI"
+	acked 5 51
+	assert_error recv "status 4"
+}
+
+@test "a COMMAND that ends before it is ready, or once it is, leaves the guest to the source" {
+	guest_recv -- sh -c '$G $C map state=dev; exit 3'
+	send_ack dir "$RECV_URI"
+	acked 5 51
+	assert_error send "ended with status 3"
+	stays_at_source
+	mkfifo go
+	exec 6<>go
+	guest_recv -- sh -c '$G $C map notify=READY=1 byte <go; exit 3'
+	send_ack dir "$RECV_URI"
+	ready_to_switch
+	echo >&6
+	acked 5 51
+	assert_error recv "ended with status 3"
+	stays_at_source
+}
+
+@test "a source that is killed before it gives the guest up, or a destination, ends COMMAND" {
+	local end other=send
+	for end in send recv; do
+		rm -f pid
+		guest_recv -- sh -c "$(guest_words map notify=READY=1 first sleep)"
+		send_ack dir "$RECV_URI"
+		ready_to_switch
+		kill -KILL "${PEER_PIDS[$end]}"
+		migtool_wait $end 137
+		[ $end = recv ] || other=recv
+		migtool_wait $other 10
+		assert_json $other '.owner == "source"'
+		wait_until gone "$(cat pid)"
+		[ $end = recv ] || grep -q 'COMMAND is ended' recv.err
+		[ $end = recv ] || assert_nothing "$C" dev
+		other=send
+	done
+}
+
+paused_twice() {
+	[ "$(grep -c 'paused before the switchover' send.err)" = 2 ]
+}
+
+@test "a link that breaks while the source waits for its user: COMMAND stays ready" {
+	listener_start recv recv -v --cap postcopy-ram --retry 5 --device-state dev tcp:127.0.0.1:0 "$C" -- \
+		sh -c "echo x >>starts; $(guest_words map state=dev notify=READY=1 first now=runs check say=right sleep)"
+	# the first PAUSED
+	link_start "${RECV_URI##*:}" =08400900000000:reset
+	send_ack --retry 5 dir "$LINK"
+	ready_to_switch
+	wait_until paused_twice
+	go_on
+	acked 0 0
+	assert_agreed
+	wait_for_line out right
+	[ "$(wc -l <starts)" = 1 ]
+	end_guest
+}
+
+@test "a VMM is ready when it has handed its userfaultfd over" {
+	listener_start recv recv --uffd-socket socket unix:u
+	send_ack guest "$RECV_URI"
+	wait_for_line send.json '"active"'
+	run -1 grep pre-switchover send.json
+	vmm_start --touch 50
+	ready_to_switch
+	[ ! -s vmm.out ]
+	go_on
+	acked 0 0
+	assert_agreed
+	vmm_finish
+	# one that ends then
+	listener_start recv recv --uffd-socket socket unix:u
+	vmm_start --touch 50
+	send_ack guest "$RECV_URI"
+	ready_to_switch
+	kill -KILL "${PEER_PIDS[vmm]}"
+	acked 5 51
+	assert_error send "the guest ended before it was handed over"
+	assert_json recv '.owner == "source"'
+}
+
+@test "without a guest there is nothing to wait for; a side that wants it off refuses by name" {
+	local caps=(--cap return-path --cap switchover-ack) words
+	run_pair unix:u image copy -v "${caps[@]}" -- "${caps[@]}"
+	assert_agreed
+	grep -q 'no guest to get ready' send.err
+	rm copy
+	words="switchover-ack is on on the source and off on the destination"
+	run_refused 5 "$words" "$IMAGES/image" "${caps[@]}" -- --cap switchover-ack=off
+	words="switchover-ack is off on the source and on on the destination"
+	run_refused 5 "$words" "$IMAGES/image" --cap return-path -- "${caps[@]}"
+	run -4 "$MIGTOOL" send --cap switchover-ack image unix:nobody
+	[[ $output == *"capability switchover-ack needs return-path"* ]]
+	run -4 "$MIGTOOL" send "${caps[@]}" --one-way image file:out
+	[[ $output == *"carries nothing back"* ]]
+	run -1 "$MIGTOOL" recv --notify unix:nobody copy
+	run -1 "$MIGTOOL" recv --notify --uffd-socket socket unix:nobody
+	[[ $output == *"--notify needs a COMMAND"* ]]
+	run -1 "$MIGTOOL" recv --notify image:image "$C" -- true
+}
+
+@test "a QEMU says its own word for it, and hears it" {
+	local caps=(--cap return-path --cap switchover-ack)
+	# to ourselves in QEMU's words
+	run_pair unix:u image copy --peer qemu --machine pc-i440fx-7.2 "${caps[@]}" -- "${caps[@]}"
+	cmp image copy/ram/pc.ram
+	player_up fake_peer.py
+	recv_start recv unix:socket other "${caps[@]}"
+	player_do source socket qemu-wants-ack
+	migtool_wait recv
+	player_ended
+	rm -f socket
+	player_do destination socket qemu-acks
+	[ "$(player_says)" = listening ]
+	migtool_start send send --peer qemu --machine pc-i440fx-7.2 "${caps[@]}" image unix:socket
+	migtool_wait send
+	player_ended
+	rm -f socket
+	player_do destination socket qemu-never-acks
+	[ "$(player_says)" = listening ]
+	migtool_start send send --timeout 2 --peer qemu --machine pc-i440fx-7.2 "${caps[@]}" image unix:socket
+	migtool_wait send 30
+	player_ended
+	assert_error send "has not acknowledged the switchover within 2 s"
+	assert_json send '.owner == "source"'
 }

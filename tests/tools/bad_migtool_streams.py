@@ -65,7 +65,7 @@ def greetings():
     yield "greeting-needs-escape", *greeted(2, "\\x1b[31m", needs=["\x1b[31m"])
     yield "greeting-needs-no-list", *greeted(12, "needs", needs="teleport")
     yield "greeting-capability", *greeted(2, "capability 'warp'", capabilities=["warp"])
-    yield "greeting-capability-refused", *greeted(4, "switchover-ack", capabilities=["switchover-ack"])
+    yield "greeting-capability-refused", *greeted(4, "mapped-ram", capabilities=["mapped-ram"])
     yield "greeting-conflict", *greeted(4, "exclude each other", capabilities=["multifd", "compress"])
     yield "greeting-multifd", *greeted(4, "this transport is one connection", capabilities=["multifd"])
     yield "greeting-session", *greeted(12, "session", session="00")

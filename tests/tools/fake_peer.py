@@ -23,10 +23,13 @@ import zlib
 
 sys.dont_write_bytecode = True
 import migtool_stream as m  # noqa: E402
-from bad_streams import be, last, part  # noqa: E402
+from bad_streams import HEAD, TAIL, be, last, part, start  # noqa: E402
 from migtool_stream import q  # noqa: E402
 
 LIMIT = 30
+OPEN_RETURN_PATH = 1
+SWITCHOVER_ACK = m.message(7)
+END = be(0, 1) + be(q.VMDESCRIPTION, 1) + be(0, 4)
 
 
 class Link:
@@ -249,6 +252,15 @@ def source_foreign_channels(address):
     foreign_channels(address, commit)
 
 
+def source_qemu_wants_ack(address):
+    """A QEMU with switchover-ack."""
+    link = connect(address).say(HEAD + m.command(OPEN_RETURN_PATH) + m.command(OPEN_RETURN_PATH))
+    assert link.read(4) == SWITCHOVER_ACK
+    link.say(start() + part() + TAIL)
+    assert link.read(8) == m.message(m.RP_SHUT, be(0, 4))
+    link.close()
+
+
 ONE = [(0, 1, False)]
 TWO = [(0, 2, False)]
 PACKETS = {
@@ -443,6 +455,32 @@ def destination_stalls_before_done(server):
 
 def destination_fails_after_commit(server):
     committed(server).say(m.message(m.RP_FAILED, m.reason("cannot rename it"))).hold()
+
+
+def quiet(link):
+    """All that comes until nothing has for half a second."""
+    data = b""
+    while select.select([link.sock], [], [], .5)[0]:
+        more = link.sock.recv(65536)
+        assert more, "closed"
+        data += more
+    return data
+
+
+def destination_qemu_acks(server):
+    link = accept(server)
+    data = quiet(link)
+    assert m.command(OPEN_RETURN_PATH) in data and not data.endswith(END), data[-20:]
+    link.say(SWITCHOVER_ACK)
+    while not data.endswith(END):
+        data += link.read(1)
+    link.say(m.message(m.RP_SHUT, be(0, 4))).hold()
+
+
+def destination_qemu_never_acks(server):
+    link = accept(server)
+    assert not quiet(link).endswith(END)
+    link.hold()
 
 
 def play(role, address, script):

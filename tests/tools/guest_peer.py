@@ -355,6 +355,7 @@ def other_digest(server):
 DESTINATIONS = {
     "done-early": (says(m.message(m.RP_DONE)), 12, "source", "DONE before COMMIT"),
     "enough-early": (says(m.message(RP_ENOUGH)), 12, "source", "ENOUGH is not expected"),
+    "ack-of-qemus": (says(m.message(7)), 12, "source", "SWITCHOVER_ACK is not expected"),
     "request-early": (says_early(request()), 12, "source", "REQUEST is not expected"),
     "unit-small": (says(listening(unit=2048)), 12, "source", "pages of 2048 bytes"),
     "unit-odd": (says(listening(unit=12288)), 12, "source", "pages of 12288 bytes"),

@@ -58,6 +58,7 @@ static void effects_are_as_promised(void)
 		[CAP_POSTCOPY_BLOCKTIME] = "act",
 		[CAP_RELEASE_RAM] = "act",
 		[CAP_PAUSE_BEFORE_SWITCHOVER] = "act",
+		[CAP_SWITCHOVER_ACK] = "act",
 		[CAP_AUTO_CONVERGE] = "inert",
 		[CAP_DIRTY_LIMIT] = "inert",
 		[CAP_LATE_BLOCK_ACTIVATE] = "inert",

@@ -72,6 +72,8 @@ static void acting_and_inert_ones_are_accepted_alone(void)
 			new_set.on[CAP_MULTIFD] = true;
 		if (i == CAP_POSTCOPY_PREEMPT)
 			new_set.on[CAP_POSTCOPY_RAM] = true;
+		if (i == CAP_SWITCHOVER_ACK)
+			new_set.on[CAP_RETURN_PATH] = true;
 		CHECK((check_caps(&in, &err) == 0) == (cap_table[i].effect != EFFECT_REFUSED));
 	}
 }
