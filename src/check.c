@@ -101,13 +101,6 @@ static const char *answers(const struct check_input *in)
 	return in->one_way ? "this transport carries nothing back" : NULL;
 }
 
-static const char *preempt_tls(const struct check_input *in)
-{
-	return in->role == ROLE_DESTINATION && params_tls(in->params)
-		       ? "not built yet: a second connection with TLS at the destination"
-		       : NULL;
-}
-
 static const char *zero_copy_kernel(const struct check_input *in)
 {
 	return in->role == ROLE_DESTINATION || in->host->zero_copy
@@ -198,7 +191,6 @@ const struct check_rule check_rules[] = {
 	     "--cap return-path=on"),
 	TEST(OURS, POSTCOPY_RAM, answers, "use a transport with two ways"),
 	TEST(OURS, SWITCHOVER_ACK, answers, "use a transport with two ways"),
-	TEST(OURS, POSTCOPY_PREEMPT, preempt_tls, "leave it off on both ends"),
 	TEST(OURS, ZERO_COPY_SEND, zero_copy_kernel, "--cap zero-copy-send=off"),
 	TEST(OURS, ZERO_COPY_SEND, zero_copy_transport, "use tcp:, or leave it off"),
 	NOT_BUILT(OURS, DIRTY_BITMAPS),

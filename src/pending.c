@@ -94,6 +94,17 @@ static void bear_shortage(struct pending *p, const struct error *why)
 	p->short_until = io_now_ms() + SHORT_MS;
 }
 
+static bool may_be_silent(const struct pending *p, const struct pending_one *c)
+{
+	return p->quiet && c->state == PENDING_SPEECH;
+}
+
+/* Of the time that connection c has, -1: no limit. */
+static int left_ms(const struct pending *p, const struct pending_one *c)
+{
+	return may_be_silent(p, c) ? -1 : io_left_ms(c->deadline);
+}
+
 /* TLS over it from now on. -1: it is gone, and its place with it. */
 static int begin_tls(struct pending *p, int i)
 {
@@ -194,6 +205,8 @@ static int look(struct pending *p, int i, short revents,
 	c->partial = n > 0;
 	if (n < 0 && why.status == ST_REFUSED)
 		log_warn("dropped the connection from %s: %s", c->t->name, why.msg);
+	else if (n < 0 && may_be_silent(p, c))
+		log_verbose("%s has ended", c->t->name);
 	else if (n < 0 && p->tls && c->state == PENDING_SPEECH) /* as a QEMU does it */
 		log_warn("dropped the connection from %s: it ended after the TLS handshake, so it "
 			 "does not accept our credentials",
@@ -201,7 +214,7 @@ static int look(struct pending *p, int i, short revents,
 	else if (n < 0 || revents & (POLLHUP | POLLRDHUP | POLLERR))
 		log_warn("dropped the connection from %s: it ended after %zd byte%s", c->t->name,
 			 n < 0 ? 0 : n, n == 1 ? "" : "s");
-	else if (!io_left_ms(c->deadline))
+	else if (!left_ms(p, c))
 		log_warn("dropped the connection from %s: it said %s in %g s", c->t->name,
 			 n ? "too little" : "nothing", p->silence_ms / 1000.0);
 	else
@@ -397,11 +410,11 @@ static int wait_ms(const struct pending *p, int64_t deadline)
 	if (full && (ms < 0 || full < ms))
 		ms = full;
 	for (int i = 0; i < p->n; i++) {
-		int left = p->one[i].fresh ? 0 : io_left_ms(p->one[i].deadline);
+		int left = p->one[i].fresh ? 0 : left_ms(p, &p->one[i]);
 
-		if (p->one[i].partial && left > PARTIAL_STEP_MS)
+		if (p->one[i].partial && (left < 0 || left > PARTIAL_STEP_MS))
 			left = PARTIAL_STEP_MS;
-		if (ms < 0 || left < ms)
+		if (left >= 0 && (ms < 0 || left < ms))
 			ms = left;
 	}
 	return ms;

@@ -51,6 +51,11 @@ struct pending {
 	 * nothing to be said to him. May be NULL
 	 */
 	bool (*refuse_plain)(struct transport *t, const uint8_t first[8]);
+	/*
+	 * Who has got in may say nothing for as long as he likes, and end so; he keeps his place,
+	 * and no warning is about him. A QEMU's postcopy-preempt is like that. The caller's to set
+	 */
+	bool quiet;
 	int silence_ms;	     /* how long a connection may say nothing: 10 s */
 	int grace_ms;	     /* how long it has its place for certain: 1 s */
 	unsigned evicted;    /* dropped for others since somebody spoke */

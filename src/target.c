@@ -11,6 +11,7 @@
 #include "link.h"
 #include "log.h"
 #include "multifd-recv.h"
+#include "wire-ram.h"
 
 #include <poll.h>
 #include <stdio.h>
@@ -287,9 +288,12 @@ int target_channels(struct session *ss, struct error *err)
 	if (ss->lazy)
 		return pull_channels(t, err);
 	if (!ss->caps.on[CAP_MULTIFD]) {
-		/* postcopy-preempt's connection may be silent for as long as it likes */
-		t->strays = ss->listener && !ss->dialect.migtool &&
-			    !ss->caps.on[CAP_POSTCOPY_PREEMPT];
+		bool preempt = ss->caps.on[CAP_POSTCOPY_PREEMPT];
+
+		/* without TLS the kernel alone takes postcopy-preempt's connection */
+		t->strays = ss->listener && !ss->dialect.migtool && (!preempt || ss->tls);
+		if (t->strays)
+			ss->pending->quiet = preempt;
 		return 0;
 	}
 	t->multifd = multifd_recv_open(t, ss->channels, err);
@@ -600,9 +604,16 @@ static void say_alive(struct target *t)
 	pthread_mutex_unlock(&t->rp_lock);
 }
 
+/* What a QEMU up to 7.2 says on postcopy-preempt's connection if nothing is asked for: its end. */
+static bool is_preempt(const struct session *ss, const uint8_t first[8])
+{
+	return ss->pending->quiet && get_be64(first) == RAM_EOS;
+}
+
 /*
  * A QEMU says nowhere in its stream that it uses multifd. If its channels knock after the main
- * connection came, it waits for them, and nothing moves until --timeout.
+ * connection came, it waits for them, and nothing moves until --timeout. With postcopy-preempt over
+ * TLS the second connection shakes hands here, and stays.
  */
 static void look_for_strays(struct session *ss)
 {
@@ -613,7 +624,7 @@ static void look_for_strays(struct session *ss)
 	while (pending_next(ss->pending, 0, first, &stray, &err) > 0) {
 		bool channel = is_multifd(first);
 
-		if (!channel)
+		if (!channel && !is_preempt(ss, first))
 			log_warn("dropped %s: a source is here already", stray->name);
 		transport_close(stray, &ignored);
 		if (!channel)

@@ -5,8 +5,10 @@
 
 bats_require_minimum_version 1.5.0
 load qemu
+load tls
 
 setup_file() {
+	tls_make
 	qemu_build_guest
 }
 
@@ -20,7 +22,7 @@ teardown() {
 
 # leave [SETTING]...: the guest has left QEMU, and little of its memory has come.
 leave() {
-	qemu_start src
+	qemu_start src -object "tls-creds-psk,id=tls0,dir=$TLS/psk,endpoint=client"
 	qemu_wait_tick src 3
 	qemu_migrate src unix:socket postcopy-ram max-bandwidth=500000 max-postcopy-bandwidth=200000 "$@"
 	qemu_qmp src wait active >/dev/null
@@ -93,6 +95,16 @@ assert_parked() {
 @test "recovery with postcopy-preempt" {
 	recv_start recv unix:socket copy --cap postcopy-ram --cap postcopy-preempt --retry 1
 	leave postcopy-preempt
+	qemu_qmp src '{"execute": "migrate-pause"}' >/dev/null
+	qemu_wait_status src postcopy-paused
+	come_back unix:socket
+	assert_parked
+}
+
+@test "recovery with postcopy-preempt over TLS" {
+	recv_start recv unix:socket copy --cap postcopy-ram --cap postcopy-preempt --retry 1 \
+		--param "tls-creds=$TLS/psk"
+	leave postcopy-preempt tls-creds=tls0
 	qemu_qmp src '{"execute": "migrate-pause"}' >/dev/null
 	qemu_wait_status src postcopy-paused
 	come_back unix:socket

@@ -182,12 +182,14 @@ send_slowly() {
 
 # ---- from a QEMU ----
 
-# park [SETTING]...: a guest that is sent slowly, and switched before it has been sent.
+# park [ARG]... [-- SETTING...]: a guest that is sent slowly, and switched before it has been sent.
 park() {
+	local BEFORE BEHIND
+	split_options "$@"
 	rm -rf copy
-	qemu_start src
+	qemu_start src "${BEFORE[@]}"
 	qemu_wait_tick src 3
-	qemu_migrate src "$RECV_URI" postcopy-ram max-bandwidth=500000 "$@"
+	qemu_migrate src "$RECV_URI" postcopy-ram max-bandwidth=500000 "${BEHIND[@]}"
 	qemu_qmp src wait active >/dev/null
 	qemu_qmp src '{"execute": "migrate-start-postcopy"}' >/dev/null
 	qemu_wait_status src completed
@@ -212,7 +214,20 @@ park() {
 
 @test "a guest that leaves QEMU in postcopy with postcopy-preempt" {
 	recv_start recv tcp:127.0.0.1:0 copy --cap postcopy-ram --cap postcopy-preempt
-	park postcopy-preempt
+	park -- postcopy-preempt
+}
+
+@test "a guest that leaves QEMU in postcopy over TLS, with postcopy-preempt and without" {
+	local preempt
+	for preempt in "" postcopy-preempt; do
+		rm -rf copy
+		recv_start recv tcp:127.0.0.1:0 copy --cap postcopy-ram ${preempt:+--cap $preempt} \
+			--param "tls-creds=$TLS/server"
+		park -object "tls-creds-x509,id=tls0,dir=$TLS/client,endpoint=client" -- $preempt \
+			tls-creds=tls0
+		qemu_stop src
+		run ! grep -q warning recv.err
+	done
 }
 
 @test "a QEMU with postcopy-ram on may stay in precopy" {

@@ -216,15 +216,6 @@ static void postcopy_needs_an_answer(void)
 	in.peer_qemu = true;
 	SAYS("capability postcopy-ram: this transport carries nothing back",
 	     "use a transport with two ways");
-	in.one_way = false;
-	in.role = ROLE_DESTINATION;
-	in.peer_qemu = false;
-	new_set.on[CAP_POSTCOPY_PREEMPT] = true;
-	CHECK(check_caps(&in, &err) == 0);
-	params.str[PARAM_TLS_CREDS] = strdup("tls0");
-	SAYS("capability postcopy-preempt: not built yet: a second connection with TLS at the "
-	     "destination",
-	     "leave it off on both ends");
 }
 
 static void write_tracking_has_three_states(void)

@@ -205,6 +205,22 @@ static void a_silent_one_is_dropped_in_time(void)
 	transport_close(slow, &e);
 }
 
+static void who_may_be_silent_stays_and_leaves_without_a_word(void)
+{
+	struct transport *silent = connect_and_say("", 0), *t;
+	uint8_t first[8];
+
+	REQUIRE(silent != NULL);
+	p->silence_ms = 20;
+	p->quiet = true;
+	CHECK(next(200, first, &t) == 0 && p->n == 1);
+	transport_close(silent, &e);
+	CHECK(next(100, first, &t) == 0 && p->n == 0);
+	CHECK_STR(logged(), "");
+	p->quiet = false;
+	p->silence_ms = 10000;
+}
+
 static void many_that_speak_late_are_all_taken(void)
 {
 	enum { N = 3 * PENDING_MAX };
@@ -423,6 +439,8 @@ static const struct test_case cases[] = {
 	{ "one that closes is dropped with one warning",
 	  one_that_closes_is_dropped_with_one_warning },
 	{ "a silent one is dropped in time", a_silent_one_is_dropped_in_time },
+	{ "who may be silent stays, and leaves without a word",
+	  who_may_be_silent_stays_and_leaves_without_a_word },
 	{ "many that stop half-way keep nobody out", many_that_stop_half_way_keep_nobody_out },
 	{ "a shortage of descriptors passes", a_shortage_of_descriptors_passes },
 	{ "many that speak late are all taken", many_that_speak_late_are_all_taken },
