@@ -332,7 +332,7 @@ start_shared_guest() {
 	GUEST_MIB=256
 	"$BATS_TEST_DIRNAME/guest/make-linux" linux
 	qemu_run src -machine pc,accel=tcg -m 256 -kernel linux/vmlinuz -initrd linux/initramfs \
-		-append "console=ttyS0 quiet fill=64"
+		-append "console=ttyS0 quiet no_timer_check fill=64"
 	qemu_wait_tick src 1
 	qemu_qmp src stop
 	recv_start recv unix:socket image --cap multifd --param multifd-channels=2
