@@ -76,19 +76,26 @@ static uint64_t signals(pid_t tid, const char *key)
 	return status_line(tid, key, value) ? strtoull(value, NULL, 16) : 0;
 }
 
+/* Those of which nothing comes, as a set. */
+static uint64_t ignored(pid_t tid)
+{
+	static const int quiet[] = { SIGCHLD, SIGCONT, SIGURG, SIGWINCH };
+	uint64_t set = 0;
+
+	for (size_t i = 0; i < sizeof(quiet) / sizeof(quiet[0]); i++)
+		set |= UINT64_C(1) << (quiet[i] - 1);
+	return signals(tid, "SigIgn") | (set & ~signals(tid, "SigCgt"));
+}
+
 bool catch_proc_signalled(pid_t tid)
 {
-	return (signals(tid, "SigPnd") | signals(tid, "ShdPnd")) & ~signals(tid, "SigBlk");
+	return (signals(tid, "SigPnd") | signals(tid, "ShdPnd")) & ~signals(tid, "SigBlk") &
+	       ~ignored(tid);
 }
 
 bool catch_proc_ignores(pid_t tid, int sig)
 {
-	uint64_t bit = UINT64_C(1) << (sig - 1);
-
-	if (signals(tid, "SigIgn") & bit)
-		return true;
-	return (sig == SIGCHLD || sig == SIGCONT || sig == SIGURG || sig == SIGWINCH) &&
-	       !(signals(tid, "SigCgt") & bit);
+	return ignored(tid) & (UINT64_C(1) << (sig - 1));
 }
 
 pid_t catch_proc_process(pid_t tid)

@@ -26,7 +26,7 @@ int catch_proc_file(pid_t tid, int fd, const struct catch_files *files);
 /* A number of /proc/TID/status, as "TracerPid" has one; -1: it has ended. */
 long catch_proc_status(pid_t tid, const char *key);
 
-/* Is there a signal that the thread has yet to take? */
+/* Is there a signal that the thread has yet to take, and of which something comes? */
 bool catch_proc_signalled(pid_t tid);
 
 /* Would nothing come of the signal if the thread were not traced? */

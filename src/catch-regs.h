@@ -74,9 +74,10 @@ static inline void regs_restart(struct catch_regs *c)
 {
 	long nr = (long)c->r.orig_rax, result = (long)c->r.rax;
 
-	/* 516: by a call that a strict filter may not know; EINTR but of ioctl: epoll_wait, accept
+	/* 516: by a call that a strict filter may not know; EINTR but of ioctl, and of close, which
+	 * has closed: epoll_wait, accept
 	 */
-	if (nr < 0 || (result != -516 && (result != -4 || nr == 16)))
+	if (nr < 0 || (result != -516 && (result != -4 || nr == 16 || nr == 3)))
 		return;
 	c->r.rax = (unsigned long long)nr;
 	c->r.rip -= CATCH_INSTRUCTION;

@@ -196,6 +196,17 @@ static bool returns_first(struct catch_thread *t, const struct catch_call *call)
 	return true;
 }
 
+/*
+ * A call that the kernel does not make again, as epoll_wait, was interrupted. A signal that is
+ * ignored does that only because we trace, and wakes any thread of the process; another one may
+ * take it, so that this one does not stop for it. An interruption of ours may have met such a
+ * signal.
+ */
+static bool interrupted(const struct catch_call *call)
+{
+	return call->at == CALL_EXIT && call->result == -EINTR;
+}
+
 static void on_call(struct catch_watch *w, struct catch_thread *t)
 {
 	struct catch_call call;
@@ -218,6 +229,8 @@ static void on_call(struct catch_watch *w, struct catch_thread *t)
 		go = catch_entry(w, t, &call);
 	else if (call.at == CALL_EXIT)
 		go = catch_exit(w, t, &call);
+	if (go && interrupted(&call))
+		catch_ptrace_restart(t->tid);
 	if (go && !returns_first(t, &call))
 		catch_resume(w, t, 0);
 }

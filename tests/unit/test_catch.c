@@ -946,7 +946,10 @@ static bool all_sleep(pid_t pid, unsigned n)
 	return false;
 }
 
-/* Who is interrupted to be let go does not see it, nor that a signal came that it ignores. */
+/*
+ * Who is interrupted to be let go does not see it, nor that a signal came that it ignores. There
+ * are many of these: one that wakes a thread may be taken by another one.
+ */
 static void an_interrupted_call_is_made_again(void)
 {
 	struct error err;
@@ -960,9 +963,9 @@ static void an_interrupted_call_is_made_again(void)
 	attend(&r, maps_it);
 	REQUIRE(r.nspaces == 1);
 	CHECK(all_sleep(r.pid, 4));
-	for (unsigned i = 0; i < 3; i++) {
+	for (unsigned i = 0; i < 500; i++) {
 		CHECK(!kill(r.pid, SIGWINCH));
-		usleep(1000);
+		usleep(i % 7 * 10);
 	}
 	CHECK(all_sleep(r.pid, 4) && !catch_complete(&err));
 	attend(&r, NULL);
