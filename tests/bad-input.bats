@@ -100,6 +100,7 @@ try_cases() {
 peer_start() { # NAME ROLE ADDRESS SCRIPT
 	local name=$1
 	shift
+	rm -f "$PEER_DIR/$name.out"
 	"$TOOLS/fake_peer.py" "$@" >"$PEER_DIR/$name.out" 2>"$PEER_DIR/$name.err" </dev/null 3>&- 4>&- &
 	peer_started "$name"
 }

@@ -143,6 +143,8 @@ huge_pages_end() {
 migtool_start() {
 	local name=$1 command=$2
 	shift 2
+	# who waits for a line must not find one of its namesake's before the new one has begun
+	rm -f "$PEER_DIR/$name.json" "$PEER_DIR/$name.err"
 	"${INSIDE[@]}" "$MIGTOOL" "$command" --json --progress=none "$@" >"$PEER_DIR/$name.json" \
 		2>"$PEER_DIR/$name.err" </dev/null 3>&- 4>&- 9>"${READY:-/dev/null}" &
 	peer_started "$name"

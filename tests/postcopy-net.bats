@@ -43,7 +43,7 @@ appears() { # PATH
 vmm_pair() {
 	local uri=$1 BEFORE BEHIND
 	split_options "${@:2}"
-	rm -f go
+	rm -f go vmm.out
 	mkfifo go
 	exec 6<>go
 	listener_start recv recv --uffd-socket socket "${BEHIND[@]}" "$uri"
@@ -463,6 +463,7 @@ command_pair() {
 
 # peer ROLE SCRIPT [ARG]: the other end, by the manual's page. Waits until it listens, if it does.
 peer() {
+	rm -f peer.out
 	"$TOOLS/guest_peer.py" "$1" u "${@:2}" >peer.out 2>peer.err </dev/null 3>&- 4>&- 6>&- &
 	peer_started peer
 	[ "$1" = source ] || wait_for_line peer.out listening

@@ -308,6 +308,7 @@ recover_guest() { # URI
 
 # recover_from ANSWERS: `send --resume` of which a QEMU takes only the beginning.
 recover_from() {
+	rm -f qemu.out send.err
 	"$TOOLS/paused_qemu.py" qemu "$IMAGE" "$1" >qemu.out 3>&- 4>&- &
 	peer_started qemu
 	wait_for_line qemu.out listening

@@ -50,7 +50,7 @@ stays_at_source() {
 }
 
 vmm_start() { # [OPTION]...
-	rm -f go
+	rm -f go vmm.out
 	mkfifo go
 	exec 6<>go
 	"$VMM" run "$@" socket 16 <go >vmm.out 2>vmm.err 3>&- 4>&- 6>&- &

@@ -168,7 +168,7 @@ assert_nothing_left() { # IMAGE
 	for settings in "" return-path; do
 		recv_start recv unix:socket image
 		# shellcheck disable=SC2086
-		qemu_migrate src unix:socket $settings max-bandwidth=2000000
+		qemu_migrate src unix:socket $settings max-bandwidth=1000000
 		qemu_qmp src wait-field transferred 500000
 		kill -INT "${PEER_PIDS[recv]}"
 		recv_wait recv 20
@@ -183,7 +183,7 @@ assert_nothing_left() { # IMAGE
 @test "a migration that is cancelled in the middle leaves nothing, and the guest goes on" {
 	start_guest
 	recv_start recv unix:socket image
-	qemu_migrate src unix:socket max-bandwidth=2000000
+	qemu_migrate src unix:socket max-bandwidth=1000000
 	qemu_qmp src wait-field transferred 500000
 	qemu_qmp src cancel
 	recv_wait recv 10
@@ -195,7 +195,9 @@ assert_nothing_left() { # IMAGE
 @test "a multifd migration that is cancelled in the middle leaves nothing" {
 	start_guest
 	recv_start recv unix:socket image --cap multifd --param multifd-channels=2
-	qemu_migrate src unix:socket multifd multifd-channels=2 max-bandwidth=2000000
+	# it sends a packet every 100 ms, whatever its size and the bandwidth; this end it cannot reach
+	qemu_migrate src unix:socket multifd multifd-channels=2 max-bandwidth=2000000 \
+		pause-before-switchover
 	qemu_qmp src wait-field transferred 500000
 	qemu_qmp src cancel
 	recv_wait recv 10

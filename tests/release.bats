@@ -129,6 +129,8 @@ assert_kept() { # IMAGE
 		rm -rf copy copy.part
 		recv_start recv unix:socket copy
 		migtool_start send send --cap release-ram --bwlimit 4M "$SHM/guest" "$RECV_URI"
+		# before that recv would not have seen anybody, and wait on
+		wait_until sh -c '[ -e copy.part ] || [ -e copy ]'
 		sleep "0.$((i / 2))$((i % 2 * 5))"
 		kill -KILL "${PEER_PIDS[$([ $((i % 3)) -eq 0 ] && echo recv || echo send)]}" 2>/dev/null || true
 		wait_for_end send || true

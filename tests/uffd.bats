@@ -32,7 +32,7 @@ serve() {
 
 # vmm_start [OPTION]...: the guest in the background; it goes on after "touched" when finish is called.
 vmm_start() {
-	rm -f go
+	rm -f go vmm.out
 	mkfifo go
 	exec 8<>go
 	"$VMM" run "$@" socket 16 <go >vmm.out 2>vmm.err 3>&- 4>&- 8>&- &
