@@ -2,7 +2,9 @@
 /*
  * The broker's process: one thread that waits for requests, judges and answers them one after the
  * other. None of them takes long but one: asking a resolver. That is done by a child of its own, so
- * that a name server that is silent holds up nothing else, and the process ends without it.
+ * that a name server that is silent holds up nothing else, and the process ends without it. Whoever
+ * asks for the same host meanwhile waits for the same answer: a transfer's channels all ask at
+ * once.
  *
  * The broker lives as long as the worker has its end of the socket.
  */
@@ -18,13 +20,14 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define RESOLVERS 4
+#define REPLIES 512 /* more than a transfer has connections */
 
-/* A child that asks the resolver; its answer comes through the pipe. */
+/* One for each host: a child that asks for it, whose answer comes through the pipe. */
 struct resolver {
-	pid_t pid; /* 0: free */
-	int pipe, reply;
-	const struct policy_host *host;
+	pid_t pid; /* 0: nobody asks */
+	int pipe;
+	int replies[REPLIES]; /* who waits for the answer */
+	unsigned n;
 };
 
 int broker_send(int sock, const void *buf, size_t len, const int *fds, unsigned nfds, int flags)
@@ -124,25 +127,17 @@ static _Noreturn void answer_resolved(int fd, const struct broker *b, const stru
 	_exit(0);
 }
 
-/* Takes over `reply`. */
-static int start_resolver(const struct broker *b, struct resolver *all, unsigned host, int reply)
+static int start_resolver(const struct broker *b, struct resolver *r, const struct policy_host *h)
 {
-	struct resolver *r = NULL;
 	int p[2];
 
-	for (unsigned i = 0; i < RESOLVERS; i++)
-		if (!all[i].pid)
-			r = &all[i];
-	if (!r || pipe2(p, O_CLOEXEC)) {
-		errno = EAGAIN;
+	if (pipe2(p, O_CLOEXEC))
 		return -1;
-	}
-	r->host = &b->policy->hosts[host];
 	r->pid = broker_fork();
 	if (r->pid == 0) {
 		/* or the worker would not see that the broker is gone */
 		broker_close_but(3, &p[1], 1);
-		answer_resolved(p[1], b, r->host);
+		answer_resolved(p[1], b, h);
 	}
 	close(p[1]);
 	if (r->pid < 0) {
@@ -151,11 +146,26 @@ static int start_resolver(const struct broker *b, struct resolver *all, unsigned
 		return -1;
 	}
 	r->pipe = p[0];
-	r->reply = reply;
+	r->n = 0;
 	return 0;
 }
 
-static void finish_resolver(struct broker *b, struct resolver *r)
+/* Takes over `reply`. */
+static int resolve(const struct broker *b, struct resolver *all, unsigned host, int reply)
+{
+	struct resolver *r = &all[host];
+
+	if (!r->pid && start_resolver(b, r, &b->policy->hosts[host]))
+		return -1;
+	if (r->n == REPLIES) {
+		errno = EAGAIN;
+		return -1;
+	}
+	r->replies[r->n++] = reply;
+	return 0;
+}
+
+static void finish_resolver(struct broker *b, struct resolver *r, const struct policy_host *h)
 {
 	struct broker_answer a;
 	ssize_t n = read(r->pipe, &a, sizeof(a));
@@ -165,10 +175,12 @@ static void finish_resolver(struct broker *b, struct resolver *r)
 		a.rc = EAI_SYSTEM;
 		a.errnum = EIO;
 	}
-	broker_learn(b, r->host, &a);
-	broker_send(r->reply, &a, sizeof(a), NULL, 0, MSG_DONTWAIT);
+	broker_learn(b, h, &a);
+	for (unsigned i = 0; i < r->n; i++) {
+		broker_send(r->replies[i], &a, sizeof(a), NULL, 0, MSG_DONTWAIT);
+		close(r->replies[i]);
+	}
 	close(r->pipe);
-	close(r->reply);
 	while (waitpid(r->pid, NULL, 0) < 0 && errno == EINTR)
 		;
 	r->pid = 0;
@@ -196,7 +208,7 @@ static void serve_one(struct broker *b, struct resolver *resolvers, const void *
 		child_fds(msg, fds, nfds, given);
 	host = broker_judge(b, msg, len, given, &a, &out);
 	if (host >= 0) {
-		*taken = start_resolver(b, resolvers, (unsigned)host, fds[0]) == 0;
+		*taken = resolve(b, resolvers, (unsigned)host, fds[0]) == 0;
 		if (*taken)
 			return;
 		a.rc = EAI_SYSTEM;
@@ -227,20 +239,20 @@ static bool serve_request(struct broker *b, int sock, struct resolver *resolvers
 
 void broker_serve(struct broker *b, int sock)
 {
-	struct resolver resolvers[RESOLVERS] = { 0 };
-	struct pollfd p[RESOLVERS + 1];
+	struct resolver resolvers[POLICY_HOSTS] = { 0 };
+	struct pollfd p[POLICY_HOSTS + 1];
 
 	for (;;) {
-		p[RESOLVERS] = (struct pollfd){ .fd = sock, .events = POLLIN };
-		for (unsigned i = 0; i < RESOLVERS; i++)
+		p[POLICY_HOSTS] = (struct pollfd){ .fd = sock, .events = POLLIN };
+		for (unsigned i = 0; i < POLICY_HOSTS; i++)
 			p[i] = (struct pollfd){ .fd = resolvers[i].pid ? resolvers[i].pipe : -1,
 						.events = POLLIN };
-		if (poll(p, RESOLVERS + 1, -1) < 0)
+		if (poll(p, POLICY_HOSTS + 1, -1) < 0)
 			continue;
-		for (unsigned i = 0; i < RESOLVERS; i++)
+		for (unsigned i = 0; i < POLICY_HOSTS; i++)
 			if (p[i].revents)
-				finish_resolver(b, &resolvers[i]);
-		if (p[RESOLVERS].revents && !serve_request(b, sock, resolvers))
+				finish_resolver(b, &resolvers[i], &b->policy->hosts[i]);
+		if (p[POLICY_HOSTS].revents && !serve_request(b, sock, resolvers))
 			break;
 	}
 }

@@ -9,6 +9,7 @@
 #include <netdb.h>
 #include <netinet/in.h>
 #include <poll.h>
+#include <pthread.h>
 #include <signal.h>
 #include <stdlib.h>
 #include <sys/stat.h>
@@ -357,6 +358,32 @@ static void a_broker_does_what_it_may_and_says_why_not(void)
 	close(fd);
 }
 
+#define ASKERS 100 /* as many channels as log in at once */
+
+static void *asks_for_the_host(void *arg)
+{
+	struct broker_addr a[4];
+
+	*(int *)arg = broker_resolve("127.0.0.1", 9, false, NULL, a, 4);
+	return NULL;
+}
+
+static void many_may_ask_for_a_host_at_once(void)
+{
+	pthread_t threads[ASKERS];
+	int found[ASKERS];
+	struct error err;
+
+	REQUIRE(broker_start(&policy, nobody_died, NULL, &err) == 0);
+	for (int i = 0; i < ASKERS; i++)
+		REQUIRE(!pthread_create(&threads[i], NULL, asks_for_the_host, &found[i]));
+	for (int i = 0; i < ASKERS; i++) {
+		REQUIRE(!pthread_join(threads[i], NULL));
+		CHECK(found[i] == 1);
+	}
+	broker_stop();
+}
+
 static void a_listener_is_accepted_on_until_it_is_closed(void)
 {
 	struct sockaddr_un un = { .sun_family = AF_UNIX };
@@ -430,6 +457,7 @@ static const struct test_case cases[] = {
 	  a_command_gets_our_descriptors_and_no_others },
 	{ "a broker does what it may and says why not",
 	  a_broker_does_what_it_may_and_says_why_not },
+	{ "many may ask for a host at once", many_may_ask_for_a_host_at_once },
 	{ "a listener is accepted on until it is closed",
 	  a_listener_is_accepted_on_until_it_is_closed },
 	{ "a broker that is killed is noticed", a_broker_that_is_killed_is_noticed },
