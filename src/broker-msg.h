@@ -16,7 +16,6 @@ enum broker_op {
 	OP_UNLINK,
 	OP_MKDIR,
 	OP_RMDIR,
-	OP_MARK,
 	OP_MAY_WRITE,
 	OP_RESOLVE,
 	OP_CONNECT,
@@ -29,6 +28,7 @@ enum broker_op {
 	OP_REAP,
 	OP_STOPPED,
 	OP_KILL,
+	OP_MARK,
 	OP__MAX
 };
 

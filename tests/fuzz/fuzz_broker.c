@@ -88,6 +88,12 @@ static int fake_mkdir(const char *path, mode_t mode)
 	return fake_change(path);
 }
 
+static int fake_mark(const char *path, bool on)
+{
+	FUZZ_CHECK(!strcmp(path, IMAGE ".part") || (!on && !strcmp(path, IMAGE)));
+	return 0;
+}
+
 static int fake_may_write(const char *dir)
 {
 	FUZZ_CHECK(!strcmp(dir, "/d") || inside(dir) || ours_to_write(dir) || !strcmp(dir, IMAGE) ||
@@ -214,6 +220,7 @@ static const struct broker_acts acts = {
 	.unlink = fake_change,
 	.mkdir = fake_mkdir,
 	.rmdir = fake_change,
+	.mark = fake_mark,
 	.may_write = fake_may_write,
 	.occupied = fake_occupied,
 	.resolve = fake_resolve,
