@@ -132,7 +132,7 @@ BENCH_DEPS := nbdkit libnbd-bin iperf3 procps time rsync openssl
 ## bench: migtool beside what a user would pick instead; BENCH=CASE... (default: all), RUNS=5
 bench: deps
 	$(Q)tests/deps $(BENCH_DEPS)
-	+$(Q)$(MAKE) --no-print-directory all $(B)/bench/handler $(B)/guest/vmm
+	+$(Q)$(MAKE) --no-print-directory all $(B)/bench/handler $(B)/guest/vmm $(B)/guest/maps
 	$(Q)tests/bench/run.py --migtool $(B)/migtool --runs $(or $(RUNS),5) $(BENCH)
 
 ## soak: transfers and guests' servers that end at random points, links cut at each message, calls that fail; COUNT=200, SEED

@@ -20,6 +20,7 @@ tmpfs (DIR, default /dev/shm/migtool-bench), traffic is on loopback. Cases:
   tls       that with TLS (a pre-shared key), on 1, 2 and 4 connections; socat with OpenSSL
   postcopy  guests that run before their memory has come: what they wait for a page, served by
             migtool, by the smallest handler there can be, by QEMU; the first page; the background
+  switchover  part of postcopy: how long a guest stands still, with switchover-ack and without
   sandbox   what the sandbox costs: plain and multifd zstd, with and without it
   limits    iperf3, memcpy
 """
@@ -35,6 +36,7 @@ import time
 
 import postcopy
 import ssh
+import switchover
 
 HERE = os.path.dirname(os.path.abspath(__file__))
 TOP = os.path.dirname(os.path.dirname(HERE))
@@ -454,6 +456,10 @@ class Bench:
 
     def case_postcopy(self):
         postcopy.case(self)
+        self.case_switchover()
+
+    def case_switchover(self):
+        switchover.case(self)
 
     def case_delta(self):
         changed = self.changed_image()[1]
@@ -494,9 +500,10 @@ def main():
     p.add_argument("--migtool", default=os.path.join(TOP, "build", "migtool"))
     p.add_argument("case", nargs="*", default=cases)
     args = p.parse_args()
-    unknown = [c for c in args.case if c not in cases]
+    known = cases + ["switchover"]
+    unknown = [c for c in args.case if c not in known]
     if unknown:
-        p.error(f"no such case: {', '.join(unknown)}; there are {', '.join(cases)}")
+        p.error(f"no such case: {', '.join(unknown)}; there are {', '.join(known)}")
     commit = subprocess.run(["git", "-C", TOP, "describe", "--always", "--dirty"],
                             capture_output=True, text=True, check=False).stdout.strip()
     print(f"migtool {commit}, Linux {os.uname().release}, {os.cpu_count()} cores, "

@@ -307,7 +307,7 @@ static void notify(const char *text)
 	close(s);
 }
 
-/* Each byte of it is looked at so often: devices take their time. */
+/* Devices take their time: some ns a byte. */
 static void load_state(const char *file)
 {
 	static uint8_t buf[1 << 16];
@@ -318,8 +318,9 @@ static void load_state(const char *file)
 	if (from < 0)
 		fail(file);
 	while ((n = read(from, buf, sizeof(buf))) > 0)
-		for (ssize_t i = 0; i < 4 * n; i++)
-			sum = (sum ^ buf[i % n]) * 0x100000001b3;
+		for (ssize_t i = 0; i < n; i++)
+			for (int k = 0; k < 4; k++)
+				sum = (sum ^ buf[i]) * 0x100000001b3;
 	close(from);
 	if (n < 0 || !sum)
 		fail(file);
