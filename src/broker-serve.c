@@ -95,9 +95,12 @@ ssize_t broker_receive(int sock, void *buf, size_t len, int *fds, unsigned max, 
 	ssize_t n;
 
 	*nfds = 0;
+	/* ECONNRESET comes once, from who has gone without reading all; his last words are behind
+	 * it
+	 */
 	do
 		n = recvmsg(sock, &m, MSG_CMSG_CLOEXEC);
-	while (n < 0 && errno == EINTR);
+	while (n < 0 && (errno == EINTR || errno == ECONNRESET));
 	if (n < 0)
 		return -1;
 	for (struct cmsghdr *c = CMSG_FIRSTHDR(&m); c; c = CMSG_NXTHDR(&m, c))
