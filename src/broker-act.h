@@ -41,6 +41,9 @@ void broker_close_but(unsigned first, const int *keep, unsigned n);
  * fork without exec, of a process with one thread. The child is like us.
  */
 pid_t broker_fork(void);
+/* The same, but the child has no table of descriptors of its own: ours is its, as long as one of us
+ * lives. Of a process with one thread. */
+pid_t broker_fork_sharing(void);
 
 /*
  * A datagram socket with a name that the kernel picks and no file, non-blocking, which is told who

@@ -58,9 +58,9 @@ static bool is_ours(int fd)
 	       (who.uid == 0 || who.uid == geteuid());
 }
 
-static void refuse(int fd, const char *why)
+static void refuse(int fd, const char *why, uint32_t token)
 {
-	struct catch_report r = { .kind = CATCH_FAILED };
+	struct catch_report r = { .kind = CATCH_FAILED, .token = token };
 
 	err_set(&r.why, ST_UNSUPPORTED, "%s", why);
 	broker_send(fd, &r, sizeof(r), NULL, 0, MSG_DONTWAIT);
@@ -89,9 +89,9 @@ void catch_take_new(struct catch_watch *w)
 	if (!is_ours(fd)) {
 		close(fd);
 	} else if (w->sock >= 0) {
-		refuse(fd, "the guest is served by another recv");
+		refuse(fd, "the guest is served by another recv", CATCH_SERVED);
 	} else if (w->releases || !w->runs_guest) {
-		refuse(fd, "the guest needs nobody");
+		refuse(fd, "the guest needs nobody", 0);
 	} else {
 		fcntl(fd, F_SETFL, fcntl(fd, F_GETFL) & ~O_NONBLOCK);
 		w->sock = fd;
@@ -210,6 +210,6 @@ void catch_hear_new(struct catch_watch *w, const struct catch_order *o, int fd)
 		report_all(w);
 		return;
 	}
-	refuse(w->sock, "the guest maps another IMAGE, or one of another size");
+	refuse(w->sock, "the guest maps another IMAGE, or one of another size", 0);
 	w->sock = -1;
 }

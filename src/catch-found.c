@@ -164,8 +164,7 @@ static int look_through(DIR *d, int pidfd, uint64_t address, uint64_t len, const
 	return err_set(err, ST_COMMAND, "%s has no userfaultfd for its memory any more", name);
 }
 
-/* What it has open; NULL with errno. */
-static DIR *open_fds(pid_t pid)
+DIR *catch_found_fds(pid_t pid)
 {
 	char path[64];
 	DIR *d;
@@ -188,7 +187,7 @@ int catch_found_uffd(pid_t pid, uint64_t address, uint64_t len, const char *name
 	*pidfd = (int)syscall(SYS_pidfd_open, pid, 0);
 	if (*pidfd < 0)
 		return no_right(errno, name, err);
-	d = open_fds(pid);
+	d = catch_found_fds(pid);
 	if (!d)
 		return no_right(errno, name, err);
 	fd = look_through(d, *pidfd, address, len, name, err);
@@ -214,7 +213,7 @@ static void drain(int fd)
 void catch_found_drain(pid_t pid)
 {
 	int pidfd = (int)syscall(SYS_pidfd_open, pid, 0), one = -1, n = 0, fd;
-	DIR *d = pidfd < 0 ? NULL : open_fds(pid);
+	DIR *d = pidfd < 0 ? NULL : catch_found_fds(pid);
 	struct dirent *e;
 
 	while (d && (e = readdir(d)))

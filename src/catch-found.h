@@ -8,6 +8,7 @@
 
 #include "error.h"
 
+#include <dirent.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -26,6 +27,9 @@ int catch_armed_read(pid_t pid, struct catch_armed *out);
 int catch_armed_part(const struct catch_armed *a, uint64_t address, uint64_t len, uint64_t *from,
 		     uint64_t *n);
 void catch_armed_free(struct catch_armed *a);
+
+/* What a process has open (closedir); NULL with errno. */
+DIR *catch_found_fds(pid_t pid);
 
 /*
  * The process's userfaultfd, the one with which that range is registered: a descriptor for us.

@@ -20,6 +20,7 @@ enum catch_op {
 	CATCH_OP_NOTIFY, /* before GO: COMMAND is to say when it is ready */
 	CATCH_OP_LET,	 /* a thread may go on, and there is no guest yet */
 	CATCH_OP_OURS,	 /* there is */
+	CATCH_OP_FOUND,	 /* with a userfaultfd that he has had: he is gone */
 };
 
 struct catch_order {
@@ -34,6 +35,9 @@ struct catch_report {
 	struct catch_region region;
 	struct error why;
 };
+
+/* With CATCH_FAILED for somebody who comes: nobody may, as long as another one serves. */
+#define CATCH_SERVED 1
 
 /* What a catcher listens on, by its pid. */
 #define CATCH_NAME "migtool-catcher-%ld"

@@ -6,7 +6,9 @@
 #include "uffd.h"
 
 #include <fcntl.h>
+#include <linux/kcmp.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <unistd.h>
 
 static void take_block(struct catch_watch *w, const struct catch_order *o, int fd)
@@ -106,11 +108,31 @@ static void drop_kept(struct catch_watch *w)
 		}
 }
 
+/* Two descriptors of one open file? A kernel that does not tell knows of no two. */
+static bool same(int a, int b)
+{
+	return !syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILE, a, b);
+}
+
+static struct catch_kept *find_kept(struct catch_watch *w, int fd)
+{
+	for (unsigned i = 0; fd >= 0 && i < w->nkept; i++)
+		if (same(w->kept[i].fd, fd))
+			return &w->kept[i];
+	return NULL;
+}
+
 /* It is sent, and not asked for, so a refusal is a warning. Takes the descriptor over. */
 static void take_keep(struct catch_watch *w, int fd, uint32_t serial)
 {
+	struct catch_kept *known = find_kept(w, fd);
 	struct error why = { 0 };
 
+	if (known) {
+		known->serial = serial;
+		close(fd);
+		return;
+	}
 	if (w->nkept >= CATCH_CHILDREN_MAX)
 		drop_kept(w);
 	if (fd >= 0 && w->nkept < sizeof(w->kept) / sizeof(w->kept[0])) {
@@ -124,6 +146,22 @@ static void take_keep(struct catch_watch *w, int fd, uint32_t serial)
 		"before all memory has come the child would read zeros");
 	err_hint(&why, fd < 0 ? "allow more open files (ulimit -n)" : "too many children live");
 	catch_warn(w, &why);
+}
+
+/*
+ * Of who is gone: a child's that he had not passed on, or not yet noted, or one that we have
+ * anyway. Of a kernel without kcmp() they look all new, and too many could not be told from one.
+ */
+static void take_found(struct catch_watch *w, int fd)
+{
+	bool known = fd < 0 || !same(fd, fd) || find_kept(w, fd);
+
+	for (unsigned i = 0; !known && i < w->nguests; i++)
+		known = same(w->guests[i].uffd.fd, fd);
+	if (!known)
+		take_keep(w, fd, CATCH_UNNOTED);
+	else if (fd >= 0)
+		close(fd);
 }
 
 static void take_ledger(struct catch_watch *w, int fd)
@@ -147,6 +185,10 @@ void catch_take_order(struct catch_watch *w)
 	fd = nfds ? fd : -1;
 	if (n == sizeof(o) && o.op == CATCH_OP_KEEP) {
 		take_keep(w, fd, o.token);
+		return;
+	}
+	if (n == sizeof(o) && o.op == CATCH_OP_FOUND) {
+		take_found(w, fd);
 		return;
 	}
 	if (n == sizeof(o) && o.op == CATCH_OP_LEDGER && fd >= 0) {

@@ -3,6 +3,7 @@
 
 #include "broker-msg.h"
 #include "broker.h"
+#include "catch-keeper.h"
 #include "catch-msg.h"
 #include "catch-proc.h"
 
@@ -17,7 +18,8 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-#define HELLO_MS 10000
+#define HELLO_MS  10000
+#define SERVED_MS 2000
 
 static int sock = -1;
 static pid_t catcher;
@@ -25,8 +27,8 @@ static bool adopts;	  /* a process that runs already */
 static atomic_bool stays; /* it watches a guest: it ends with that, not with us */
 static bool kills;	  /* it ends the guest with us */
 
-/* 1: it takes us, 0: it is gone, -1: it does not. */
-static int hear_hello(struct error *err)
+/* 1: it takes us, 0: it is gone, -1: it does not; *served: because somebody else serves. */
+static int hear_hello(bool *served, struct error *err)
 {
 	struct pollfd p = { .fd = sock, .events = POLLIN };
 	struct catch_report r;
@@ -39,11 +41,12 @@ static int hear_hello(struct error *err)
 	if (r.kind != CATCH_FAILED)
 		return 1;
 	*err = r.why;
+	*served = r.token == CATCH_SERVED;
 	return -1;
 }
 
 /* The catcher of somebody who is gone. 1: we have it, 0: there is none. */
-static int go_to(pid_t guest, struct error *err)
+static int go_once(pid_t guest, bool *served, struct error *err)
 {
 	long tracer = catch_proc_status(guest, "TracerPid");
 	struct ucred who = { .pid = 0 };
@@ -60,7 +63,7 @@ static int go_to(pid_t guest, struct error *err)
 	if (sock < 0)
 		return 0; /* somebody else traces it, and that will be said */
 	if (!getsockopt(sock, SOL_SOCKET, SO_PEERCRED, &who, &len) && who.pid == tracer)
-		rc = hear_hello(err);
+		rc = hear_hello(served, err);
 	else
 		rc = err_set(err, ST_UNSUPPORTED, "process %ld is not what it says it is", tracer);
 	if (rc > 0)
@@ -68,6 +71,29 @@ static int go_to(pid_t guest, struct error *err)
 	close(sock);
 	sock = -1;
 	return rc;
+}
+
+/* A process that was killed is not gone at once. */
+static int go_to(pid_t guest, struct error *err)
+{
+	bool served = false;
+	int rc;
+
+	for (int ms = 0;; ms += 10) {
+		err_clear(err);
+		rc = go_once(guest, &served, err);
+		if (rc >= 0 || !served || ms >= SERVED_MS)
+			return rc;
+		usleep(10000);
+	}
+}
+
+static int with_keeper(struct error *err)
+{
+	if (!keeper_start(sock, err))
+		return 0;
+	catch_stop();
+	return -1;
 }
 
 int catch_start(const struct catch_plan *plan, struct error *err)
@@ -81,7 +107,7 @@ int catch_start(const struct catch_plan *plan, struct error *err)
 	stays = there;
 	adopts = true;
 	if (there)
-		return there < 0 ? -1 : 0;
+		return there < 0 ? -1 : with_keeper(err);
 	if (socketpair(AF_UNIX, SOCK_SEQPACKET | SOCK_CLOEXEC, 0, pair))
 		return err_sys(err, ST_NOMEM, errno,
 			       "no socket to the process that starts COMMAND");
@@ -97,7 +123,7 @@ int catch_start(const struct catch_plan *plan, struct error *err)
 	catcher = pid;
 	adopts = plan->guest != 0;
 	stays = false;
-	return 0;
+	return with_keeper(err);
 }
 
 /* ---- files ---- */
@@ -292,6 +318,7 @@ void catch_stop(void)
 	order(&o, -1, &ignored);
 	close(sock);
 	sock = -1;
+	keeper_stop();
 	while (catcher && waitpid(catcher, NULL, stays && !kills ? WNOHANG : 0) < 0 &&
 	       errno == EINTR)
 		;

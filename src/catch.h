@@ -75,8 +75,8 @@ enum catch_kind {
 	CATCH_RUNS, /* COMMAND was started: pid */
 	/*
 	 * An address space: pid, and its userfaultfd, ours from then on. To serve on: pid 0 is a
-	 * forked child, `token` its serial number; of another one token is not 0 if nobody has
-	 * agreed yet to serve it.
+	 * forked child, `token` its serial number, or CATCH_UNNOTED; of another one token is not 0
+	 * if nobody has agreed yet to serve it.
 	 */
 	CATCH_SPACE,
 	CATCH_LEDGER, /* what is known of the guest: uffd is that file, ours from then on */
@@ -88,6 +88,9 @@ enum catch_kind {
 	CATCH_READY,  /* after catch_notify(): COMMAND has said that it is, once */
 	CATCH__MAX
 };
+
+/* Who served was killed before he could pass the child on: its ledger's inbox tells of it. */
+#define CATCH_UNNOTED 0
 
 struct catch_region {
 	uint64_t address, len;
@@ -128,8 +131,8 @@ int catch_ours(struct error *err);
 /*
  * The userfaultfd of a forked child, whose number in the ledger is `serial`, of which nobody else
  * has a copy: the catcher keeps one, so that the child waits when we are killed; CATCH_WARNS if it
- * cannot. Of more than 64 children that live the catcher lets none run before catch_complete(). Any
- * thread.
+ * cannot. One that it has gets that number instead. Of more than 64 children that live the catcher
+ * lets none run before catch_complete(). Any thread.
  */
 int catch_keep(int uffd, unsigned serial, struct error *err);
 

@@ -33,6 +33,8 @@ void guestmem_free(struct guest_memory *g)
 		close_if(g->spaces[i].uffd);
 		free(g->spaces[i].regions);
 	}
+	while (g->nchildren)
+		close(g->children[--g->nchildren]);
 	close_if(g->pidfd);
 	close_if(g->peer);
 	guestmem_init(g);

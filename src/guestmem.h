@@ -51,6 +51,12 @@ struct guest_memory {
 	 * is there in all of them, and in the file. Else each has pages of its own.
 	 */
 	bool shared;
+	/*
+	 * Of a guest that is served on: userfaultfds of forked children, of which its ledger does
+	 * not know, but its inbox may.
+	 */
+	int children[GUEST_SPACES_MAX];
+	unsigned nchildren;
 	int pidfd; /* readable when the guest's (first) process has ended; -1: not known */
 	int peer;  /* the socket to who handed it over; it ends when he closes it; -1: none */
 };

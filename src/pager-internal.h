@@ -148,10 +148,11 @@ int pager_note(struct pager *p, struct error *err);
 /* Where the space's messages are read to (ledger_inbox()), or NULL. */
 void *pager_inbox(const struct pager *p, const struct space *s);
 /*
- * What another one had read, and was killed before he heeded it. Before anything is placed. -1:
+ * What another one had read, and was killed before he heeded it: also the guest's forked children
+ * of which nobody knows, each for one fork that he was told of. Before anything is placed. -1:
  * ST_DATA, ST_NOMEM, ST_FILE.
  */
-int pager_heed_left(struct pager *p, struct error *err);
+int pager_heed_left(struct pager *p, struct guest_memory *g, struct error *err);
 
 /* ---- pager-add.c: more of it ---- */
 

@@ -94,26 +94,36 @@ static bool is_sound(const struct uffd_event *e)
 	       e->len <= UINT64_MAX - e->to;
 }
 
-static int heed_left(struct pager *p, struct space *s, const void *left, struct error *err)
+/* A child that has ended meanwhile is not among them. */
+static int heed(struct pager *p, struct space *s, struct uffd_event *e, struct guest_memory *g,
+		struct error *err)
+{
+	if (!is_sound(e))
+		return err_set(err, ST_DATA, "the list of the guest's pages is bad: its inbox");
+	if (e->kind != UFFD_FORK)
+		return pager_event(p, s, e, err);
+	if (!g->nchildren)
+		return 0;
+	e->child = g->children[--g->nchildren];
+	return pager_event(p, s, e, err);
+}
+
+static int heed_left(struct pager *p, struct space *s, const void *left, struct guest_memory *g,
+		     struct error *err)
 {
 	struct uffd_event e[UFFD_EVENTS_MAX];
 	void *room = pager_inbox(p, s);
 	int n = uffd_parse(left, e);
 
 	for (int i = 0; i < n; i++) {
-		if (e[i].kind != UFFD_FAULT && e[i].kind != UFFD_OTHER) {
-			if (!is_sound(&e[i]))
-				return err_set(err, ST_DATA,
-					       "the list of the guest's pages is bad: its inbox");
-			if (pager_event(p, s, &e[i], err))
-				return -1;
-		}
+		if (e[i].kind != UFFD_FAULT && e[i].kind != UFFD_OTHER && heed(p, s, &e[i], g, err))
+			return -1;
 		uffd_heeded(room, (unsigned)i);
 	}
 	return 0;
 }
 
-int pager_heed_left(struct pager *p, struct error *err)
+int pager_heed_left(struct pager *p, struct guest_memory *g, struct error *err)
 {
 	struct ledger_space of;
 	const void *left;
@@ -125,7 +135,7 @@ int pager_heed_left(struct pager *p, struct error *err)
 		struct ledger_space is = note_space(&p->spaces[i]);
 
 		if (!memcmp(&is, &of, sizeof(of)))
-			return heed_left(p, &p->spaces[i], left, err);
+			return heed_left(p, &p->spaces[i], left, g, err);
 	}
 	/* that process has gone */
 	memset(ledger_inbox(p->o.ledger, &of), 0, LEDGER_INBOX);

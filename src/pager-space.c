@@ -124,7 +124,7 @@ int pager_take_spaces(struct pager *p, struct guest_memory *g, struct error *err
 		else if (p->nspaces > i)
 			p->spaces[i].uffd = -1;
 	}
-	if (rc || pager_heed_left(p, err) || pager_note(p, err))
+	if (rc || pager_heed_left(p, g, err) || pager_note(p, err))
 		return -1;
 	wake_all(p);
 	p->pidfd = g->pidfd;

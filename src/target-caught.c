@@ -54,6 +54,7 @@ struct caught {
 	struct {
 		int uffd;
 		unsigned serial;
+		bool noted;	      /* the ledger knows it */
 	} children[GUEST_SPACES_MAX]; /* forked ones of a guest that is served on */
 	unsigned nchildren;
 	bool taking_up; /* what comes was there before */
@@ -258,6 +259,7 @@ static int add_child(struct caught *c, const struct catch_event *e)
 		return 0;
 	}
 	c->children[c->nchildren].uffd = e->uffd;
+	c->children[c->nchildren].noted = false;
 	c->children[c->nchildren++].serial = e->token;
 	return 0;
 }
@@ -274,9 +276,25 @@ static int uffd_of(struct caught *c, const struct ledger_space *s)
 		return fcntl(c->spaces[at].uffd, F_DUPFD_CLOEXEC, 3);
 	}
 	for (unsigned i = 0; !s->pid && i < c->nchildren; i++)
-		if (c->children[i].serial == s->serial)
+		if (c->children[i].serial == s->serial) {
+			c->children[i].noted = true;
 			return fcntl(c->children[i].uffd, F_DUPFD_CLOEXEC, 3);
+		}
 	return -1;
+}
+
+/* Who served before was killed when they had just begun. Those that have ended are noted no more.
+ */
+static void give_unnoted(struct caught *c, struct guest_memory *g)
+{
+	const uint64_t anywhere = 1u << 20;
+
+	for (unsigned i = 0; i < c->nchildren; i++)
+		if (!c->children[i].noted &&
+		    !uffd_gone(c->children[i].uffd, anywhere, (uint32_t)sysconf(_SC_PAGESIZE))) {
+			g->children[g->nchildren++] = c->children[i].uffd;
+			c->children[i--] = c->children[--c->nchildren];
+		}
 }
 
 static void close_children(struct caught *c)
@@ -310,6 +328,7 @@ static int take_up(struct caught *c, int fd, struct error *err)
 		if (uffd >= 0)
 			rc = guestmem_resume(&g, c->l->ledger, i, uffd, err);
 	}
+	give_unnoted(c, &g);
 	close_children(c);
 	if (!rc && g.nspaces)
 		return lazy_start_pager(c->l, &g, err);

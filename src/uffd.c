@@ -31,14 +31,16 @@ static void translate(const struct uffd_msg *m, struct uffd_event *e)
 		e->to = m->arg.remap.to;
 		e->len = m->arg.remap.len;
 		break;
+	case UFFD_EVENT_FORK:
+		e->kind = UFFD_FORK;
+		break;
 	}
 }
 
 static void take_child(const struct uffd_msg *m, struct uffd_event *e)
 {
-	if (m->event != UFFD_EVENT_FORK)
+	if (e->kind != UFFD_FORK)
 		return;
-	e->kind = UFFD_FORK;
 	e->child = (int)m->arg.fork.ufd;
 	/* it has the flags that its parent's was made with, not those of today */
 	fcntl(e->child, F_SETFL, fcntl(e->child, F_GETFL) | O_NONBLOCK);

@@ -19,6 +19,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -51,6 +52,7 @@ struct run {
 	bool keep;	 /* children's userfaultfds are the catcher's alone */
 	bool complete;	 /* let it go once everything is mapped */
 	bool refuse;	 /* mappings are not agreed to */
+	bool dies;	 /* when it is told of a child */
 };
 
 /* What scripts call the guest and the image. */
@@ -115,6 +117,8 @@ static void add_child(struct run *r, const struct space *parent, int uffd)
 	struct error err;
 
 	r->forks++;
+	if (r->dies)
+		kill(getpid(), SIGKILL);
 	if (r->nspaces == 8 || r->keep) {
 		r->unkept += r->keep && catch_keep(uffd, 1, &err);
 		close(uffd);
@@ -189,7 +193,8 @@ static void take(struct run *r, const struct catch_event *e)
 	}
 }
 
-/* Until COMMAND has ended, `enough` says so, or 20 s are over. */
+/* Until COMMAND has ended, `enough` says so, or 20 s are over. Of one that is taken up all regions
+ * are known first. */
 static void attend(struct run *r, bool (*enough)(const struct run *r))
 {
 	struct cancel cancel;
@@ -210,7 +215,7 @@ static void attend(struct run *r, bool (*enough)(const struct run *r))
 		if (poll(p, n, 0) || got)
 			ms = 0;
 		for (unsigned i = 0; i < n; i++)
-			if (p[i].revents & POLLIN)
+			if (p[i].revents & POLLIN && r->runs)
 				serve(r, &r->spaces[i]);
 		if (got)
 			take(r, &e);
@@ -340,11 +345,6 @@ static bool is_running(const struct run *r)
 static bool maps_it(const struct run *r)
 {
 	return r->nregions > 0;
-}
-
-static bool maps_again(const struct run *r)
-{
-	return r->nregions == 2;
 }
 
 static bool waits_for_a_page(const struct run *r)
@@ -884,34 +884,100 @@ static void children_that_end_make_room(void)
 	drop_image(&r);
 }
 
-static int keep(int uffd, unsigned n)
+static int new_uffd(void)
 {
-	struct error err;
+	struct uffdio_api api = { .api = UFFD_API };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
-	for (unsigned i = 0; i < n; i++)
-		if (catch_keep(uffd, 1, &err))
+	return fd >= 0 && ioctl(fd, UFFDIO_API, &api) ? -1 : fd;
+}
+
+/* Each is one of its own. */
+static int keep(unsigned n)
+{
+	for (unsigned i = 0; i < n; i++) {
+		int uffd = new_uffd(), rc;
+		struct error err;
+
+		rc = uffd < 0 ? -1 : catch_keep(uffd, i + 1, &err);
+		close(uffd);
+		if (rc)
 			return -1;
+	}
 	return 0;
 }
 
-/* Whose address space has gone makes room. */
 static void what_cannot_be_kept_is_told(void)
 {
 	struct error err;
 	struct run r;
 
-	REQUIRE(stalled(&r, "$G $I map check; exec $G $I map sleep"));
-	CHECK(!keep(r.spaces[0].uffd, 128));
-	CHECK(!keep(r.spaces[0].uffd, 1));
+	REQUIRE(stalled(&r, "exec $G $I map check"));
+	/* one may be named anew, as often as one likes */
+	for (unsigned i = 1; i < 200; i++)
+		CHECK(!catch_keep(r.spaces[0].uffd, i, &err));
+	CHECK(!keep(127));
+	CHECK(!catch_keep(r.spaces[0].uffd, 1, &err) && !keep(1));
 	attend(&r, warned);
 	CHECK(r.warnings == 1 && strstr(r.why.msg, "could not be kept"));
 	kill(r.spaces[0].pid, SIGKILL);
-	attend(&r, maps_again);
-	REQUIRE(r.nspaces == 2);
-	CHECK(!keep(r.spaces[1].uffd, 128) && !catch_complete(&err));
 	attend(&r, NULL);
-	CHECK(r.left && r.warnings == 1);
-	kill(r.spaces[1].pid, SIGKILL);
+	CHECK(r.ended && r.warnings == 1);
+	drop_image(&r);
+}
+
+/* Says whom it serves, and is gone as soon as it is told of a child. */
+static _Noreturn void serve_and_die(struct run *r, int to)
+{
+	r->dies = true;
+	if (begin(r, "exec $G $I map fork check"))
+		_exit(1);
+	attend(r, maps_it);
+	if (write(to, &r->pid, sizeof(r->pid)) != sizeof(r->pid))
+		_exit(1);
+	attend(r, NULL);
+	_exit(2);
+}
+
+/* The guest's next server: it knows of its child what it knows of the guest. */
+static int serve_on(struct run *r, pid_t guest)
+{
+	struct catch_plan plan = { .guest = guest, .resume = true };
+	struct catch_block block = { r->fd, r->size };
+	struct error err;
+
+	if (catch_check_file(r->fd, r->path, &r->page, &err) || catch_start(&plan, &err) ||
+	    catch_go(&block, 1, &err))
+		return -1;
+	attend(r, is_running);
+	if (!r->runs || r->nspaces != 2 || r->spaces[1].pid)
+		return -1;
+	memcpy(r->spaces[1].regions, r->spaces[0].regions, sizeof(r->spaces[0].regions));
+	r->spaces[1].n = r->spaces[0].n;
+	return 0;
+}
+
+static void a_child_that_nobody_could_pass_on_waits(void)
+{
+	struct run r;
+	int ready[2], status = 0;
+	pid_t server, guest = 0;
+
+	REQUIRE(make_image(&r, TMPFS) && !pipe2(ready, O_CLOEXEC));
+	fflush(stdout);
+	server = fork();
+	if (server == 0)
+		serve_and_die(&r, ready[1]);
+	CHECK(read(ready[0], &guest, sizeof(guest)) == sizeof(guest));
+	CHECK(waitpid(server, &status, 0) == server && WIFSIGNALED(status) &&
+	      WTERMSIG(status) == SIGKILL);
+	CHECK(guest && !serve_on(&r, guest));
+	attend(&r, NULL);
+	CHECK(exited(&r, 0) && r.faults >= PAGES);
+	if (guest && !r.ended)
+		kill(guest, SIGKILL);
+	close(ready[0]);
+	close(ready[1]);
 	drop_image(&r);
 }
 
@@ -1206,6 +1272,7 @@ static const struct test_case cases[] = {
 	{ "a child too many stands still", a_child_too_many_stands_still },
 	{ "children that end make room", children_that_end_make_room },
 	{ "what cannot be kept is told", what_cannot_be_kept_is_told },
+	{ "a child that nobody could pass on waits", a_child_that_nobody_could_pass_on_waits },
 	{ "an interrupted call is made again", an_interrupted_call_is_made_again },
 	{ "a busy guest hears that all has come", a_busy_guest_hears_that_all_has_come },
 	{ "an early end is told", an_early_end_is_told },
