@@ -83,12 +83,13 @@ agent() {
 }
 
 on_terminal() { # STATUS [PROMPT=ANSWER]... [--] [OPTION]...
-	local status=$1 BEFORE BEHIND
+	local wanted=$1 BEFORE BEHIND
 	split_options "${@:2}"
 	rm -rf there/*
-	run -"$status" "$TOOLS/on-terminal.py" "${BEFORE[@]}" -- \
+	run "$TOOLS/on-terminal.py" "${BEFORE[@]}" -- \
 		"$MIGTOOL" send "${BEHIND[@]}" "$IMAGES/mixed" "$FAR/image"
-	echo "$output"
+	# shellcheck disable=SC2154 # of run
+	echo "$output" && [ "$status" -eq "$wanted" ]
 }
 
 @test "an image goes to a host that is known, and comes back" {
