@@ -189,7 +189,10 @@ refused() {
 	migtool_start send send --retry 2 "$IMAGES/random" "$LINK"
 	migtool_wait send 10
 	assert_json send '.owner == "source"'
-	[ "$(grep -c "trying again" send.err)" -eq 2 ]
+	# twice, and longer after the second one
+	sed -n 's/.*trying again in \([0-9.]*\) s.*/\1/p' send.err >pauses
+	[ "$(wc -l <pauses)" -eq 2 ]
+	sort -gu pauses | cmp - pauses
 	kill -TERM "${PEER_PIDS[recv]}"
 	migtool_wait recv 20
 	grep -q "copy.part is kept" recv.err || grep -q "waiting for the other end" recv.err
@@ -237,6 +240,36 @@ refused() {
 	cmp "$IMAGES/random" copy
 	assert_json send '.ram.normal < 6144 - 700' '.owner == "destination"'
 	[ ! -e copy.part ] && [ ! -e copy.part.session ]
+}
+
+# resumed [STATUS]: the last transfer went on with what `broken` has left.
+resumed() {
+	cmp "$IMAGES/random" copy
+	assert_json send '.ram.normal < 6144 - 700' '.owner == "destination"' '."digest-verified"'
+	[ ! -e copy.part ] && [ ! -e copy.part.session ]
+	rm copy
+}
+
+@test "--resume over the other two-way transports" {
+	broken "" ""
+	migtool_start send send --resume "$IMAGES/random" "exec:exec '$MIGTOOL' recv --resume stdio: copy"
+	migtool_wait send
+	resumed
+	broken "" ""
+	listener_start send send --listen --resume "$IMAGES/random" unix:socket
+	migtool_start recv recv --connect --resume unix:socket copy
+	migtool_wait send
+	migtool_wait recv
+	resumed
+	broken "" ""
+	"$TOOLS/with_fds.py" pair "$MIGTOOL" send --json --resume "$IMAGES/random" fd:3 --- \
+		"$MIGTOOL" recv -q --resume fd:3 copy >send.json 3>&- 4>&-
+	[ "$(tail -n 1 send.json)" = "0 0" ]
+	sed -i '$d' send.json
+	resumed
+	broken "" ""
+	run_pair tcp:127.0.0.1:0 "$IMAGES/random" copy --resume -- --resume
+	resumed
 }
 
 @test "--resume after either end was killed, with other channels, another codec, TLS or without" {
