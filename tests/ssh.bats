@@ -121,6 +121,29 @@ kill_shells() {
 	done
 }
 
+# ports PID...: the TCP ports on which they listen.
+ports() {
+	local pid
+	for pid; do
+		find "/proc/$pid/fd" -lname 'socket:*' -printf '%l\n' 2>/dev/null
+	done | awk -F '[][]' 'FILENAME == "-" { ours[$2] = 1; next }
+		{ split($0, field, " "); if (field[4] == "0A" && field[10] in ours) print field[2] }' \
+		- /proc/net/tcp /proc/net/tcp6
+}
+
+@test "no port is opened on the far side" {
+	local pids
+	migtool_start send send --rsh "$RSH" --bwlimit 8M --cap multifd "$IMAGES/random" "$FAR/copy"
+	wait_for_data copy.part
+	pids=$(far_pids "$SSHD")
+	[ -n "$(far_pid)" ]
+	# shellcheck disable=SC2086
+	[ -z "$(ports $pids)" ]
+	[ -n "$(ports "$(<"$SSHD/pid")")" ] # it would be seen
+	migtool_wait send
+	cmp "$IMAGES/random" copy
+}
+
 @test "compress and return-path go through it, too" {
 	push "$IMAGES/mixed" "$FAR/copy" --cap compress --cap return-path
 	cmp "$IMAGES/mixed" copy
