@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /*
  * The file: a head of one page, then pieces that are appended, each at a page's boundary and mapped
- * on its own. A piece is a pair of bitmaps or a layout. The head names the layout that is valid and
- * the first of a chain of pairs; each pair's own head leads to the next. Whatever is appended gets
+ * on its own. A piece is a pair of bitmaps, a layout, or what is known of a source on another host.
+ * The head names the layout that is valid, the source, and the first of a chain of pairs; each
+ * pair's own head leads to the next. Whatever is appended gets
  * valid by one store of 64 bits, when it is complete, and order matters only within this process:
  * a process that is killed loses no store that it has made.
  *
@@ -22,18 +23,20 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-#define MAGIC	   "migtool guest 3"
+#define MAGIC	   "migtool guest 4"
 #define PIECE	   4096u
 #define SPACES_MAX 4096u
 #define VIEWS_MAX  (1u << 20)
 #define PAIRS_MAX  (1u << 20)
 #define LAYOUT_MIN (16u << 10)
+#define TARGET_MAX (64u << 10) /* a source's page */
 
 struct head {
 	char magic[16];
 	uint32_t shared, page, nblocks, complete;
 	uint64_t layout; /* where the valid one is; 0: none yet */
 	uint64_t pairs;	 /* where the first pair is; 0: none */
+	uint64_t source; /* where that is; 0: there is none */
 	struct ledger_file from;
 	uint64_t sizes[LEDGER_BLOCKS_MAX];
 	struct ledger_space reading; /* whose messages are in the inbox */
@@ -45,6 +48,17 @@ _Static_assert(sizeof(struct head) <= PIECE, "the head is one page");
 struct pair_head {
 	uint64_t bits;
 	uint64_t next; /* where the next pair is; 0: none */
+};
+
+/* Before the bits of what has come. */
+struct source_head {
+	char block[256];
+	uint32_t page, unit;
+	uint64_t units;
+	uint8_t session[16];
+	struct digest files;
+	uint32_t has_files;
+	uint32_t handed_over; /* makes session and files valid */
 };
 
 struct layout_head {
@@ -68,6 +82,8 @@ struct ledger {
 	uint64_t sizes[LEDGER_BLOCKS_MAX];
 	struct piece *pairs;
 	unsigned npairs;
+	struct piece source;
+	struct ledger_source from_afar;
 	struct piece layouts[2];
 	unsigned in_force; /* of the two */
 	struct ledger_layout layout;
@@ -183,6 +199,72 @@ int ledger_add_pages(struct ledger *l, size_t n, struct bitmap *done, struct bit
 	__atomic_store_n(link, p->where, __ATOMIC_RELEASE);
 	ledger_pages(l, l->npairs++, done, dropped);
 	return 0;
+}
+
+/* ---- a source on another host ---- */
+
+static uint64_t units_of(const struct ledger *l, uint32_t unit)
+{
+	return (l->sizes[0] + unit - 1) / unit;
+}
+
+static uint64_t source_len(uint64_t units)
+{
+	return up(sizeof(struct source_head) + words_of(units) * sizeof(uint64_t));
+}
+
+static void take_source(struct ledger *l, const struct source_head *h)
+{
+	struct ledger_source *s = &l->from_afar;
+
+	memcpy(s->block, h->block, sizeof(s->block));
+	s->page = h->page;
+	s->unit = h->unit;
+	s->handed_over = h->handed_over != 0;
+	memcpy(s->session, h->session, sizeof(s->session));
+	s->has_files = h->has_files != 0;
+	s->files = h->files;
+	l->source.bits = (size_t)h->units;
+}
+
+int ledger_add_source(struct ledger *l, const struct ledger_source *s, struct error *err)
+{
+	uint64_t units = units_of(l, s->unit);
+	struct source_head *h;
+
+	if (append_piece(l, source_len(units), &l->source, err))
+		return -1;
+	h = l->source.at;
+	memcpy(h->block, s->block, sizeof(h->block));
+	h->page = s->page;
+	h->unit = s->unit;
+	h->units = units;
+	take_source(l, h);
+	__atomic_store_n(&l->head->source, l->source.where, __ATOMIC_RELEASE);
+	return 0;
+}
+
+const struct ledger_source *ledger_source(const struct ledger *l)
+{
+	return l->source.at ? &l->from_afar : NULL;
+}
+
+void ledger_came(const struct ledger *l, struct bitmap *came)
+{
+	*came = (struct bitmap){ .bits = l->source.bits,
+				 .words = (uint64_t *)((struct source_head *)l->source.at + 1) };
+}
+
+void ledger_hand_over(struct ledger *l, const uint8_t session[16], const struct digest *files)
+{
+	struct source_head *h = l->source.at;
+
+	memcpy(h->session, session, sizeof(h->session));
+	h->has_files = files != NULL;
+	if (files)
+		h->files = *files;
+	__atomic_store_n(&h->handed_over, 1, __ATOMIC_RELEASE);
+	take_source(l, h);
 }
 
 /* ---- layouts ---- */
@@ -372,6 +454,36 @@ static int open_pairs(struct ledger *l, struct error *err)
 	return 0;
 }
 
+static bool is_power(uint32_t n)
+{
+	return n >= PIECE && !(n & (n - 1));
+}
+
+static bool source_fits(const struct ledger *l, const struct source_head *h)
+{
+	return l->guest.nblocks == 1 && memchr(h->block, '\0', sizeof(h->block)) &&
+	       is_power(h->page) && h->page <= TARGET_MAX && is_power(h->unit) &&
+	       h->unit >= h->page && l->sizes[0] <= UINT64_MAX - h->unit &&
+	       h->units == units_of(l, h->unit);
+}
+
+static int open_source(struct ledger *l, struct error *err)
+{
+	uint64_t where = __atomic_load_n(&l->head->source, __ATOMIC_RELAXED);
+	struct source_head h;
+
+	if (!where)
+		return 0;
+	if (!inside(l, where, PIECE) ||
+	    pread(l->fd, &h, sizeof(h), (off_t)where) != (ssize_t)sizeof(h) ||
+	    !source_fits(l, &h) || h.units > l->end * 8 || !inside(l, where, source_len(h.units)))
+		return bad(err, "its source");
+	if (map_piece(l, where, source_len(h.units), &l->source, err))
+		return -1;
+	take_source(l, &h);
+	return 0;
+}
+
 static bool view_fits(const struct ledger *l, const struct ledger_view *v, unsigned nspaces)
 {
 	size_t bits;
@@ -434,7 +546,8 @@ struct ledger *ledger_open(int fd, struct error *err)
 
 	if (!l)
 		return NULL;
-	if (!open_head(l, err) && !open_pairs(l, err) && !open_layout(l, err))
+	if (!open_head(l, err) && !open_pairs(l, err) && !open_source(l, err) &&
+	    !open_layout(l, err))
 		return l;
 	ledger_close(l);
 	return NULL;
@@ -448,6 +561,7 @@ void ledger_close(struct ledger *l)
 		unmap_piece(&l->pairs[i]);
 	for (unsigned i = 0; i < 2; i++)
 		unmap_piece(&l->layouts[i]);
+	unmap_piece(&l->source);
 	if (l->head)
 		munmap(l->head, PIECE);
 	free(l->layout.spaces);

@@ -20,6 +20,7 @@
 #define MIGTOOL_LEDGER_H
 
 #include "bitmap.h"
+#include "digest.h"
 #include "error.h"
 
 #include <sys/types.h>
@@ -54,6 +55,21 @@ struct ledger_layout {
 struct ledger_file {
 	uint64_t dev, ino, size;
 	int64_t mtime;
+};
+
+/*
+ * A source on another host: what whoever brings the rest of the memory has to agree with. Such a
+ * guest has one block.
+ */
+struct ledger_source {
+	char block[256]; /* its name */
+	uint32_t page;	 /* the source's, */
+	uint32_t unit;	 /* and what is placed at once: powers of two */
+	/* since the guest was handed over, which is for good: */
+	bool handed_over;
+	uint8_t session[16];
+	bool has_files;
+	struct digest files; /* the greeting's `image` */
 };
 
 /* What never changes. */
@@ -99,6 +115,16 @@ void ledger_pages(const struct ledger *l, unsigned i, struct bitmap *done, struc
  */
 int ledger_add_pages(struct ledger *l, size_t n, struct bitmap *done, struct bitmap *dropped,
 		     struct error *err);
+
+/* Before the first ledger_note(), of a new one. The source's first three are kept. ST_FILE,
+ * ST_NOMEM. */
+int ledger_add_source(struct ledger *l, const struct ledger_source *s, struct error *err);
+/* NULL: the memory does not come from another host. The ledger's own. */
+const struct ledger_source *ledger_source(const struct ledger *l);
+/* With a source: which units of the block have come, whoever has a mapping of them. */
+void ledger_came(const struct ledger *l, struct bitmap *came);
+/* The guest is ours, by this session; files NULL: not known. */
+void ledger_hand_over(struct ledger *l, const uint8_t session[16], const struct digest *files);
 
 /* All that is not zero has come: what is missing is zero. For good. */
 void ledger_set_complete(struct ledger *l);

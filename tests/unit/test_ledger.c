@@ -147,17 +147,80 @@ static void what_is_left(void)
 	ledger_close(l);
 }
 
+/* A guest of one block, whose memory comes from another host. */
+static struct ledger *make_afar(uint64_t size)
+{
+	struct ledger_guest g = { .page = PAGE, .sizes = &size, .nblocks = 1 };
+	struct ledger_source s = { .block = "pc.ram", .page = PAGE, .unit = 2 * PAGE };
+	struct ledger *l;
+	struct error err;
+
+	l = ledger_new(memfd_create("ledger", MFD_CLOEXEC), &g, &err);
+	if (!l || (!ledger_source(l) && !ledger_add_source(l, &s, &err)))
+		return l;
+	ledger_close(l);
+	return NULL;
+}
+
+static bool note_one(struct ledger *l)
+{
+	static struct ledger_view v = { 0x10000, 7 * PAGE, 0, 0, PAGE, 0, 0, 0 };
+	struct ledger_layout now = { spaces, 1, &v, 1 };
+	struct bitmap done, dropped;
+	struct error err;
+
+	return !ledger_add_pages(l, 7, &done, &dropped, &err) && !ledger_note(l, &now, &err);
+}
+
+static void source_found_again(void)
+{
+	static const uint8_t session[16] = "a session's id";
+	static const struct digest files = { 7, 8 };
+	struct ledger *l = make_afar(7 * PAGE), *found;
+	struct bitmap came;
+	struct error err;
+
+	CHECK(l && note_one(l));
+	if (!l)
+		return;
+	ledger_came(l, &came);
+	CHECK(came.bits == 4);
+	bitmap_set_atomic(&came, 1, 3);
+	for (int handed_over = 0; handed_over < 2; handed_over++) {
+		const struct ledger_source *s;
+
+		found = ledger_open(again(l), &err);
+		s = found ? ledger_source(found) : NULL;
+		CHECK(s && !strcmp(s->block, "pc.ram") && s->page == PAGE && s->unit == 2 * PAGE);
+		CHECK(s && s->handed_over == handed_over && s->has_files == handed_over);
+		if (handed_over)
+			CHECK(s && !memcmp(s->session, session, 16) && s->files.low == 8);
+		if (s) {
+			ledger_came(found, &came);
+			CHECK(came.bits == 4 && bitmap_count(&came) == 3 && !bitmap_test(&came, 0));
+		}
+		ledger_close(found);
+		ledger_hand_over(l, session, &files);
+	}
+	ledger_close(l);
+	l = make();
+	CHECK(l && fill(l) && !ledger_source(l));
+	found = l ? ledger_open(again(l), &err) : NULL;
+	CHECK(found && !ledger_source(found));
+	ledger_close(found);
+	ledger_close(l);
+}
+
 /* Any word of it may be anything: it is refused, or all that is said of it lies in it. */
-static void nothing_leads_outside(void)
+static void look_outside(struct ledger *l)
 {
 	static const uint64_t bad[] = {
 		1, PAGE, UINT32_MAX, UINT64_MAX, UINT64_MAX - 4095, UINT64_C(1) << 63, 3 * PAGE
 	};
-	struct ledger *l = make();
 	unsigned refused = 0;
 	struct stat st;
 
-	CHECK(l && fill(l) && !fstat(ledger_fd(l), &st));
+	CHECK(l && !fstat(ledger_fd(l), &st));
 	for (off_t at = 0; l && at < st.st_size; at += 8) {
 		uint64_t was;
 
@@ -176,12 +239,28 @@ static void nothing_leads_outside(void)
 				bitmap_count(&done);
 				bitmap_count(&dropped);
 			}
+			if (found && ledger_source(found)) {
+				CHECK(strlen(ledger_source(found)->block) < 256);
+				ledger_came(found, &done);
+				bitmap_count(&done);
+			}
 			ledger_close(found);
 		}
 		CHECK(pwrite(ledger_fd(l), &was, 8, at) == 8);
 	}
 	CHECK(refused > 50);
 	ledger_close(l);
+}
+
+static void nothing_leads_outside(void)
+{
+	struct ledger *l = make();
+
+	CHECK(l && fill(l));
+	look_outside(l);
+	l = make_afar(7 * PAGE);
+	CHECK(l && note_one(l));
+	look_outside(l);
 }
 
 /* Whoever has the file open writes into it while it is in use. */
@@ -227,6 +306,7 @@ static void something_else(void)
 
 static const struct test_case cases[] = {
 	{ "what was noted is found again", found_again },
+	{ "so is a source on another host, and what has come of it", source_found_again },
 	{ "the last layout is in force, however large they get", the_last_layout },
 	{ "what was read and not yet heeded is found", what_is_left },
 	{ "no number in it leads outside", nothing_leads_outside },
