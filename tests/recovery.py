@@ -160,11 +160,19 @@ class Round:
 
     def needs(self):
         """Does the guest still wait for somebody?"""
-        with open(f"/proc/{self.pid}/smaps", encoding="utf-8") as f:
-            return self.lives() and " um" in f.read()
+        try:
+            with open(f"/proc/{self.pid}/smaps", encoding="utf-8") as f:
+                return self.lives() and " um" in f.read()
+        except OSError:
+            return False
 
     def undisturbed(self):
         """What is left to do, once nobody strikes any more."""
+        # a guest that ends before it has all is a failure of the push
+        while self.push == "on" and self.needs():
+            if self.recv.poll():
+                raise Failure(f"the last recv ends with {self.recv.poll()}")
+            time.sleep(0.01)
         self.guest.stdin.close()
         words = self.guest.stdout.read()
         self.soak.pages += MIB << 8
@@ -233,10 +241,10 @@ class Soak:
         self.counts = collections.Counter()
         self.failures = self.pages = self.zeros = self.taken_up = 0
 
-    def round(self, number):
+    def round(self, number, what):
         kind = self.kinds[number % len(self.kinds)]
         work = tempfile.mkdtemp(dir=self.work)
-        r = Round(self, kind, work)
+        r = what(self, kind, work)
         signal.alarm(120)
         try:
             r.run()
@@ -249,30 +257,39 @@ class Soak:
         shutil.rmtree(work)
 
 
-def main():
-    p = argparse.ArgumentParser(description=__doc__,
-                                formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--count", type=int, default=100)
+def arguments(about):
+    p = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--seed", type=int, default=random.randrange(1 << 30))
     p.add_argument("--only", default="", help="kinds of guest with this in their name, as private")
     p.add_argument("--migtool", default="build/migtool")
     p.add_argument("--dir", default="/dev/shm")
-    args = p.parse_args()
+    return p
+
+
+def run_rounds(args, rounds):
+    """A class each."""
     args.migtool = os.path.abspath(args.migtool)
-    print(f"SEED={args.seed}, {args.count} rounds", flush=True)
+    print(f"SEED={args.seed}, {len(rounds)} rounds", flush=True)
     signal.signal(signal.SIGALRM, too_long)
     work = tempfile.mkdtemp(prefix="migtool-recovery-", dir=args.dir)
     try:
         soak = Soak(args, work)
-        for number in range(args.count):
-            soak.round(number)
+        for number, what in enumerate(rounds):
+            soak.round(number, what)
     finally:
         shutil.rmtree(work)
     for what, n in sorted(soak.counts.items()):
-        print(f"  {what:22} {n:4} times")
+        print(f"  {what:34} {n:4} times")
     print(f"taken up {soak.taken_up} times, {soak.pages} pages looked at, {soak.zeros} zero")
-    print(f"{args.count} rounds, {soak.failures} failures")
+    print(f"{len(rounds)} rounds, {soak.failures} failures")
     sys.exit(1 if soak.failures else 0)
+
+
+def main():
+    p = arguments(__doc__)
+    p.add_argument("--count", type=int, default=100)
+    args = p.parse_args()
+    run_rounds(args, [Round] * args.count)
 
 
 if __name__ == "__main__":
