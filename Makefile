@@ -145,6 +145,8 @@ soak: deps
 		$(if $(SEED),--seed $(SEED))
 	$(Q)tests/recovery.py --migtool $(B)/migtool --count $(or $(COUNT),100) \
 		$(if $(SEED),--seed $(SEED))
+	$(Q)tests/recovery_net.py --migtool $(B)/migtool --kills $(or $(COUNT),100) \
+		--cuts $(or $(COUNT),100) $(if $(SEED),--seed $(SEED))
 	$(Q)tests/qemu_recovery.py --migtool $(B)/migtool --count $(or $(COUNT),100) \
 		$(if $(SEED),--seed $(SEED))
 	$(Q)tests/cut.py --migtool $(B)/migtool --all $(if $(SEED),--seed $(SEED))

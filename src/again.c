@@ -5,13 +5,12 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One word of a shell's. */
-static void put_word(FILE *f, const char *word)
+/* As a shell has to read it. */
+static void put_text(FILE *f, const char *word)
 {
 	static const char plain[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
 				    "0123456789-._/:=,@%+";
 
-	fputc(' ', f);
 	if (*word && !word[strspn(word, plain)]) {
 		fputs(word, f);
 		return;
@@ -25,9 +24,31 @@ static void put_word(FILE *f, const char *word)
 	fputc('\'', f);
 }
 
+static void put_word(FILE *f, const char *word)
+{
+	fputc(' ', f);
+	put_text(f, word);
+}
+
+static bool is_far(const struct config *cfg)
+{
+	return strncmp(cfg->uri, "image:", 6) != 0;
+}
+
+static void put_far_options(FILE *f, const struct config *cfg)
+{
+	if (cfg->retry)
+		fprintf(f, " --retry %u", cfg->retry);
+	if (cfg->connect)
+		fputs(" --connect", f);
+	if (params_tls(&cfg->params)) {
+		fputs(" --param tls-creds=", f);
+		put_text(f, params_tls_creds(&cfg->params));
+	}
+}
+
 char *lazy_again(const struct config *cfg, pid_t pid)
 {
-	bool here = !strncmp(cfg->uri, "image:", 6);
 	char *text = NULL;
 	size_t len;
 	FILE *f = open_memstream(&text, &len);
@@ -35,6 +56,8 @@ char *lazy_again(const struct config *cfg, pid_t pid)
 	if (!f)
 		return NULL;
 	fputs("migtool recv --resume", f);
+	if (is_far(cfg))
+		put_far_options(f, cfg);
 	if (cfg->push_off)
 		fputs(" --push=off", f);
 	if (cfg->kill_on_loss)
@@ -45,15 +68,11 @@ char *lazy_again(const struct config *cfg, pid_t pid)
 	} else {
 		fprintf(f, " --guest %ld", (long)pid);
 	}
-	if (here)
-		put_word(f, cfg->uri);
-	else
-		fputs(" image:IMAGE", f);
-	if (cfg->image)
+	put_word(f, cfg->uri);
+	/* one that was kept beside a VMM's memory is begun once */
+	if (cfg->image && !cfg->uffd_socket)
 		put_word(f, cfg->image);
-	fputs(here ? " takes it up again"
-		   : " takes it up again, IMAGE being the source's, on this host",
-	      f);
+	fputs(" takes it up again", f);
 	if (!fclose(f))
 		return text;
 	free(text);

@@ -7,8 +7,7 @@
 
 /*
  * "migtool recv --resume ... takes it up again", for the guest that this run serves. pid: its
- * process, for one whose mapping was caught. From a source on another host a guest is served on
- * once the source's image is here. To be freed; NULL: no memory.
+ * process, for one whose mapping was caught. To be freed; NULL: no memory.
  */
 char *lazy_again(const struct config *cfg, pid_t pid);
 

@@ -33,6 +33,9 @@ struct lazy {
 	bool over; /* the guest needs nobody any more */
 };
 
+/* In a ledger that was made for a guest whose own is lost: what it has memory of is not known. */
+extern const struct ledger_file lazy_lost_file;
+
 /* What messages call the source. */
 const char *lazy_source(const struct lazy *l);
 /* Until the guest is there and the pager serves it: a VMM has come, or a mapping was caught. */
@@ -41,6 +44,8 @@ int lazy_ready(struct lazy *l, struct error *err);
  * Starts to serve the guest, which is taken over also on failure. Without l->ledger one is made.
  */
 int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err);
+/* A VMM's guest that waits, since whoever has served it is gone (takeup.h). */
+int lazy_take_up(struct lazy *l, struct error *err);
 /* What came and each mapping has a copy of, into the file: waits while there is no room. */
 int lazy_keep(struct lazy *l, uint64_t offset, const void *buf, size_t len, struct error *err);
 /* What goes on beside the connection has failed: the session does, now or when it takes it up. */
@@ -60,6 +65,8 @@ int pull_request(void *arg, unsigned block, uint64_t offset, size_t len, struct 
 void pull_close(struct pull *p, const struct session *ss);
 /* Reports it, while there is a try that can fail, else to the next one. */
 void pull_fail(struct pull *p, const struct error *err);
+/* A guest that is taken up: what its ledger (NULL: it is lost) says of its source. Sets l->img. */
+int pull_learn(struct lazy *l, struct error *err);
 
 /*
  * `who` is left waiting, or is ended, as the user wants it, and that is what there is to say
@@ -83,6 +90,8 @@ int caught_check(struct lazy *l, uint64_t size, struct error *err);
 int caught_ready(struct lazy *l, struct error *err);
 /* Likewise until it is ready: what it says of itself, or that it cannot go on, decides that. */
 int caught_await(struct lazy *l, struct error *err);
+/* The size of the file. */
+uint64_t caught_size(const struct lazy *l);
 /* COMMIT: the memory is ours, and who waits to see his mapping may. */
 void caught_commit(struct lazy *l);
 /* A page that came and lies in no mapping of COMMAND's: into the file. */

@@ -27,10 +27,10 @@ struct pull_lane {
 enum verdict { VERDICT_NONE, VERDICT_ENOUGH, VERDICT_READY };
 
 struct pull {
-	struct target *t;     /* of this try */
-	struct image *img;    /* between two tries, and from then on; else the target's */
-	struct bitmap got;    /* units of the block that have come, whoever has a mapping of them */
-	struct cancel cancel; /* of what outlives a connection */
+	struct target *t;  /* of this try */
+	struct image *img; /* between two tries, and from then on; else the target's */
+	struct bitmap got; /* units of the block that have come, whoever maps them; the ledger's */
+	struct cancel cancel;	  /* of what outlives a connection */
 	struct transport *second; /* for requested pages; NULL: there is none */
 	struct stream stream;	  /* over it */
 	struct pull_lane main, urgent;
@@ -41,6 +41,7 @@ struct pull {
 	atomic_bool over; /* its end is no failure */
 	atomic_uint placing;
 	bool keeps;	      /* --uffd-socket with an IMAGE */
+	bool unnamed;	      /* which block it is has not been said yet */
 	bool has_source;      /* what the source's files are: */
 	struct digest source; /* the greeting's */
 	pthread_t fetcher;    /* --prefetch */
@@ -57,6 +58,20 @@ struct pull {
 	bool failed;	      /* beside the connection */
 	struct error failure;
 };
+
+/* Bytes that are placed at once, of a guest and a source with such pages. */
+uint32_t pull_unit(uint32_t guest, uint32_t page);
+
+/* ---- target-takeup.c ---- */
+
+/* A guest that another process has served: it is served from here on, and waits for its source. */
+int pull_take_up(struct target *t, struct error *err);
+/* Nobody has written down which blocks it has: those of this greeting, of that size. */
+int pull_take_blocks(struct target *t, struct error *err);
+/* The session that the guest belongs to is that of this greeting. */
+void pull_first(struct target *t);
+/* COMMIT: what whoever goes on when we are gone has to know. */
+void pull_hand_over(struct target *t);
 
 /* ---- target-pull-state.c ---- */
 

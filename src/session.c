@@ -462,7 +462,8 @@ static int choose_sides(struct session *ss, struct error *err)
 	if (cfg->listen && cfg->peer == PEER_QEMU)
 		return err_set(err, ST_USAGE, "--listen: a QEMU never dials its source");
 	/* before anybody hears that we listen */
-	if (cfg->uffd_socket && ss->uri.scheme != SCHEME_IMAGE && lazy_listen(ss, err))
+	if (cfg->uffd_socket && !cfg->resume && ss->uri.scheme != SCHEME_IMAGE &&
+	    lazy_listen(ss, err))
 		return -1;
 	if (cfg->far)
 		return link_listen_joins(ss, err);

@@ -432,6 +432,8 @@ int source_greet(struct session *ss, struct error *err)
 	}
 	if (take_found(src, err))
 		return -1;
+	if (ss->done_before)
+		return 0;
 	if (ss->serving && !src->guest_waits)
 		return err_set(err, ST_REFUSED, "no guest runs at the destination any more");
 	source_postcopy_answered(src);

@@ -252,6 +252,11 @@ bool takeup_complete(void)
 	return kept.complete;
 }
 
+const struct ledger *takeup_known(void)
+{
+	return kept.ledger;
+}
+
 int takeup_guest(struct guest_memory *g, struct ledger **l, struct error *err)
 {
 	int uffd = kept.uffd;

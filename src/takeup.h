@@ -29,6 +29,9 @@ int takeup_fd(void);
 /* With --resume: whoever is gone was about to end; the guest has all and needs nobody. */
 bool takeup_complete(void);
 
+/* In that case what the ledger says; NULL: nothing. */
+const struct ledger *takeup_known(void);
+
 /* With --resume: the guest, and the ledger; both the caller's from then on. */
 int takeup_guest(struct guest_memory *g, struct ledger **l, struct error *err);
 

@@ -141,6 +141,11 @@ int caught_open(struct lazy *l, struct error *err)
 	return 0;
 }
 
+uint64_t caught_size(const struct lazy *l)
+{
+	return l->caught->file.size;
+}
+
 int caught_check(struct lazy *l, uint64_t size, struct error *err)
 {
 	return check_file(l->caught, size, err);
@@ -602,7 +607,9 @@ static int next_event(struct lazy *l, struct catch_event *e, struct error *err)
 static int await_mapping(struct caught *c, struct error *err)
 {
 	struct session *ss = c->l->ss;
-	struct catch_block block = { c->file.fd, c->l->img->blocks[0].size };
+	/* of a guest that is taken up the source is not known yet */
+	struct catch_block block = { c->file.fd,
+				     c->l->img ? c->l->img->blocks[0].size : c->file.size };
 	struct catch_event e;
 
 	/* a process that runs already is not asked whether it may be stopped in the middle */

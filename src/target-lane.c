@@ -16,6 +16,11 @@
 
 #define GATHER (512u << 10)
 
+uint32_t pull_unit(uint32_t guest, uint32_t page)
+{
+	return guest > page ? guest : page;
+}
+
 int pull_lane_open(struct pull_lane *l, struct target *t, struct stream *s, bool asked,
 		   struct error *err)
 {
@@ -25,7 +30,7 @@ int pull_lane_open(struct pull_lane *l, struct target *t, struct stream *s, bool
 	l->t = t;
 	l->s = s;
 	l->asked = asked;
-	l->unit = guest > page ? guest : page;
+	l->unit = pull_unit(guest, page);
 	l->cap = l->unit > GATHER ? l->unit : GATHER;
 	l->buf = malloc(l->cap);
 	return l->buf ? 0 : err_set(err, ST_NOMEM, "no memory for the guest's pages");

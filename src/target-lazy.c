@@ -132,13 +132,15 @@ static void note_need(void *arg, unsigned block, uint64_t offset)
 	faultlog_add(&l->needs, block, offset);
 }
 
-/* Nothing is known of a file on another host. */
+const struct ledger_file lazy_lost_file = { UINT64_MAX, UINT64_MAX, UINT64_MAX, INT64_MAX };
+
+/* Of a file on another host its source says it. */
 static struct ledger_file from_file(const struct lazy *l)
 {
 	struct image_identity id;
 
 	if (l->pull)
-		return (struct ledger_file){ 0 };
+		return l->ss->adopted ? lazy_lost_file : (struct ledger_file){ 0 };
 	id = image_identity(&l->img->blocks[0]);
 	return (struct ledger_file){ id.dev, id.ino, id.size, id.mtime };
 }
@@ -193,7 +195,7 @@ static int check_ledger(const struct lazy *l, const struct guest_memory *g, stru
 int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
 {
 	bool known = l->ledger != NULL;
-	uint64_t size = l->img->blocks[0].size, bytes = guestmem_bytes(g);
+	uint64_t size, bytes = guestmem_bytes(g);
 	struct pager_options o = { .cancel = l->cancel,
 				   .bringer = &l->ss->cancel,
 				   .source = { .read = l->pull ? NULL : read_page,
@@ -209,6 +211,11 @@ int lazy_start_pager(struct lazy *l, struct guest_memory *g, struct error *err)
 				   .first_need = l->ss->cfg->record ? note_need : NULL,
 				   .need_arg = l };
 
+	if (l->pull && !l->img && pull_learn(l, err)) {
+		guestmem_free(g);
+		return -1;
+	}
+	size = l->img->blocks[0].size;
 	l->page = guestmem_page(g);
 	l->buf_len = l->page > PUSH_BUFFER ? l->page : PUSH_BUFFER;
 	if (!l->caught && !known && bytes != size) {
@@ -250,8 +257,7 @@ static int serve_vmm(struct lazy *l, struct guest_memory *g, struct error *err)
 	return rc;
 }
 
-/* One that waits, since whoever has served it is gone. */
-static int take_up(struct lazy *l, struct error *err)
+int lazy_take_up(struct lazy *l, struct error *err)
 {
 	struct session *ss = l->ss;
 	struct guest_memory g;
@@ -307,7 +313,7 @@ static int accept_vmm(struct lazy *l, struct error *err)
 	if (takeup_complete())
 		return 0;
 	if (ss->adopted)
-		rc = take_up(l, err) ? -1 : 1;
+		rc = lazy_take_up(l, err) ? -1 : 1;
 	while (!rc) {
 		struct transport *t = next_vmm(l, err);
 

@@ -135,11 +135,13 @@ void target_linger(struct session *ss)
 	uint64_t since = stats_now(), end;
 	int rc = 0;
 
-	if (!ss->main || was_heard(ss))
+	/* nobody came in this process, but to one that was killed */
+	if (ss->main ? was_heard(ss) : !ss->adopted)
 		return;
 	/* where the link's end was seen here, it is seen there, and the next try comes soon */
-	end = link_deadline(stats_now() - since < CLOSE_MS ? SOON_MS : LINK_RETURN_MS);
-	log_warn("the source may not know that the image arrived: waiting for it to come back");
+	end = link_deadline(ss->main && stats_now() - since < CLOSE_MS ? SOON_MS : LINK_RETURN_MS);
+	log_warn("the source may not know that %s: waiting for it to come back",
+		 ss->served ? "the guest has all" : "the image arrived");
 	link_drop_main(ss);
 	while (!rc && link_left_ms(end) > 0)
 		rc = attend_one(ss, 250);

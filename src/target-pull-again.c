@@ -18,6 +18,7 @@
 #include "log.h"
 #include "wire-postcopy.h"
 
+#include <stdio.h>
 #include <string.h>
 
 /* ---- which pages are there ---- */
@@ -137,11 +138,14 @@ static int judge_session(const struct target *t, struct error *err)
 	const struct greeting *g = &t->greeting;
 	const uint8_t *id = ss->first;
 
-	if (!g->resume || (g->knows_session && memcmp(g->resumed, id, sizeof(ss->first)))) {
-		err_set(err, ST_UNSUPPORTED,
-			"a guest waits here for the rest of its memory, which is that of session "
-			"%02x%02x%02x%02x",
-			id[0], id[1], id[2], id[3]);
+	if (!g->resume ||
+	    (ss->knows_first && g->knows_session && memcmp(g->resumed, id, sizeof(ss->first)))) {
+		char of[64] = "";
+
+		if (ss->knows_first)
+			snprintf(of, sizeof(of), ", which is that of session %02x%02x%02x%02x",
+				 id[0], id[1], id[2], id[3]);
+		err_set(err, ST_UNSUPPORTED, "a guest waits here for the rest of its memory%s", of);
 		return err_hint(err, "its source goes on with it: send --resume --cap "
 				     "postcopy-ram=on, with the same IMAGE");
 	}
@@ -173,13 +177,15 @@ int pull_judge_again(struct target *t, struct error *err)
 
 	if (ss->serving && judge_session(t, err))
 		return -1;
-	if (!same_blocks(p->img, g)) {
+	if (p->unnamed ? pull_take_blocks(t, err) : !same_blocks(p->img, g)) {
 		err_set(err, ST_UNSUPPORTED,
 			"the guest here has another memory than the source's image");
 		return err_hint(err, "it waits for the image that was sent first");
 	}
 	if (g->dry_run)
 		return 0;
+	if (ss->serving && !ss->knows_first)
+		pull_first(t);
 	t->img = p->img;
 	t->found = ss->serving ? FOUND_GUEST : FOUND_READY;
 	return 0;

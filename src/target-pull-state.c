@@ -18,7 +18,16 @@ int pull_judge_state(const struct target *t, struct error *err)
 {
 	const struct session *ss = t->ss;
 
-	if (!t->greeting.has_device_state || ss->cfg->device_state)
+	/* a guest that was handed over has it */
+	if (!t->greeting.has_device_state || ss->serving)
+		return 0;
+	if (ss->adopted) {
+		err_set(err, ST_UNSUPPORTED,
+			"the guest here was not handed over, and may have read another device "
+			"state");
+		return err_hint(err, "end it, and begin anew, without --resume");
+	}
+	if (ss->cfg->device_state)
 		return 0;
 	err_set(err, ST_UNSUPPORTED,
 		"the source sends a device state, and the guest here has to find it somewhere");

@@ -30,6 +30,7 @@
 #include "wire-ram.h"
 
 #include <poll.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -64,7 +65,9 @@ int pull_open(struct target *t, struct error *err)
 		return -1;
 	if (ss->cfg->record && faultlog_check(ss->cfg->record, ss->cfg->force, err))
 		return -1;
-	return ss->cfg->uffd_socket ? 0 : caught_open(l, err);
+	if (!ss->cfg->uffd_socket && caught_open(l, err))
+		return -1;
+	return ss->cfg->resume ? pull_take_up(t, err) : 0;
 }
 
 bool pull_keeps(const struct target *t)
@@ -147,6 +150,20 @@ void pull_came(struct pull *p, const struct block *b, uint64_t offset, uint64_t 
 	bitmap_set_atomic(&p->got, (size_t)(offset / p->main.unit), units(p, len));
 }
 
+/* Whoever goes on when we are gone finds there what has come. */
+static int note_source(const struct target *t, struct error *err)
+{
+	struct lazy *l = t->ss->lazy;
+	struct ledger_source s = { .page = t->img->target_page, .unit = l->pull->main.unit };
+
+	snprintf(s.block, sizeof(s.block), "%s", t->img->blocks[0].name);
+	if (!ledger_source(l->ledger) && ledger_add_source(l->ledger, &s, err))
+		return -1;
+	l->pull->unnamed = false;
+	ledger_came(l->ledger, &l->pull->got);
+	return 0;
+}
+
 static int listening(struct target *t, struct error *err)
 {
 	struct lazy *l = t->ss->lazy;
@@ -157,8 +174,8 @@ static int listening(struct target *t, struct error *err)
 	if (pull_lane_open(&p->main, t, &t->ss->stream, !p->second, err) ||
 	    (p->second && pull_lane_open(&p->urgent, t, &p->stream, true, err)))
 		return -1;
-	if (!p->got.words && bitmap_init(&p->got, units(p, t->img->blocks[0].size)))
-		return err_set(err, ST_NOMEM, "no memory for the list of pages that have come");
+	if (note_source(t, err))
+		return -1;
 	r.unit = p->main.unit;
 	if (t->found == FOUND_GUEST && pull_tell_came(t, err))
 		return -1;
@@ -215,14 +232,19 @@ static int start_thread(struct pull *p, struct error *err)
 	return 0;
 }
 
+void pull_first(struct target *t)
+{
+	const struct greeting *g = &t->greeting;
+
+	memcpy(t->ss->first, g->knows_session ? g->resumed : g->session, sizeof(t->ss->first));
+}
+
 /* The guest is ours from here on, by this source. */
 static void note_switch(struct target *t)
 {
 	struct session *ss = t->ss;
-	const struct greeting *g = &t->greeting;
 
-	memcpy(ss->first, g->knows_session ? g->resumed : g->session, sizeof(ss->first));
-	ss->knows_first = true;
+	pull_first(t);
 	stat_set(&ss->stats.t_switchover, stats_now());
 	stat_set(&ss->stats.t_resumed, stats_now());
 	stat_set(&ss->stats.precopy_bytes, ss->stream.bytes_in);
@@ -245,6 +267,7 @@ int load_guest_commit(struct target *t, struct error *err)
 	atomic_store(&ss->phase, "postcopy");
 	if (t->found != FOUND_GUEST)
 		note_switch(t);
+	pull_hand_over(t);
 	if (start_thread(p, err))
 		return -1;
 	if (ss->lazy->caught && t->found != FOUND_GUEST)
@@ -659,7 +682,6 @@ void pull_close(struct pull *p, const struct session *ss)
 	if (p->img && !ss->served)
 		image_withdraw_device_state(p->img);
 	image_close(p->img, ss->serving);
-	bitmap_free(&p->got);
 	cancel_destroy(&p->cancel);
 	pthread_cond_destroy(&p->came);
 	pthread_mutex_destroy(&p->fetch_lock);
