@@ -71,7 +71,7 @@ static int open_block(struct image *img, struct block *b, const char *name, stru
 	return r;
 }
 
-/* The size that the manifest gives, and the file's; hugetlbfs rounds up. */
+/* The size that the manifest gives, and the file's; hugetlbfs rounds up. And the page. */
 static int agree_size(const struct image *img, struct block *b, const struct manifest_block *m,
 		      struct error *err)
 {
@@ -89,6 +89,8 @@ static int agree_size(const struct image *img, struct block *b, const struct man
 			       " bytes, no multiple of the page of %" PRIu32,
 			       img->path, m->name, m->size, img->target_page);
 	b->size = m->size;
+	if (m->page_size > b->page_size)
+		b->page_size = m->page_size;
 	return 0;
 }
 

@@ -30,7 +30,9 @@ struct bitmap;
 struct block {
 	char name[BLOCK_NAME_MAX + 1];
 	uint64_t size;	    /* bytes, a multiple of the target's page */
-	uint32_t page_size; /* the host's page in its file: the machine's, or hugetlbfs' */
+	uint32_t page_size; /* the host's page in its file: the machine's, or hugetlbfs'; of a
+			     * source's, where it ran if that was larger
+			     */
 	bool has_gpa;
 	uint64_t gpa; /* guest-physical address */
 	bool shared;  /* both ends can reach it (x-ignore-shared) */

@@ -70,6 +70,7 @@ static int take_advise(struct target *t, uint32_t len, struct error *err)
 		return err_set(err, ST_UNSUPPORTED,
 			       "POSTCOPY_ADVISE: the guest's pages have %llu bytes, expected %u",
 			       (unsigned long long)a.target_page, t->ss->page_size);
+	t->host_pages = a.host_pages;
 	t->postcopy = POSTCOPY_ADVISED;
 	return 0;
 }

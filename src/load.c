@@ -362,7 +362,8 @@ int load_blocks(struct target *t, const struct ram_block_info *list, unsigned n,
 	for (unsigned i = 0; i < n; i++) {
 		snprintf(blocks[i].name, sizeof(blocks[i].name), "%s", list[i].name);
 		blocks[i].size = list[i].length;
-		blocks[i].page_size = t->ss->page_size;
+		blocks[i].page_size = list[i].host_page ? (uint32_t)list[i].host_page
+							: t->ss->page_size;
 		blocks[i].has_gpa = list[i].has_gpa;
 		blocks[i].gpa = list[i].gpa;
 		total += list[i].length;

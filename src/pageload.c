@@ -329,8 +329,8 @@ static int take_block_list(struct target *t, uint64_t total, struct error *err)
 	if (t->start_done || t->listed)
 		return err_set(err, ST_DATA, "a second list of blocks");
 	t->listed = true;
-	if (ram_get_block_list(&t->ss->stream, total, t->ss->page_size, t->config.ignore_shared,
-			       &list, &n, err))
+	if (ram_get_block_list(&t->ss->stream, total, t->ss->page_size, t->host_pages,
+			       t->config.ignore_shared, &list, &n, err))
 		return err->status == ST_DATA ? maybe_page_size(t, err) : -1;
 	rc = load_blocks(t, list, n, err);
 	free(list);

@@ -141,6 +141,16 @@ int source_postcopy_advise(struct source *src, struct error *err)
 	return postcopy_put_advise(&src->ss->stream, &a, err);
 }
 
+uint64_t source_postcopy_host_page(const struct source *src, const struct block *b)
+{
+	uint64_t unit;
+
+	if (!src->postcopy || src->ss->dialect.migtool)
+		return 0;
+	unit = pagesource_unit(postcopy_send_pages(src->postcopy), b);
+	return unit > src->img->target_page ? unit : 0;
+}
+
 void source_postcopy_answered(struct source *src)
 {
 	if (!src->postcopy || source_guest_wanted(src))

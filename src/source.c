@@ -139,6 +139,7 @@ int source_setup(struct session *ss, struct error *err)
 		snprintf(list[i].name, sizeof(list[i].name), "%s", src->img->blocks[i].name);
 		list[i].length = src->img->blocks[i].size;
 		list[i].gpa = src->img->blocks[i].gpa;
+		list[i].host_page = source_postcopy_host_page(src, &src->img->blocks[i]);
 	}
 	rc = pagesend_section_open(src, WIRE_SECTION_START, err);
 	if (!rc)

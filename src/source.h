@@ -76,6 +76,8 @@ int source_plan(const struct source *src, struct error *err);
 int source_postcopy_open(struct source *src, struct error *err);
 /* ADVISE, behind the stream's head. */
 int source_postcopy_advise(struct source *src, struct error *err);
+/* What a QEMU has to be told of the block's pages in the list of blocks; 0: nothing. */
+uint64_t source_postcopy_host_page(const struct source *src, const struct block *b);
 /* postcopy-preempt's connection, where it is opened before the stream is read (up to 7.2). */
 int source_postcopy_dial(struct source *src, struct error *err);
 /* Behind a migtool's answer: it may take the memory only. */

@@ -51,7 +51,8 @@ struct target {
 	bool have_ram, ram_ended, footers, footers_known, start_done;
 	bool listed; /* the list of blocks came */
 	enum postcopy_state postcopy;
-	bool recovers; /* IMAGE.part waits for the rest of a guest that was given up for it */
+	bool recovers;	     /* IMAGE.part waits for the rest of a guest that was given up for it */
+	uint64_t host_pages; /* the source's, or-ed (POSTCOPY_ADVISE) */
 	uint32_t ram_id;
 	bool flush_word;	 /* the barrier is RAM_MULTIFD_FLUSH */
 	struct block *block;	 /* main channel's "same block" state */

@@ -1,12 +1,15 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 #include "wire-ram.h"
 
+#include "byteorder.h"
 #include "log.h"
 #include "wire.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+
+#define HUGE_MAX (UINT64_C(1) << 30)
 
 int ram_put_record(struct stream *s, uint64_t offset, uint32_t flags, const char *name,
 		   struct error *err)
@@ -29,14 +32,36 @@ int ram_put_block_list(struct stream *s, const struct ram_block_info *blocks, un
 		if (wire_put_cstr(s, blocks[i].name, err) ||
 		    stream_put_be64(s, blocks[i].length, err))
 			return -1;
+		if (blocks[i].host_page && stream_put_be64(s, blocks[i].host_page, err))
+			return -1;
 		if (with_gpa && stream_put_be64(s, blocks[i].gpa, err))
 			return -1;
 	}
 	return 0;
 }
 
+/*
+ * Only a block of huge pages has one, and nothing says which these are. But what else may stand
+ * there is no such size: a name begins with its length, a record's word has flags in its low bits.
+ */
+static int get_host_page(struct stream *s, uint32_t page, uint64_t sizes, uint64_t *out,
+			 struct error *err)
+{
+	const uint8_t *next;
+	uint64_t size;
+
+	if (!(sizes & ~(uint64_t)page))
+		return 0;
+	if (stream_peek(s, 8, &next, err))
+		return -1;
+	size = get_be64(next);
+	if (size <= page || size > HUGE_MAX || size & (size - 1) || !(size & sizes))
+		return 0;
+	return stream_get_be64(s, out, err);
+}
+
 static int get_entry(struct stream *s, struct ram_block_info *b, uint64_t left, uint32_t page,
-		     bool with_gpa, struct error *err)
+		     uint64_t host_pages, bool with_gpa, struct error *err)
 {
 	char shown[520];
 
@@ -54,6 +79,8 @@ static int get_entry(struct stream *s, struct ram_block_info *b, uint64_t left, 
 			"block '%s' has 0x%llx bytes: expected a multiple of the page (%u) and "
 			"at most the 0x%llx left of the total",
 			shown, (unsigned long long)b->length, page, (unsigned long long)left);
+	if (get_host_page(s, page, host_pages, &b->host_page, err))
+		return -1;
 	b->has_gpa = with_gpa;
 	return with_gpa ? stream_get_be64(s, &b->gpa, err) : 0;
 }
@@ -66,8 +93,9 @@ static bool has_name(const struct ram_block_info *list, unsigned n, const char *
 	return false;
 }
 
-int ram_get_block_list(struct stream *s, uint64_t total, uint32_t page, bool with_gpa,
-		       struct ram_block_info **blocks, unsigned *n, struct error *err)
+int ram_get_block_list(struct stream *s, uint64_t total, uint32_t page, uint64_t host_pages,
+		       bool with_gpa, struct ram_block_info **blocks, unsigned *n,
+		       struct error *err)
 {
 	struct ram_block_info *list = NULL, *more;
 	uint64_t left = total;
@@ -87,7 +115,7 @@ int ram_get_block_list(struct stream *s, uint64_t total, uint32_t page, bool wit
 			}
 			list = more;
 		}
-		if (get_entry(s, &list[count], left, page, with_gpa, err))
+		if (get_entry(s, &list[count], left, page, host_pages, with_gpa, err))
 			goto bad;
 		if (has_name(list, count, list[count].name)) {
 			char shown[520];

@@ -34,6 +34,7 @@ enum ram_flag {
 struct ram_block_info {
 	char name[256];
 	uint64_t length;
+	uint64_t host_page; /* 0: the host's smallest, which is not in the list */
 	bool has_gpa;
 	uint64_t gpa;
 };
@@ -49,9 +50,11 @@ int ram_put_block_list(struct stream *s, const struct ram_block_info *blocks, un
 /*
  * Behind the word whose offset part is `total`: entries until their lengths add up to it. At most
  * RAM_BLOCKS_MAX, names unique and not empty, lengths multiples of `page`. *blocks is allocated.
+ * host_pages: as POSTCOPY_ADVISE said, 0 without one; the larger of these sizes may be in the list.
  */
-int ram_get_block_list(struct stream *s, uint64_t total, uint32_t page, bool with_gpa,
-		       struct ram_block_info **blocks, unsigned *n, struct error *err);
+int ram_get_block_list(struct stream *s, uint64_t total, uint32_t page, uint64_t host_pages,
+		       bool with_gpa, struct ram_block_info **blocks, unsigned *n,
+		       struct error *err);
 
 /* "ZERO", "PAGE|CONTINUE" ... for messages. Returns buf. */
 char *ram_flags_name(uint32_t flags, char *buf, size_t len);
