@@ -37,8 +37,10 @@ void fault_drop(struct fault_list *l, size_t i)
 
 void fault_closed(struct pager *p, const struct fault *f, uint64_t now)
 {
-	latency_add(&p->stats.latency, now - f->since);
-	blocktime_add(&p->stats.threads, f->thread, now - f->since);
+	uint64_t since = f->since > p->begun ? f->since : p->begun;
+
+	latency_add(&p->stats.latency, now - since);
+	blocktime_add(&p->stats.threads, f->thread, now - since);
 	if (!--p->open_faults)
 		p->stats.blocked_ns += now - p->blocked_since;
 }

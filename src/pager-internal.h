@@ -106,6 +106,7 @@ struct pager {
 	bool failed, full_said;
 	struct error why;
 	struct fault_list asked; /* for these a page is on its way */
+	uint64_t begun;		 /* nanoseconds: no wait before this counts */
 	size_t open_faults;
 	uint64_t blocked_since; /* nanoseconds; with open_faults */
 	struct pager_stats stats;

@@ -282,6 +282,13 @@ uint64_t pager_next_missing(struct pager *p, unsigned block, uint64_t from)
 	return best;
 }
 
+void pager_begins(struct pager *p)
+{
+	pthread_mutex_lock(&p->lock);
+	p->begun = p->blocked_since = pager_clock();
+	pthread_mutex_unlock(&p->lock);
+}
+
 void pager_get_stats(struct pager *p, struct pager_stats *out)
 {
 	pthread_mutex_lock(&p->lock);

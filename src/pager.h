@@ -118,6 +118,9 @@ int pager_arrived_asked(struct pager *p, unsigned block, uint64_t offset, const 
  */
 int pager_ask_again(struct pager *p, struct error *err);
 
+/* The guest was handed over: what it waited for that is nobody's latency. */
+void pager_begins(struct pager *p);
+
 /* The next page at or after `from` that has not come; the block's size: there is none. */
 uint64_t pager_next_missing(struct pager *p, unsigned block, uint64_t from);
 

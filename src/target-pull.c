@@ -270,6 +270,8 @@ int load_guest_commit(struct target *t, struct error *err)
 	pull_hand_over(t);
 	if (start_thread(p, err))
 		return -1;
+	if (t->found != FOUND_GUEST)
+		pager_begins(ss->lazy->pager);
 	if (ss->lazy->caught && t->found != FOUND_GUEST)
 		caught_commit(ss->lazy);
 	pthread_mutex_lock(&p->lock);

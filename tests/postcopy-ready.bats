@@ -248,7 +248,9 @@ switches() {
 	ready_to_switch
 	[ -n "$(ns ready)" ]
 	wait_for_line recv.err "COMMAND says that it is ready"
-	local at
+	# what it waits for now is nobody's latency
+	sleep 0.2
+	local at end
 	at=$("$G" image now=at)
 	run -1 grep runs out
 	go_on
@@ -256,6 +258,8 @@ switches() {
 	assert_agreed
 	wait_for_line out right
 	(($(ns runs) > ${at#at }))
+	end=$("$G" image now=end)
+	assert_json recv ".\"fault-latency\".max * 1000 <= ${end#end } - ${at#at }"
 	end_guest
 }
 
