@@ -208,12 +208,16 @@ assert_little() { # CHANGED-BYTES
 	done
 }
 
+differs() { # FILE FILE
+	! cmp -s "$1" "$2"
+}
+
 @test "a transfer that fails leaves the old copy as it was; in place it says what became of it" {
 	make_image random --seed 7 --size 32 new
 	cp "$IMAGES/old" copy
 	listener_start recv recv --delta unix:socket copy
 	migtool_start send send --bwlimit 4M "$PWD/new" unix:socket
-	sleep 1
+	wait_until test -e copy.part
 	kill -INT "${PEER_PIDS[send]}"
 	migtool_wait send 20
 	wait_for_end recv && return 1
@@ -221,7 +225,7 @@ assert_little() { # CHANGED-BYTES
 	[ ! -e copy.part ]
 	listener_start recv recv --delta --in-place unix:socket copy
 	migtool_start send send --bwlimit 4M "$PWD/new" unix:socket
-	sleep 2
+	wait_until differs "$IMAGES/old" copy
 	kill -INT "${PEER_PIDS[send]}"
 	migtool_wait send 20
 	wait_for_end recv && return 1

@@ -124,7 +124,7 @@ start_slow() {
 		for options in "" "--cap multifd" "--cap compress"; do
 			cp "$IMAGES/random" image
 			# shellcheck disable=SC2086
-			start_slow 6 unix:socket image copy $options
+			start_slow 12 unix:socket image copy $options
 			wait_for_data copy.part
 			case $how in
 			shrink) truncate -s 1M image ;;
@@ -146,7 +146,7 @@ start_slow() {
 }
 
 @test "somebody makes IMAGE meanwhile: it stays, and what is complete is kept beside it" {
-	start_slow 6 unix:socket "$IMAGES/random" copy
+	start_slow 12 unix:socket "$IMAGES/random" copy
 	wait_for_data copy.part
 	echo precious >copy
 	migtool_wait recv 50
@@ -160,7 +160,7 @@ start_slow() {
 }
 
 @test "two recvs cannot write the same IMAGE, a leftover of a dead one is in nobody's way" {
-	start_slow 20 unix:socket "$IMAGES/random" copy
+	start_slow 100 unix:socket "$IMAGES/random" copy
 	wait_for_data copy.part
 	migtool_start other recv unix:other copy
 	migtool_wait other 11
@@ -267,7 +267,7 @@ interrupt_often() {
 }
 
 @test "a cancelled end tells the other one why" {
-	start_slow 20 unix:socket "$IMAGES/random" copy
+	start_slow 100 unix:socket "$IMAGES/random" copy
 	wait_for_data copy.part
 	kill -INT "${PEER_PIDS[recv]}"
 	migtool_wait recv 20
@@ -276,7 +276,7 @@ interrupt_often() {
 	assert_error send "the destination failed: cancelled by SIGINT"
 	assert_nothing copy
 	assert_json recv '.status == "cancelled"'
-	start_slow 20 unix:socket "$IMAGES/random" copy
+	start_slow 100 unix:socket "$IMAGES/random" copy
 	wait_for_data copy.part
 	kill -INT "${PEER_PIDS[send]}"
 	migtool_wait send 20
@@ -291,7 +291,7 @@ interrupt_often() {
 	local options
 	for options in "" "--cap compress" "" "--cap multifd" "--cap multifd --param multifd-compression=zstd" ""; do
 		# shellcheck disable=SC2086
-		start_slow 20 unix:socket "$IMAGES/directory" copy $options
+		start_slow 100 unix:socket "$IMAGES/directory" copy $options
 		wait_for_data copy.part
 		sleep "0.0$((RANDOM % 10))"
 		kill -INT "${PEER_PIDS[send]}"
@@ -303,7 +303,7 @@ interrupt_often() {
 }
 
 @test "a peer that is stopped is given up after --timeout, by either side" {
-	start_slow 20 unix:socket "$IMAGES/random" copy -- --timeout 1
+	start_slow 100 unix:socket "$IMAGES/random" copy -- --timeout 1
 	wait_for_data copy.part
 	kill -STOP "${PEER_PIDS[send]}"
 	migtool_wait recv 30
@@ -311,7 +311,7 @@ interrupt_often() {
 	assert_nothing copy
 	kill -KILL "${PEER_PIDS[send]}"
 	wait_for_end send || true
-	start_slow 20 unix:socket "$IMAGES/random" copy --timeout 1
+	start_slow 100 unix:socket "$IMAGES/random" copy --timeout 1
 	wait_for_data copy.part
 	kill -STOP "${PEER_PIDS[recv]}"
 	migtool_wait send 30
@@ -349,7 +349,7 @@ interrupt_often() {
 
 @test "COMMAND is not started when the transfer fails, and one that cannot start is said" {
 	listener_start recv recv unix:socket copy -- touch ran
-	migtool_start send send --bwlimit 4M "$IMAGES/random" unix:socket
+	migtool_start send send --bwlimit 1M "$IMAGES/random" unix:socket
 	wait_for_data copy.part
 	kill -INT "${PEER_PIDS[send]}"
 	wait_for_end send || true

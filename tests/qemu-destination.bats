@@ -220,7 +220,7 @@ replay_rounds() { # [OPTION]...
 	"$MIGTOOL" send --json --progress=none --peer qemu --bwlimit 1M "$IMAGE" "$QEMU_URI" \
 		>send.json 2>send.err 3>&- 4>&- &
 	peer_started send
-	sleep 0.5
+	qemu_qmp dst wait active >/dev/null
 	kill -INT "${PEER_PIDS[send]}"
 	recv_wait send 20 || return
 	wait_for_end dst || true

@@ -206,13 +206,17 @@ ends() {
 	"$MIGTOOL" send -q --one-way "$IMAGES/mixed" file:stream
 	# a listener goes on meanwhile
 	recv_start listening unix:at other
-	(printf 'migtool\n' && sleep 12) | socat -u - UNIX:at 3>&- 4>&- &
+	mkfifo stranger
+	exec 7<>stranger
+	socat -u - UNIX:at <stranger 3>&- 4>&- 7>&- &
+	peer_started stranger
+	printf 'migtool\n' >&7
 	(sleep 11 && cat stream) | "$MIGTOOL" recv -q stdio: copy 3>&- 4>&-
 	cmp "$IMAGES/mixed" copy
-	grep -q 'it has not said who it is within 10 s' listening.err
+	wait_for_line listening.err 'it has not said who it is within 10 s'
+	exec 7>&-
 	"$MIGTOOL" send -q "$IMAGES/mixed" unix:at
 	recv_wait listening
-	wait
 	# unless there is a limit, and not in the middle
 	run -30 bash -c "(sleep 4; cat stream) | exec '$MIGTOOL' recv --timeout 1 stdio: copy2"
 	[[ $output == *"nothing moved either way for 1 s"* ]]
