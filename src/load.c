@@ -300,6 +300,8 @@ static int qemu_command(struct target *t, const struct wire_command *c, struct e
 		return 0;
 	if (target_recover_takes(c->cmd) && t->recovers)
 		return target_recover_command(t, c, err);
+	if (c->cmd == MIG_CMD_POSTCOPY_RAM_DISCARD && t->ss->lazy)
+		return load_guest_discard(t, c->len, err);
 	if (load_postcopy_takes(c->cmd) && !t->ss->dialect.migtool)
 		return load_postcopy_command(t, c, err);
 	err_set(err, ST_UNSUPPORTED, "command %u (%s) of %u bytes cannot be followed", c->cmd,

@@ -123,6 +123,23 @@ void pagesource_settle(struct pagesource *ps)
 	}
 }
 
+struct extent pagesource_partial(const struct pagesource *ps, const struct block *b, uint64_t from)
+{
+	const struct bitmap *sent = &ps->sent[b->index];
+	size_t step = pagesource_unit(ps, b) / ps->page, at = from / ps->page, n = sent->bits;
+
+	while ((at = bitmap_next_set(sent, at, n)) < n) {
+		size_t unit = at - at % step, end = unit + unit_pages(ps, b, unit);
+		size_t run = bitmap_next_clear(sent, at, end);
+
+		if (bitmap_next_clear(sent, unit, end) < end)
+			return (struct extent){ (uint64_t)at * ps->page,
+						(uint64_t)(run - at) * ps->page };
+		at = end;
+	}
+	return (struct extent){ 0, 0 };
+}
+
 void pagesource_unsent(struct pagesource *ps, const struct block *b, uint64_t offset)
 {
 	bitmap_clear(&ps->sent[b->index], offset / ps->page, unit_pages(ps, b, offset / ps->page));

@@ -42,6 +42,8 @@ void pagesource_came(struct pagesource *ps, const struct block *b, const struct 
 void pagesource_unsent(struct pagesource *ps, const struct block *b, uint64_t offset);
 /* Nothing changes any more. A unit that was sent in part counts as not sent. */
 void pagesource_settle(struct pagesource *ps);
+/* Before that: the next run of pages at or after `from` of which so much is true; len 0: none. */
+struct extent pagesource_partial(const struct pagesource *ps, const struct block *b, uint64_t from);
 /* The next range at or after `from` that was not sent; len 0: none. */
 struct extent pagesource_missing(const struct pagesource *ps, const struct block *b, uint64_t from);
 

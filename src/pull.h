@@ -6,6 +6,7 @@
 #ifndef MIGTOOL_PULL_H
 #define MIGTOOL_PULL_H
 
+#include "ahead.h"
 #include "bitmap.h"
 #include "lazy.h"
 #include "target.h"
@@ -14,7 +15,8 @@
 struct pull_lane {
 	struct target *t;
 	struct stream *s;
-	bool asked; /* somebody waits for what comes here */
+	bool asked;	     /* somebody waits for what comes here */
+	struct ahead *ahead; /* before COMMIT: there, and not into the guest; else NULL */
 	struct block *block;
 	uint8_t *buf; /* of neighbours; whole units are placed and dropped */
 	size_t cap, have;
@@ -30,9 +32,10 @@ struct pull {
 	struct target *t;  /* of this try */
 	struct image *img; /* between two tries, and from then on; else the target's */
 	struct bitmap got; /* units of the block that have come, whoever maps them; the ledger's */
-	struct cancel cancel;	  /* of what outlives a connection */
-	struct transport *second; /* for requested pages; NULL: there is none */
-	struct stream stream;	  /* over it */
+	struct ahead *_Atomic ahead; /* what of them came before COMMIT; NULL: nothing did */
+	struct cancel cancel;	     /* of what outlives a connection */
+	struct transport *second;    /* for requested pages; NULL: there is none */
+	struct stream stream;	     /* over it */
 	struct pull_lane main, urgent;
 	pthread_t thread; /* reads it */
 	bool running;
@@ -84,12 +87,28 @@ int pull_listen_state(struct target *t, uint32_t len, struct error *err);
 /* DIGEST has told of the same. */
 int pull_verify_state(const struct target *t, struct error *err);
 
+/* ---- target-pull-ahead.c ---- */
+
+/* A page comes before COMMIT: its place. A guest that waits gets all that it lacks behind it. */
+int pull_ahead_open(struct target *t, struct error *err);
+/* The guest's unit is known: of those that came in part nothing stays. */
+int pull_ahead_settle(struct pull *p, struct error *err);
+/* Sets the units of a block that are here and not in the guest, while they are not brought. */
+void pull_ahead_mark(const struct pull *p, const struct block *b, struct bitmap *map);
+/* Until all of it is in the guest. */
+int pull_ahead_wait(struct pull *p, struct error *err);
+/* It was another try's. */
+void pull_ahead_forget(struct pull *p);
+
 /* Recovery, before LISTENING: tells the source which those are. */
 int pull_tell_came(struct target *t, struct error *err);
 
-/* The stream stays the caller's. ST_NOMEM. A zeroed lane may be closed. */
-int pull_lane_open(struct pull_lane *l, struct target *t, struct stream *s, bool asked,
-		   struct error *err);
+/*
+ * The stream stays the caller's. Without the guest's page (0) it is for what comes ahead. ST_NOMEM.
+ * A zeroed lane may be closed.
+ */
+int pull_lane_open(struct pull_lane *l, struct target *t, struct stream *s, uint32_t guest,
+		   bool asked, struct error *err);
 void pull_lane_close(struct pull_lane *l);
 
 /* The record that begins with this word: read, checked, given to the guest. */

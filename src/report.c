@@ -145,8 +145,10 @@ static void add_whereabouts(struct text *t, const struct report *r)
 		    r->image);
 	else if (source)
 		add(t, "the source still owns the memory; %s is as it was", r->image);
-	else
+	else if (r->image)
 		add(t, "the source still owns the memory; nothing new is under %s", r->image);
+	else
+		add(t, "the source still owns the memory");
 }
 
 static void summary_of_success(const struct report *r)

@@ -5,6 +5,9 @@
  * fails before leaves the guest here. DONE says that the destination has it; until then nobody
  * knows. Behind DONE all that fails leaves a guest that waits there for pages of ours.
  *
+ * What was sent before LISTEN is there, but for what DISCARD takes back, and for units that went in
+ * part only: how large one is nobody knows before LISTENING. These are sent once more.
+ *
  * With switchover-ack LISTEN goes before the stage in which the source's user stops his guest, and
  * COMMIT alone is left for the time in which it does not run.
  *
@@ -20,6 +23,7 @@
 
 #include "log.h"
 #include "postcopy-send.h"
+#include "zero.h"
 
 #include <string.h>
 
@@ -75,6 +79,49 @@ static int await_guest(struct source *src, struct error *err)
 			return -1;
 	}
 	return rc < 0 ? -1 : 0;
+}
+
+/* What was sent ahead and has changed since is worth nothing. Memory at rest has no such pages. */
+static int take_back(struct source *src, struct error *err)
+{
+	if (!src->dirty || !src->round)
+		return 0;
+	return source_postcopy_take_changes(src, err) || postcopy_send_discards(src->postcopy, err)
+		       ? -1
+		       : 0;
+}
+
+/* Pages that will be sent again were summed; a source that changes replaces their terms itself. */
+static int unsum(struct source *src, const struct block *b, struct extent e, struct error *err)
+{
+	struct digest sum = { 0, 0 };
+	uint8_t page[DIGEST_PAGE];
+
+	for (uint64_t at = e.offset; at < e.offset + e.len; at += DIGEST_PAGE) {
+		if (image_read(src->img, b, at, page, sizeof(page), err))
+			return -1;
+		if (!zero_is(page, sizeof(page)))
+			digest_sub(&sum, digest_page(&b->digest, at, page, sizeof(page)));
+	}
+	sent_digest_add(&src->digest, sum);
+	return 0;
+}
+
+/* The destination's unit is known, and drops what it has of one in part. */
+static int settle(struct source *src, struct error *err)
+{
+	struct pagesource *pages = postcopy_send_pages(src->postcopy);
+
+	for (unsigned i = 0; !src->dirty && i < src->img->nblocks; i++) {
+		const struct block *b = &src->img->blocks[i];
+		struct extent e = { 0, 0 };
+
+		while ((e = pagesource_partial(pages, b, e.offset + e.len)).len)
+			if (unsum(src, b, e, err))
+				return -1;
+	}
+	pagesource_settle(pages);
+	return 0;
 }
 
 static int check_unit(const struct source *src, struct error *err)
@@ -154,7 +201,8 @@ static int put_end(struct source *src, struct error *err)
 
 int source_guest_ready(struct source *src, struct error *err)
 {
-	if (await_guest(src, err) || check_unit(src, err))
+	if ((!src->guest_waits && take_back(src, err)) || await_guest(src, err) ||
+	    check_unit(src, err))
 		return -1;
 	src->guest_ready = true;
 	return 0;
@@ -167,6 +215,8 @@ int source_guest(struct source *src, struct error *err)
 	if (!src->guest_ready && source_guest_ready(src, err))
 		return -1;
 	postcopy_send_unit(src->postcopy, src->rp.guest.unit);
+	if (!src->guest_waits && settle(src, err))
+		return -1;
 	if (!src->guest_waits)
 		stat_set(&ss->stats.t_switchover, stats_now());
 	if (give_up(src, err))

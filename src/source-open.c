@@ -262,7 +262,7 @@ static int fill_greeting(struct source *src, struct greeting *g, struct error *e
 	g->page_size = src->img->target_page;
 	g->features = FEATURES_ALL;
 	if (!ss->caps.on[CAP_POSTCOPY_RAM] || g->one_way)
-		g->features &= ~(unsigned)(FEATURE_POSTCOPY | FEATURE_URGENT);
+		g->features &= ~(unsigned)FEATURES_GUEST;
 	if (!link_multi_channel(ss))
 		g->features &= ~(unsigned)FEATURE_URGENT;
 	if (g->one_way) /* who cannot hear digests does not want them */
@@ -436,6 +436,5 @@ int source_greet(struct session *ss, struct error *err)
 		return 0;
 	if (ss->serving && !src->guest_waits)
 		return err_set(err, ST_REFUSED, "no guest runs at the destination any more");
-	source_postcopy_answered(src);
-	return 0;
+	return source_postcopy_answered(src, err);
 }

@@ -2,8 +2,10 @@
 /*
  * The source's stages where the guest runs before its memory has arrived (qemu-wire 6.5).
  *
- * ADVISE stands in the stream's head and obliges to nothing. Precopy goes on until
- * --postcopy-after's part of the memory was sent, or SIGUSR2 came; with 0 there is none. Then
+ * Precopy goes on until --postcopy-after's part of the memory was sent, or SIGUSR2 came; with 0
+ * there is none. Then a migtool's guest is source-guest.c's.
+ *
+ * Towards a QEMU ADVISE stands in the stream's head, and obliges to nothing. At the switch
  * DISCARD says what the destination has not, or not any more, and PACKAGED brings the devices
  * between LISTEN and RUN, as one piece: its pages are served while they are loaded. From RUN on the
  * guest is the destination's, whatever fails here, and it waits for pages; so nothing of this end
@@ -71,26 +73,14 @@ static bool is_whole_guest(const struct manifest *m)
 	return m && (!strcmp(m->source, "qemu") || (m->nblocks > 1 && m->has_device_state));
 }
 
-/* To a migtool, which runs any guest. */
-static int check_ours(const struct source *src, struct error *err)
-{
-	if (!src->ss->cfg->postcopy_after)
-		return 0;
-	err_set(err, ST_UNSUPPORTED,
-		"--postcopy-after is not built yet between two migtools, where the guest goes on "
-		"at once");
-	return err_hint(err, "leave it off");
-}
-
 static int check_image(const struct source *src, struct error *err)
 {
 	if (src->base)
 		return err_set(err, ST_USAGE,
 			       "--base: in postcopy the destination has none of the old copy any "
 			       "more, and what is equal to it would not be sent");
-	if (src->ss->cfg->peer != PEER_QEMU)
-		return check_ours(src, err);
-	if (is_whole_guest(src->img->manifest))
+	/* a migtool runs any guest */
+	if (src->ss->cfg->peer != PEER_QEMU || is_whole_guest(src->img->manifest))
 		return 0;
 	err_set(err, ST_UNSUPPORTED,
 		"postcopy-ram: %s is not a guest that a QEMU left (its manifest's source is not "
@@ -151,14 +141,25 @@ uint64_t source_postcopy_host_page(const struct source *src, const struct block 
 	return unit > src->img->target_page ? unit : 0;
 }
 
-void source_postcopy_answered(struct source *src)
+int source_postcopy_answered(struct source *src, struct error *err)
 {
-	if (!src->postcopy || source_guest_wanted(src))
-		return;
+	if (!src->postcopy)
+		return 0;
+	if (source_guest_wanted(src)) {
+		page_cache_free(src->cache);
+		src->cache = NULL;
+		if (!src->ss->cfg->postcopy_after || (src->answer.features & FEATURE_AHEAD))
+			return 0;
+		err_set(err, ST_UNSUPPORTED,
+			"--postcopy-after: the migtool there takes nothing before its guest goes "
+			"on");
+		return err_hint(err, "leave it off, or install this version there, too");
+	}
 	log_info("postcopy-ram: no guest runs at the destination, which takes the memory as it "
 		 "always does");
 	postcopy_send_close(src->postcopy);
 	src->postcopy = NULL;
+	return 0;
 }
 
 static bool preempts(const struct source *src)
@@ -226,15 +227,13 @@ void source_postcopy_changed(struct source *src)
 
 /* ---- the switch ---- */
 
-/* What the guest wrote until it was stopped. */
-static int take_changes(struct source *src, struct error *err)
+int source_postcopy_take_changes(struct source *src, struct error *err)
 {
 	while (src->dirty && dirty_pending(src->dirty)) {
 		if (dirty_sync(src->dirty, err) < 0)
 			return -1;
 		source_postcopy_changed(src);
 	}
-	pagesource_settle(postcopy_send_pages(src->postcopy));
 	return 0;
 }
 
@@ -271,8 +270,9 @@ static int start(struct source *src, struct error *err)
 {
 	struct session *ss = src->ss;
 
-	if (take_changes(src, err))
+	if (source_postcopy_take_changes(src, err))
 		return -1;
+	pagesource_settle(postcopy_send_pages(src->postcopy));
 	if (preempts(src) && !postcopy_send_dialled(src->postcopy) &&
 	    (returnpath_wait(&src->rp, RP_WAIT_PONG, err) ||
 	     postcopy_send_dial(src->postcopy, err)))

@@ -93,7 +93,8 @@ int source_channels(struct session *ss, struct error *err)
 	} else if (batch_pool_init(&src->pool, 1, src->img->target_page, err)) {
 		return -1;
 	}
-	if (ss->caps.on[CAP_COMPRESS]) {
+	/* a guest's pages come as they are */
+	if (ss->caps.on[CAP_COMPRESS] && !source_guest_wanted(src)) {
 		src->compressor = compressor_open(src, err);
 		if (!src->compressor)
 			return -1;
@@ -302,7 +303,8 @@ int source_precopy(struct session *ss, struct error *err)
 		if (send_round(src, err))
 			return -1;
 	}
-	ss->postcopy = source_postcopy_due(src);
+	/* a guest there is given up in the same way when it has all */
+	ss->postcopy = source_postcopy_due(src) || source_guest_wanted(src);
 	return 0;
 }
 

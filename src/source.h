@@ -80,12 +80,14 @@ int source_postcopy_advise(struct source *src, struct error *err);
 uint64_t source_postcopy_host_page(const struct source *src, const struct block *b);
 /* postcopy-preempt's connection, where it is opened before the stream is read (up to 7.2). */
 int source_postcopy_dial(struct source *src, struct error *err);
-/* Behind a migtool's answer: it may take the memory only. */
-void source_postcopy_answered(struct source *src);
+/* Behind a migtool's answer: it may take the memory only. ST_UNSUPPORTED: not as it is wanted. */
+int source_postcopy_answered(struct source *src, struct error *err);
 /* Is it time to switch? Cheap: asked for every page. */
 bool source_postcopy_due(const struct source *src);
 /* Behind dirty_sync: what changed was not sent. */
 void source_postcopy_changed(struct source *src);
+/* At the switch: what the guest wrote until it was stopped was not sent, either. */
+int source_postcopy_take_changes(struct source *src, struct error *err);
 /* Waits for a QEMU's SHUT. */
 int source_postcopy_finish(struct source *src, struct error *err);
 /* What was sent before the switch. */

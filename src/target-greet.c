@@ -330,7 +330,7 @@ static int answer(struct target *t, const struct error *why, struct error *err)
 
 	if (t->old != OLD_OFFER)
 		a.features &= ~(unsigned)FEATURE_DELTA;
-	a.features &= ~(unsigned)(FEATURE_POSTCOPY | FEATURE_URGENT);
+	a.features &= ~(unsigned)FEATURES_GUEST;
 	if (t->ss->lazy)
 		a.features |= pull_features(t);
 	memcpy(a.session, t->ss->first, sizeof(a.session));

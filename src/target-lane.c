@@ -21,10 +21,10 @@ uint32_t pull_unit(uint32_t guest, uint32_t page)
 	return guest > page ? guest : page;
 }
 
-int pull_lane_open(struct pull_lane *l, struct target *t, struct stream *s, bool asked,
-		   struct error *err)
+int pull_lane_open(struct pull_lane *l, struct target *t, struct stream *s, uint32_t guest,
+		   bool asked, struct error *err)
 {
-	uint32_t guest = t->ss->lazy->page, page = t->img->target_page;
+	uint32_t page = t->img->target_page;
 
 	memset(l, 0, sizeof(*l));
 	l->t = t;
@@ -40,6 +40,7 @@ void pull_lane_close(struct pull_lane *l)
 {
 	free(l->buf);
 	l->buf = NULL;
+	l->ahead = NULL;
 }
 
 /* ---- into the guest ---- */
@@ -158,11 +159,47 @@ static size_t room(const struct pull_lane *l, uint64_t len)
 	return len < n ? (size_t)len : n;
 }
 
+/* ---- what comes ahead ---- */
+
+static int ahead_data(struct pull_lane *l, uint64_t offset, uint64_t len, struct error *err)
+{
+	struct stats *st = &l->t->ss->stats;
+	uint32_t page = l->t->img->target_page;
+	uint64_t zeros;
+
+	if (ahead_drop(l->ahead, l->block, offset, len, &l->sum, err))
+		return -1;
+	for (uint64_t end = offset + len; offset < end;) {
+		size_t n = end - offset < l->cap ? (size_t)(end - offset) : l->cap;
+		uint8_t *to = ahead_room(l->ahead, l->block, offset);
+
+		to = to ? to : l->buf;
+		if (stream_read(l->s, to, n, err) ||
+		    ahead_took(l->ahead, l->block, offset, to, n, &l->sum, &zeros, err))
+			return -1;
+		stat_add(&st->normal, n / page - zeros);
+		stat_add(&st->duplicate, zeros);
+		stat_add(&st->travelled, n - zeros * page);
+		offset += n;
+	}
+	return 0;
+}
+
+static int ahead_zero(struct pull_lane *l, uint64_t offset, uint64_t len, struct error *err)
+{
+	stat_add(&l->t->ss->stats.duplicate, len / l->t->img->target_page);
+	return ahead_took_zero(l->ahead, l->block, offset, len, &l->sum, err);
+}
+
+/* ---- units ---- */
+
 static int take_data(struct pull_lane *l, uint64_t offset, uint64_t len, struct error *err)
 {
 	uint32_t page = l->t->img->target_page;
 	const uint8_t *p;
 
+	if (l->ahead)
+		return ahead_data(l, offset, len, err);
 	if (follow(l, offset, err))
 		return -1;
 	if (len == page && l->unit == page) {
@@ -201,6 +238,8 @@ static int take_zero(struct pull_lane *l, uint64_t offset, uint64_t len, struct 
 {
 	uint64_t whole;
 
+	if (l->ahead)
+		return ahead_zero(l, offset, len, err);
 	if (follow(l, offset, err))
 		return -1;
 	if (l->have && fill_zero(l, &offset, &len, l->unit - l->have % l->unit, err))

@@ -32,10 +32,9 @@ static int tell(struct target *t, const struct pages_came *c, const struct bitma
 	return target_say(t, RP_CAME, bytes, (uint32_t)len, err);
 }
 
-int pull_tell_came(struct target *t, struct error *err)
+static int tell_all(struct target *t, const struct bitmap *map, struct error *err)
 {
 	struct pull *p = t->ss->lazy->pull;
-	const struct bitmap *map = &p->got;
 	size_t at = 0;
 
 	while ((at = bitmap_next_set(map, at, map->bits)) < map->bits) {
@@ -49,6 +48,21 @@ int pull_tell_came(struct target *t, struct error *err)
 		at += (size_t)c.n;
 	}
 	return 0;
+}
+
+int pull_tell_came(struct target *t, struct error *err)
+{
+	struct pull *p = t->ss->lazy->pull;
+	struct bitmap map;
+	int rc;
+
+	if (bitmap_init(&map, p->got.bits))
+		return err_set(err, ST_NOMEM, "no memory for the list of pages that have come");
+	memcpy(map.words, p->got.words, (map.bits + 63) / 64 * sizeof(*map.words));
+	pull_ahead_mark(p, &t->img->blocks[0], &map);
+	rc = tell_all(t, &map, err);
+	bitmap_free(&map);
+	return rc;
 }
 
 /* ---- another try ---- */
@@ -188,5 +202,8 @@ int pull_judge_again(struct target *t, struct error *err)
 		pull_first(t);
 	t->img = p->img;
 	t->found = ss->serving ? FOUND_GUEST : FOUND_READY;
+	/* nobody has given the guest up: its source begins anew, and may be another one */
+	if (!ss->serving)
+		pull_ahead_forget(p);
 	return 0;
 }

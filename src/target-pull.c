@@ -3,7 +3,8 @@
  * A guest whose memory comes from a migtool on another host, and its stages.
  *
  * Before COMMIT the source owns the guest, and whatever fails ends COMMAND here and leaves nothing.
- * On LISTEN the guest is got ready: a VMM has handed its memory over, or a mapping was caught. It
+ * What comes in that time (--postcopy-after) is kept from the guest: target-ahead.c. On LISTEN the
+ * guest is got ready: a VMM has handed its memory over, or a mapping was caught. It
  * may touch its memory from then on, and waits: what it asks for is noted, and goes to the source
  * behind COMMIT. From COMMIT on it is ours, and no failure lets it go on without its pages.
  *
@@ -114,11 +115,11 @@ int pull_greeted(struct target *t, struct error *err)
 
 unsigned pull_features(const struct target *t)
 {
-	unsigned both = FEATURE_POSTCOPY;
+	unsigned ours = FEATURE_POSTCOPY | FEATURE_AHEAD;
 
 	if (link_multi_channel(t->ss))
-		both |= FEATURE_URGENT;
-	return both & t->greeting.features;
+		ours |= FEATURE_URGENT;
+	return ours & t->greeting.features;
 }
 
 int pull_channels(struct target *t, struct error *err)
@@ -164,6 +165,22 @@ static int note_source(const struct target *t, struct error *err)
 	return 0;
 }
 
+static int open_lanes(struct pull *p, struct error *err)
+{
+	struct ahead *ahead = p->main.ahead;
+	uint32_t guest = p->t->ss->lazy->page;
+	struct digest sum = p->main.sum; /* of what came ahead */
+
+	pull_lane_close(&p->main);
+	if (pull_lane_open(&p->main, p->t, &p->t->ss->stream, guest, !p->second, err) ||
+	    (p->second && pull_lane_open(&p->urgent, p->t, &p->stream, guest, true, err)))
+		return -1;
+	p->main.ahead = ahead;
+	if (ahead)
+		p->main.sum = sum;
+	return 0;
+}
+
 static int listening(struct target *t, struct error *err)
 {
 	struct lazy *l = t->ss->lazy;
@@ -171,10 +188,9 @@ static int listening(struct target *t, struct error *err)
 	struct guest_ready r = { .asks_all = t->ss->cfg->push_off };
 	uint8_t bytes[GUEST_READY_LEN];
 
-	if (pull_lane_open(&p->main, t, &t->ss->stream, !p->second, err) ||
-	    (p->second && pull_lane_open(&p->urgent, t, &p->stream, true, err)))
+	if (open_lanes(p, err))
 		return -1;
-	if (note_source(t, err))
+	if (note_source(t, err) || pull_ahead_settle(p, err))
 		return -1;
 	r.unit = p->main.unit;
 	if (t->found == FOUND_GUEST && pull_tell_came(t, err))
@@ -274,6 +290,9 @@ int load_guest_commit(struct target *t, struct error *err)
 		pager_begins(ss->lazy->pager);
 	if (ss->lazy->caught && t->found != FOUND_GUEST)
 		caught_commit(ss->lazy);
+	/* before a page could be asked for that is here */
+	if (p->ahead && ahead_start(p->ahead, err))
+		return -1;
 	pthread_mutex_lock(&p->lock);
 	p->open = true;
 	pthread_mutex_unlock(&p->lock);
@@ -310,6 +329,8 @@ int pull_request(void *arg, unsigned block, uint64_t offset, size_t len, struct 
 	struct error why;
 
 	(void)err;
+	if (p->ahead && ahead_ask(p->ahead, block, offset, len))
+		return 0;
 	pthread_mutex_lock(&p->lock);
 	if (p->open) { /* else it is asked for again behind COMMIT */
 		mask = p->main.unit - 1;
@@ -419,8 +440,8 @@ int load_guest_section(struct target *t, struct error *err)
 			return -1;
 		if (word == RAM_EOS)
 			break;
-		if (t->postcopy != POSTCOPY_RUNNING)
-			return err_set(err, ST_DATA, "a page before COMMIT");
+		if (t->postcopy != POSTCOPY_RUNNING && pull_ahead_open(t, err))
+			return -1;
 		if (pull_lane_record(l, word, err))
 			return -1;
 	}
@@ -541,7 +562,7 @@ int pull_complete(struct target *t, struct error *err)
 	struct session *ss = t->ss;
 	struct pull *p = ss->lazy->pull;
 	bool ready = decide(p, VERDICT_READY);
-	int rc = join_receiver(p, err);
+	int rc = join_receiver(p, err) || pull_ahead_wait(p, err) ? -1 : 0;
 
 	p->over = true;
 	stop_fetching(p);
@@ -637,6 +658,8 @@ static void stop(struct pull *p)
 		transport_abort(p->second);
 	join_receiver(p, &ignored);
 	stop_fetching(p);
+	if (p->ahead)
+		ahead_stop(p->ahead);
 }
 
 static void drop_connection(struct pull *p)
@@ -681,6 +704,7 @@ void pull_close(struct pull *p, const struct session *ss)
 	if (!p)
 		return;
 	drop_connection(p);
+	ahead_free(p->ahead);
 	if (p->img && !ss->served)
 		image_withdraw_device_state(p->img);
 	image_close(p->img, ss->serving);

@@ -159,6 +159,7 @@ int load_guest_section(struct target *t, struct error *err);
 /* May a piece of the device state come now? And it has; first: of this connection. */
 int pull_check_state(const struct target *t, struct error *err);
 int pull_put_state(struct target *t, bool first, const void *buf, size_t len, struct error *err);
+int load_guest_discard(struct target *t, uint32_t len, struct error *err);
 /* Behind the stream's end. */
 int pull_complete(struct target *t, struct error *err);
 int pull_finish(struct target *t, struct error *err);

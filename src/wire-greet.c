@@ -22,7 +22,7 @@ static const struct {
 } feature_names[] = {
 	{ FEATURE_RUNS, "page-runs" },	      { FEATURE_MULTIFD2, "multifd-2" },
 	{ FEATURE_DELTA, "page-digests" },    { FEATURE_POSTCOPY, "postcopy" },
-	{ FEATURE_URGENT, "urgent-channel" },
+	{ FEATURE_URGENT, "urgent-channel" }, { FEATURE_AHEAD, "pages-ahead" },
 };
 
 /* A greeting with all blocks that there may be is far from it. */

@@ -25,10 +25,12 @@ enum feature {
 	FEATURE_DELTA = 1 << 2,	   /* the destination offers the digests of an old copy */
 	FEATURE_POSTCOPY = 1 << 3, /* a guest runs there before its memory has arrived */
 	FEATURE_URGENT = 1 << 4,   /* and what it waits for has a connection of its own */
+	FEATURE_AHEAD = 1 << 5,	   /* and some of it may come before */
 };
 
-#define FEATURES_ALL \
-	(FEATURE_RUNS | FEATURE_MULTIFD2 | FEATURE_DELTA | FEATURE_POSTCOPY | FEATURE_URGENT)
+/* What there is with a guest alone. */
+#define FEATURES_GUEST (FEATURE_POSTCOPY | FEATURE_URGENT | FEATURE_AHEAD)
+#define FEATURES_ALL   (FEATURE_RUNS | FEATURE_MULTIFD2 | FEATURE_DELTA | FEATURES_GUEST)
 
 /* What a destination has of the session that a source goes on with. */
 enum greet_found {

@@ -470,16 +470,20 @@ peer() {
 }
 
 @test "a peer that was written from the manual is understood" {
-	listener_start recv recv --uffd-socket socket unix:u
-	mkfifo go
-	exec 6<>go
-	"$VMM" run --touch 20 socket 16 <go >vmm.out 2>vmm.err 3>&- 4>&- 6>&- &
-	peer_started vmm
-	peer source good "$(realpath guest)"
-	migtool_wait recv
-	wait_for_end peer
-	assert_json recv .complete '."digest-verified"'
-	vmm_finish
+	local script
+	for script in ahead good; do
+		rm -f u go
+		listener_start recv recv --uffd-socket socket unix:u
+		mkfifo go
+		exec 6<>go
+		"$VMM" run --touch 20 socket 16 <go >vmm.out 2>vmm.err 3>&- 4>&- 6>&- &
+		peer_started vmm
+		peer source $script "$(realpath guest)"
+		migtool_wait recv
+		wait_for_end peer
+		assert_json recv .complete '."digest-verified"'
+		vmm_finish
+	done
 	rm -f u
 	peer destination good
 	migtool_start send send --cap postcopy-ram guest unix:u
@@ -548,7 +552,5 @@ ended_so() {
 	run -1 "$MIGTOOL" recv --uffd-socket socket --guest 1 tcp:127.0.0.1:0
 	run -1 "$MIGTOOL" recv --push=off tcp:127.0.0.1:0 copy
 	[[ $output == *"needs a guest to serve"* ]]
-	run -4 "$MIGTOOL" send --cap postcopy-ram --postcopy-after 50 guest unix:nobody
-	[[ $output == *"not built yet between two migtools"* ]]
 	[ ! -e socket ]
 }

@@ -32,6 +32,8 @@ URGENT = 254
 LISTEN = 0x400A
 RP_LISTENING, RP_REQUEST, RP_ENOUGH = 0x4007, 0x4008, 0x4009
 FEATURES = ["page-runs", "postcopy", "urgent-channel"]
+AHEAD = ["pages-ahead"]
+DISCARD = 6
 BEGIN = m.HEAD + start(block_list(((m.BLOCK, SIZE),)))
 CONTINUE = 0x20
 
@@ -46,27 +48,32 @@ def listening(flags=0, unit=q.PAGE):
 
 # ---- sources ----
 
-def greeted(address, **changes):
+def discard(offset, length, name=m.BLOCK, version=0):
+    return m.command(DISCARD, be(version, 1) + be(len(name), 1) + name.encode() + b"\0" + be(offset, 8)
+                     + be(length, 8))
+
+
+def greeted(address, more=(), **changes):
     link = connect(address).say(m.frame(m.greeting(
-        one_way=False, features=FEATURES, capabilities=["postcopy-ram"], **changes,
+        one_way=False, features=[*FEATURES, *more], capabilities=["postcopy-ram"], **changes,
         blocks=[{"name": m.BLOCK, "size": SIZE, "page-size": q.PAGE}])))
     answer = link.frame()
     while answer.get("wait"):
         answer = link.frame()
-    assert answer["take"] and set(FEATURES[1:]) <= set(answer["features"]), answer
+    assert answer["take"] and {*FEATURES[1:], *more} <= set(answer["features"]), answer
     return link, connect(address).say(m.hello(URGENT))
 
 
-def ready(address):
-    main, urgent = greeted(address)
-    main.say(BEGIN + m.command(LISTEN))
+def ready(address, ahead=b""):
+    main, urgent = greeted(address, AHEAD if ahead else ())
+    main.say(BEGIN + ahead + m.command(LISTEN))
     kind, data = main.message()
     assert kind == RP_LISTENING and data == be(0, 4) + be(q.PAGE, 4), (kind, data)
     return main, urgent
 
 
-def running(address):
-    main, urgent = ready(address)
+def running(address, ahead=b""):
+    main, urgent = ready(address, ahead)
     main.say(m.command(m.COMMIT))
     assert main.message()[0] == m.RP_DONE
     return main, urgent
@@ -83,9 +90,8 @@ def source_good(address, image):
     first = int.from_bytes(asked[8:], "big")
     urgent.say(record(8, first, m.BLOCK, memory[first:first + q.PAGE]))
     for at in range(0, SIZE, MIB):
-        pages = b"".join(m.run(o, data=memory[o:o + q.PAGE]) for o in range(at, at + MIB, q.PAGE)
-                         if o != first)
-        main.say(part(pages))
+        main.say(part(b"".join(m.run(o, data=memory[o:o + q.PAGE])
+                               for o in range(at, at + MIB, q.PAGE) if o != first)))
     urgent.say(EOS)
     digest = memory_digest({m.BLOCK: memory}) + bytes(24)
     main.say(last() + m.command(m.DIGEST, digest) + b"\0")
@@ -96,9 +102,33 @@ def source_good(address, image):
     main.close()
 
 
-def before(data):
+def pages(memory, first, end):
+    """A PART with these bytes of memory."""
+    return part(b"".join(m.run(o, data=memory[o:o + q.PAGE]) for o in range(first, end, q.PAGE)))
+
+
+def source_ahead(address, image):
+    """Half of it before LISTEN, some of that twice; a part is taken back, and follows behind COMMIT."""
+    main, urgent = greeted(address, AHEAD)
+    with open(image, "rb") as f:
+        memory = f.read()
+    main.say(BEGIN + pages(b"\7" * SIZE, 0, MIB) + part(m.zero_run(MIB, 2 * MIB)))
+    main.say(pages(memory, 0, SIZE // 2) + discard(5 * MIB, MIB) + m.command(LISTEN))
+    assert main.message()[0] == RP_LISTENING
+    main.say(m.command(m.COMMIT))
+    assert main.message()[0] == m.RP_DONE
+    main.say(pages(memory, 5 * MIB, 6 * MIB) + pages(memory, SIZE // 2, SIZE))
+    urgent.say(EOS)
+    digest = memory_digest({m.BLOCK: memory}) + bytes(24)
+    main.say(last() + m.command(m.DIGEST, digest) + b"\0")
+    kind, data = main.message()
+    assert (kind, data) == (m.RP_READY, digest), (kind, data)
+    main.close()
+
+
+def before(data, more=()):
     """Said instead of LISTEN."""
-    return lambda address: greeted(address)[0].say(BEGIN + data).hold()
+    return lambda address: greeted(address, more)[0].say(BEGIN + data).hold()
 
 
 def instead(data):
@@ -184,6 +214,26 @@ SOURCES = {
     "page-in-start": (lambda a: greeted(a)[0].say(
         m.HEAD + start(block_list(((m.BLOCK, SIZE),)) + m.run())).hold(),
         12, "source", "a page before COMMIT"),
+    "ahead-block": (before(part(m.run(name="no")), AHEAD), 12, "source", "unknown block 'no'"),
+    "ahead-beyond": (before(part(m.run(SIZE - q.PAGE, 2)), AHEAD), 12, "source",
+                     "bytes in a block of"),
+    "ahead-zeros": (before(part(m.zero_run(q.PAGE, (1 << 64) - q.PAGE)), AHEAD), 12, "source",
+                    "bytes in a block of"),
+    "ahead-compressed": (before(part(record(0x100, 0, m.BLOCK, be(10, 4) + bytes(10))), AHEAD), 12,
+                         "source", "not understood"),
+    "ahead-late": (before(m.command(LISTEN) + part(m.run()), AHEAD), 12, "source",
+                   "a page before COMMIT"),
+    "ahead-missing": (ends(lambda a: running(a, part(m.zero_run(0, SIZE - q.PAGE)))), 50, "destination",
+                      "the page at 0xfff000 of block"),
+    "ahead-digest": (ends(lambda a: running(a, part(m.run(0, SIZE // q.PAGE, b"\1" * SIZE)))), 50,
+                     "destination", "has digest"),
+    "discard-not": (before(discard(0, q.PAGE)), 12, "source", "a page before COMMIT"),
+    "discard-block": (before(discard(0, q.PAGE, "no"), AHEAD), 12, "source", "unknown block 'no'"),
+    "discard-beyond": (before(discard(SIZE, q.PAGE), AHEAD), 12, "source", "POSTCOPY_RAM_DISCARD of"),
+    "discard-far": (before(discard(q.PAGE, (1 << 64) - q.PAGE), AHEAD), 12, "source",
+                    "POSTCOPY_RAM_DISCARD of"),
+    "discard-odd": (before(discard(1, q.PAGE), AHEAD), 12, "source", "POSTCOPY_RAM_DISCARD of"),
+    "discard-short": (before(m.command(DISCARD, b"\0"), AHEAD), 12, "source", "POSTCOPY_RAM_DISCARD"),
     "commit-before-listen": (before(m.command(m.COMMIT)), 12, "source", "COMMIT is not expected"),
     "listen-long": (before(m.command(LISTEN, b"x")), 12, "source", "LISTEN of 1 bytes"),
     "listen-of-no-state": (before(listen_for(STATE)), 12, "source", "there is no device state"),
@@ -437,8 +487,8 @@ def main():
         return
     try:
         if role == "source":
-            if script == "good":
-                source_good(address, sys.argv[4])
+            if script in ("good", "ahead"):
+                (source_good if script == "good" else source_ahead)(address, sys.argv[4])
             else:
                 SOURCES[script][0](address)
             return
@@ -451,7 +501,7 @@ def main():
             else:
                 DESTINATIONS[script][0](server)
     except (ConnectionError, BrokenPipeError):
-        if script == "good":
+        if script in ("good", "ahead"):
             raise
 
 

@@ -117,7 +117,12 @@ static void huge_pages_stay_whole(void)
 	CHECK(pagesource_unit(ps, &blocks[0]) == PG && pagesource_unit(ps, &blocks[1]) == HUGE);
 	/* the first whole, the second but for its last page, of the third, which is cut, nothing */
 	pagesource_sent(ps, &blocks[1], 0, 15 * PG);
+	e = pagesource_partial(ps, &blocks[1], 0);
+	CHECK(e.offset == 8 * PG && e.len == 7 * PG);
+	CHECK(pagesource_partial(ps, &blocks[1], 15 * PG).len == 0);
+	CHECK(pagesource_partial(ps, &blocks[0], 0).len == 0);
 	pagesource_settle(ps);
+	CHECK(pagesource_partial(ps, &blocks[1], 0).len == 0);
 	e = pagesource_missing(ps, &blocks[1], 0);
 	CHECK(e.offset == 8 * PG && e.len == 12 * PG);
 	CHECK(pagesource_missing(ps, &blocks[1], 20 * PG).len == 0);

@@ -1,0 +1,125 @@
+// SPDX-License-Identifier: GPL-2.0-or-later
+/* What comes ahead of a guest, until it is given to it. */
+#include "test.h"
+
+#include "ahead.h"
+
+#include <string.h>
+
+#define PG   4096u
+#define UNIT (4 * PG)
+
+static struct image *img;
+static struct block *block;
+static struct ahead *a;
+static struct digest sum;
+static struct error err;
+
+/* One block of 18 pages: its last unit is cut. */
+static bool begin(void)
+{
+	struct block b = { .name = "a", .size = 18 * PG, .page_size = PG };
+
+	sum = (struct digest){ 0, 0 };
+	img = image_of_blocks(&b, 1, PG, &err);
+	block = img ? &img->blocks[0] : NULL;
+	a = img ? ahead_new(NULL, img, false, &err) : NULL;
+	return a;
+}
+
+static void end(void)
+{
+	ahead_free(a);
+	image_close(img, false);
+}
+
+/* n pages from page `first` on, each full of `fill`. */
+static bool took(unsigned first, unsigned n, uint8_t fill)
+{
+	uint64_t at = (uint64_t)first * PG, zeros;
+	uint8_t *to = ahead_room(a, block, at);
+
+	if (ahead_drop(a, block, at, (uint64_t)n * PG, &sum, &err))
+		return false;
+	memset(to, fill, (size_t)n * PG);
+	return !ahead_took(a, block, at, to, (size_t)n * PG, &sum, &zeros, &err) &&
+	       zeros == (fill ? 0 : n);
+}
+
+static bool sum_is(const uint8_t fills[18])
+{
+	struct digest want = { 0, 0 };
+	uint8_t page[PG];
+
+	for (unsigned i = 0; i < 18; i++) {
+		memset(page, fills[i], PG);
+		if (fills[i])
+			digest_add(&want, digest_page(&block->digest, (uint64_t)i * PG, page, PG));
+	}
+	return digest_equal(sum, want);
+}
+
+static bool next_is(unsigned from, unsigned first, unsigned n)
+{
+	struct extent e = ahead_next(a, block, (uint64_t)from * PG);
+
+	return e.len == (uint64_t)n * PG && (!n || e.offset == (uint64_t)first * PG);
+}
+
+static void a_page_that_comes_again_counts_once(void)
+{
+	REQUIRE(begin());
+	CHECK(took(0, 4, 1) && took(2, 4, 2));
+	CHECK(sum_is((uint8_t[18]){ 1, 1, 2, 2, 2, 2 }));
+	CHECK(!ahead_took_zero(a, block, PG, 2 * PG, &sum, &err));
+	CHECK(sum_is((uint8_t[18]){ 1, 0, 0, 2, 2, 2 }));
+	CHECK(took(4, 1, 0) && took(1, 1, 3));
+	CHECK(sum_is((uint8_t[18]){ 1, 3, 0, 2, 0, 2 }));
+	CHECK(next_is(0, 0, 6) && next_is(6, 0, 0));
+	end();
+}
+
+static void what_is_taken_back_is_gone(void)
+{
+	REQUIRE(begin());
+	CHECK(took(0, 18, 9));
+	CHECK(!ahead_drop(a, block, 3 * PG, 2 * PG, &sum, &err));
+	CHECK(next_is(0, 0, 3) && next_is(3, 5, 13));
+	CHECK(sum_is((uint8_t[18]){ 9, 9, 9, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9 }));
+	/* nothing of it is left in memory, either */
+	CHECK(ahead_room(a, block, 3 * PG)[0] == 0 && ahead_room(a, block, 5 * PG)[0] == 9);
+	ahead_forget(a);
+	CHECK(next_is(0, 0, 0) && ahead_room(a, block, 0)[0] == 0);
+	end();
+}
+
+static void a_unit_is_there_as_a_whole_or_not_at_all(void)
+{
+	REQUIRE(begin());
+	CHECK(took(0, 6, 1) && !ahead_took_zero(a, block, 9 * PG, 2 * PG, &sum, &err));
+	CHECK(took(12, 3, 2) && !ahead_took_zero(a, block, 15 * PG, PG, &sum, &err));
+	CHECK(took(16, 2, 3));
+	CHECK(!ahead_settle(a, UNIT, &sum, &err));
+	CHECK(next_is(0, 0, 4) && next_is(4, 12, 6));
+	CHECK(sum_is((uint8_t[18]){ 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 0, 3, 3 }));
+	end();
+}
+
+static void the_guest_gets_nothing_before_it_is_given(void)
+{
+	REQUIRE(begin());
+	CHECK(took(0, 18, 1));
+	CHECK(!ahead_settle(a, PG, &sum, &err));
+	CHECK(!ahead_ask(a, 0, 0, PG));
+	end();
+}
+
+static const struct test_case cases[] = {
+	{ "a page that comes again counts once", a_page_that_comes_again_counts_once },
+	{ "what is taken back is gone", what_is_taken_back_is_gone },
+	{ "a unit is there as a whole, or not at all", a_unit_is_there_as_a_whole_or_not_at_all },
+	{ "the guest gets nothing before it is given to it",
+	  the_guest_gets_nothing_before_it_is_given },
+};
+
+TEST_MAIN(cases)
