@@ -190,7 +190,8 @@ port() { # URI
 @test "what was written after it was sent is taken back" {
 	"$TOOLS/dirty_rounds.py" --seed "${SEED:-1}" image pc.ram 0x100000 0x500000 dirty
 	rm -f "$C"
-	listener_start recv recv --cap postcopy-ram unix:u "$C" -- "$G" "$C" map sleep
+	listener_start recv recv --cap postcopy-ram unix:u "$C" -- \
+		sh -c 'echo $$ >guest.pid; exec "$G" "$C" map sleep'
 	migtool_start send send --cap postcopy-ram --cap xbzrle --cap compress --postcopy-after=90 \
 		--x-replay-dirty dirty.rounds image "$RECV_URI"
 	migtool_wait send
