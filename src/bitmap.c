@@ -91,6 +91,13 @@ void bitmap_clear_atomic(struct bitmap *b, size_t from, size_t n)
 	change_atomic(b, from, n, false);
 }
 
+bool bitmap_test_and_set(struct bitmap *b, size_t i)
+{
+	uint64_t m = UINT64_C(1) << i % BITS;
+
+	return __atomic_fetch_or(&b->words[i / BITS], m, __ATOMIC_ACQ_REL) & m;
+}
+
 static uint64_t word(const struct bitmap *b, size_t w)
 {
 	return __atomic_load_n(&b->words[w], __ATOMIC_RELAXED);

@@ -28,6 +28,8 @@ bool bitmap_test(const struct bitmap *b, size_t i);
 /* As bitmap_set and bitmap_clear; one atomic act a word. */
 void bitmap_set_atomic(struct bitmap *b, size_t from, size_t n);
 void bitmap_clear_atomic(struct bitmap *b, size_t from, size_t n);
+/* One bit, atomically; was it set before? */
+bool bitmap_test_and_set(struct bitmap *b, size_t i);
 
 /*
  * First set (clear) bit of from..end, end if there is none; from may lie behind the end. It looks

@@ -183,6 +183,13 @@ void say_full(struct pager *p);
 /* The address space is gone; unless somebody watches the guest, the last one ends it. */
 void space_gone(struct pager *p, struct space *s);
 
+/* ---- pager-way.c: the background, and who waits ---- */
+
+/* With the gate: should whoever fills the background let somebody go first? */
+bool way_wanted(struct pager *p);
+/* Lets him: sleeps a little, without the gate. */
+void way_make(struct pager *p);
+
 /* ---- pager-ask.c: faults whose page has to be asked for ---- */
 
 int fault_add(struct fault_list *l, const struct fault *f);

@@ -278,12 +278,16 @@ static int place_chunk(struct pager *p, unsigned block, uint64_t offset, uint64_
 {
 	for (;;) {
 		enum uffd_result r;
+		bool way;
 
 		gate_enter(p, now);
 		r = place_everywhere(p, block, offset, len, buf, now, err);
 		if (r == UFFD_DONE && p->o.source.request)
 			faults_arrived(p, block, offset, len);
+		way = r == UFFD_DONE && !now && way_wanted(p);
 		gate_leave(p, now);
+		if (way)
+			way_make(p);
 		if (r == UFFD_DONE)
 			return 0;
 		if (r == UFFD_FAILED)

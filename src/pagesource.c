@@ -22,7 +22,8 @@ struct pagesource {
 
 	pthread_mutex_t lock; /* of all that follows */
 	pthread_cond_t room;
-	struct bitmap *sent; /* per block, a bit a target page */
+	struct bitmap *sent;   /* per block, a bit a target page */
+	struct bitmap *behind; /* what pagesource_next took of it, and nobody needed since */
 	struct page_run asked[ASKED_MAX];
 	unsigned first, n;
 	unsigned block; /* where pagesource_next goes on */
@@ -44,9 +45,11 @@ struct pagesource *pagesource_new(const struct image *img, struct error *err)
 	pthread_cond_init(&ps->room, NULL);
 	ps->asked_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
 	ps->sent = calloc(img->nblocks, sizeof(*ps->sent));
-	for (unsigned i = 0; ps->sent && i < img->nblocks; i++)
-		bad |= bitmap_init(&ps->sent[i], img->blocks[i].size / ps->page);
-	if (ps->asked_fd >= 0 && ps->sent && !bad)
+	ps->behind = calloc(img->nblocks, sizeof(*ps->behind));
+	for (unsigned i = 0; ps->sent && ps->behind && i < img->nblocks; i++)
+		bad |= bitmap_init(&ps->sent[i], img->blocks[i].size / ps->page) ||
+		       bitmap_init(&ps->behind[i], img->blocks[i].size / ps->page);
+	if (ps->asked_fd >= 0 && ps->sent && ps->behind && !bad)
 		return ps;
 	err_set(err, ST_NOMEM, "no memory for postcopy");
 	pagesource_free(ps);
@@ -59,7 +62,10 @@ void pagesource_free(struct pagesource *ps)
 		return;
 	for (unsigned i = 0; ps->sent && i < ps->img->nblocks; i++)
 		bitmap_free(&ps->sent[i]);
+	for (unsigned i = 0; ps->behind && i < ps->img->nblocks; i++)
+		bitmap_free(&ps->behind[i]);
 	free(ps->sent);
+	free(ps->behind);
 	if (ps->asked_fd >= 0)
 		close(ps->asked_fd);
 	pthread_cond_destroy(&ps->room);
@@ -258,6 +264,21 @@ bool pagesource_take(struct pagesource *ps, struct block *b, uint64_t offset, ui
 	return i < end;
 }
 
+bool pagesource_again(struct pagesource *ps, struct block *b, uint64_t offset, uint64_t len)
+{
+	struct bitmap *behind = &ps->behind[b->index];
+	size_t first = offset / ps->page;
+	bool was;
+
+	if (len > pagesource_unit(ps, b))
+		return false;
+	pthread_mutex_lock(&ps->lock);
+	was = bitmap_test(behind, first);
+	bitmap_clear(behind, first, len / ps->page);
+	pthread_mutex_unlock(&ps->lock);
+	return was;
+}
+
 bool pagesource_next(struct pagesource *ps, uint64_t max, struct page_run *out)
 {
 	unsigned n = ps->img->nblocks;
@@ -272,6 +293,7 @@ bool pagesource_next(struct pagesource *ps, uint64_t max, struct page_run *out)
 		if (i < sent->bits) {
 			*out = take_locked(ps, &ps->img->blocks[ps->block], i, sent->bits, max);
 			ps->offset = out->offset + out->len;
+			bitmap_set(&ps->behind[ps->block], i, out->len / ps->page);
 			found = true;
 		} else {
 			ps->block = (ps->block + 1) % n;

@@ -71,6 +71,12 @@ bool pagesource_next(struct pagesource *ps, uint64_t max, struct page_run *out);
 bool pagesource_take(struct pagesource *ps, struct block *b, uint64_t offset, uint64_t len,
 		     struct page_run *out);
 
+/*
+ * Somebody waits for one unit, [offset, offset + len): is it one that pagesource_next gave out? It
+ * may be far behind other things. True once for each.
+ */
+bool pagesource_again(struct pagesource *ps, struct block *b, uint64_t offset, uint64_t len);
+
 /* Waits until something is asked for. 1: so it is, 0: ms (-1: no limit) are over, -1: cancelled. */
 int pagesource_wait(struct pagesource *ps, int ms, struct cancel *cancel, struct error *err);
 

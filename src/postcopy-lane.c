@@ -101,7 +101,7 @@ static void count(struct source *src, const struct page_batch *b)
 	stat_add(&st->postcopy_pages, b->n);
 }
 
-int lane_send(struct lane *l, const struct page_run *run, struct error *err)
+static int send_pages(struct lane *l, const struct page_run *run, bool again, struct error *err)
 {
 	struct source *src = l->src;
 	struct page_batch *b = l->pool.all;
@@ -115,11 +115,23 @@ int lane_send(struct lane *l, const struct page_run *run, struct error *err)
 		if (batch_read(b, src->img, err) ||
 		    (runs ? put_runs(l, b, err) : put_pages(l, b, err)) || stream_flush(l->s, err))
 			return -1;
+		if (again)
+			continue;
 		/* behind it: somebody may be waiting for these */
 		batch_account(b, &src->digest);
 		count(src, b);
 	}
 	return 0;
+}
+
+int lane_send(struct lane *l, const struct page_run *run, struct error *err)
+{
+	return send_pages(l, run, false, err);
+}
+
+int lane_send_again(struct lane *l, const struct page_run *run, struct error *err)
+{
+	return send_pages(l, run, true, err);
 }
 
 int lane_send_zero(struct lane *l, const struct page_run *run, struct error *err)

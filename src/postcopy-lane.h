@@ -26,6 +26,8 @@ void lane_close(struct lane *l);
  * a lane. An image that cannot be read fails before a byte of the batch was written.
  */
 int lane_send(struct lane *l, const struct page_run *run, struct error *err);
+/* The same for what goes by another connection already: it counts there. */
+int lane_send_again(struct lane *l, const struct page_run *run, struct error *err);
 
 /* Between migtools: a run of zeros of any length, which was not read. Not flushed. */
 int lane_send_zero(struct lane *l, const struct page_run *run, struct error *err);

@@ -14,6 +14,7 @@
  */
 #include "postcopy-send.h"
 
+#include "background.h"
 #include "byteorder.h"
 #include "link.h"
 #include "log.h"
@@ -468,6 +469,8 @@ static int push(struct postcopy_send *ps, struct error *err)
 	uint64_t piece = ps->asked ? MULTIFD_PACKET_BYTES : PIECE;
 	struct page_run run;
 
+	if (ps->asked)
+		background_thread();
 	for (;;) {
 		int ms = pacer_owed_ms(&ps->pacer);
 
@@ -481,6 +484,8 @@ static int push(struct postcopy_send *ps, struct error *err)
 				return -1;
 			continue;
 		}
+		if (ps->asked)
+			urgent_make_way(ps->asked);
 		if (!pagesource_next(ps->pages, piece, &run))
 			break;
 		if (send_run(ps, &ps->main, &run, err))

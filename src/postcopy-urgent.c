@@ -5,8 +5,13 @@
 #include "postcopy-lane.h"
 #include "wire-postcopy.h"
 
+#include <poll.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+
+#define MOMENT_NS 20000
+#define MOMENTS	  8 /* the timer's grain makes half a millisecond of that */
 
 struct urgent {
 	struct source *src;
@@ -18,7 +23,8 @@ struct urgent {
 	bool running;
 	pthread_mutex_t lock; /* of writing, and of the next */
 	bool finished;
-	atomic_bool over; /* its end is no failure */
+	atomic_bool over;      /* its end is no failure */
+	atomic_bool answering; /* a request was read */
 };
 
 int urgent_judge(const struct source *src, const struct pagesource *pages,
@@ -64,13 +70,18 @@ struct urgent *urgent_open(struct source *src, struct pagesource *pages, struct 
 	return NULL;
 }
 
-/* What of it nobody has sent. */
+/*
+ * What of it nobody has sent. A page alone, that somebody waits for, also if it is on its way in
+ * the background: what goes before it there may take longer than all that he should wait.
+ */
 static int answer(struct urgent *u, const struct page_run *asked, struct error *err)
 {
 	struct page_run run;
 	int rc = 0;
 
 	pthread_mutex_lock(&u->lock);
+	if (!u->finished && pagesource_again(u->pages, asked->block, asked->offset, asked->len))
+		rc = lane_send_again(&u->lane, asked, err);
 	while (!rc && !u->finished &&
 	       pagesource_take(u->pages, asked->block, asked->offset, asked->len, &run))
 		rc = lane_send(&u->lane, &run, err);
@@ -99,11 +110,14 @@ static void *serve(void *arg)
 	struct error err;
 	int rc;
 
-	while ((rc = rp_get(&u->stream, &m, &err)) > 0)
+	while ((rc = rp_get(&u->stream, &m, &err)) > 0) {
+		u->answering = true;
 		if (take(u, &m, &err)) {
 			rc = -1;
 			break;
 		}
+		u->answering = false;
+	}
 	if (!rc)
 		err_set(&err, ST_SOCKET,
 			"the destination closed the connection for requested pages");
@@ -120,6 +134,21 @@ int urgent_start(struct urgent *u, struct error *err)
 		return err_sys(err, ST_NOMEM, e, "cannot start the thread for requested pages");
 	u->running = true;
 	return 0;
+}
+
+static bool asked_for(const struct urgent *u)
+{
+	struct pollfd fd = { .fd = u->t->rfd, .events = POLLIN };
+
+	return u->answering || (poll(&fd, 1, 0) > 0 && fd.revents & POLLIN);
+}
+
+void urgent_make_way(struct urgent *u)
+{
+	const struct timespec moment = { 0, MOMENT_NS };
+
+	for (int i = 0; i < MOMENTS && asked_for(u); i++)
+		nanosleep(&moment, NULL);
 }
 
 int urgent_finish(struct urgent *u, struct error *err)

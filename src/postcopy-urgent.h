@@ -22,6 +22,11 @@ int urgent_judge(const struct source *src, const struct pagesource *pages,
 struct urgent *urgent_open(struct source *src, struct pagesource *pages, struct error *err);
 /* From here on requests are answered; a failure is the session's. */
 int urgent_start(struct urgent *u, struct error *err);
+/*
+ * Between two pieces of the background: sleeps a little if somebody asks, so that its thread gets a
+ * core (pager-way.c says why).
+ */
+void urgent_make_way(struct urgent *u);
 /* Every page was given out, or none is needed any more: what is asked for now goes unanswered. */
 int urgent_finish(struct urgent *u, struct error *err);
 /* Ends the thread, closes. NULL is accepted. */

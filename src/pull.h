@@ -33,6 +33,7 @@ struct pull {
 	struct image *img; /* between two tries, and from then on; else the target's */
 	struct bitmap got; /* units of the block that have come, whoever maps them; the ledger's */
 	struct ahead *_Atomic ahead; /* what of them came before COMMIT; NULL: nothing did */
+	struct bitmap counted;	     /* those that a lane of this try has taken as the first */
 	struct cancel cancel;	     /* of what outlives a connection */
 	struct transport *second;    /* for requested pages; NULL: there is none */
 	struct stream stream;	     /* over it */
@@ -122,7 +123,13 @@ int pull_lane_rest(const struct pull_lane *l, struct error *err);
 bool pull_is_placing(const struct pull *p);
 void pull_placing(struct pull *p, bool now);
 
-/* A run of whole units has come; the lanes' threads. */
+/*
+ * How much of a run of whole units, from its first on, comes for the first time: who learns of it
+ * has to count and store it. 0: not that unit. The lanes' threads.
+ */
+size_t pull_win(struct pull *p, uint64_t offset, size_t len);
+
+/* A run of whole units has come, and is stored; the lanes' threads. */
 void pull_came(struct pull *p, const struct block *b, uint64_t offset, uint64_t len);
 
 /* Pages that came, for --uffd-socket's IMAGE; after the guest has them. */

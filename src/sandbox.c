@@ -245,6 +245,7 @@ static const int plain[] = {
 	SCMP_SYS(set_tid_address),
 	SCMP_SYS(membarrier),
 	SCMP_SYS(sched_getaffinity),
+	SCMP_SYS(getpriority),
 	SCMP_SYS(getcpu),
 	SCMP_SYS(rt_sigprocmask),
 	SCMP_SYS(rt_sigreturn),
@@ -466,6 +467,8 @@ static int allow_checked(scmp_filter_ctx f)
 	rc = rc ? rc : allow(f, SCMP_SYS(sendmsg), 1, masked(2, MSG_FASTOPEN, 0), none);
 	rc = rc ? rc : allow(f, SCMP_SYS(kill), 1, equal(0, self), none);
 	rc = rc ? rc : allow(f, SCMP_SYS(tgkill), 1, equal(0, self), none);
+	/* the calling thread's own */
+	rc = rc ? rc : allow(f, SCMP_SYS(setpriority), 2, equal(0, PRIO_PROCESS), equal(1, 0));
 	/* our own memory, where a copy that faults is an error and no signal */
 	rc = rc ? rc : allow(f, SCMP_SYS(process_vm_writev), 1, equal(0, self), none);
 	rc = rc ? rc : allow(f, SCMP_SYS(prlimit64), 2, equal(0, 0), masked(2, UINT64_MAX, 0));

@@ -73,6 +73,23 @@ static void account(struct pull_lane *l, uint64_t offset, const uint8_t *buf, si
 	stat_add(&st->travelled, (all - zeros) * page);
 }
 
+/* What another lane has brought, too, is one page all the same. */
+static int take_first(struct pull_lane *l, uint64_t offset, const uint8_t *buf, size_t len,
+		      struct error *err)
+{
+	struct pull *p = l->t->ss->lazy->pull;
+
+	for (size_t at = 0, n; at < len; at += n ? n : l->unit) {
+		n = pull_win(p, offset + at, len - at);
+		if (!n)
+			continue;
+		account(l, offset + at, buf + at, n);
+		if (pull_store(p, l->block, offset + at, buf + at, n, err))
+			return -1;
+	}
+	return 0;
+}
+
 /* What came is hashed from our copy, so the guest need not wait for that. */
 static int place(struct pull_lane *l, uint64_t offset, const uint8_t *buf, size_t len,
 		 struct error *err)
@@ -87,9 +104,8 @@ static int place(struct pull_lane *l, uint64_t offset, const uint8_t *buf, size_
 		rc = l->asked ? pager_arrived_asked(lazy->pager, b, offset, buf, len, err)
 			      : pager_arrived(lazy->pager, b, offset, buf, len, err);
 	if (!rc)
-		rc = pull_store(lazy->pull, l->block, offset, buf, len, err);
+		rc = take_first(l, offset, buf, len, err);
 	pull_placing(lazy->pull, false);
-	account(l, offset, buf, len);
 	if (!rc)
 		pull_came(lazy->pull, l->block, offset, len);
 	return rc;

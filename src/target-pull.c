@@ -14,6 +14,9 @@
  * the answers, too, and requests go back among the return messages. With --prefetch another thread
  * asks for what the guest needed the last time.
  *
+ * What somebody waits for may come twice: the source sends it once more if the background has it on
+ * its way, where it may be far behind. The first that comes counts.
+ *
  * A try ends and the guest does not: what is about the guest (the pager, what it has caught, which
  * pages have come) stays, what is about the connection goes (lazy_pause), and the next try, or
  * whoever comes then, goes on with it: target-pull-again.c.
@@ -22,6 +25,7 @@
  */
 #include "pull.h"
 
+#include "background.h"
 #include "bitmap.h"
 #include "link.h"
 #include "log.h"
@@ -145,6 +149,15 @@ static size_t units(const struct pull *p, uint64_t len)
 	return (size_t)((len + p->main.unit - 1) / p->main.unit);
 }
 
+size_t pull_win(struct pull *p, uint64_t offset, size_t len)
+{
+	size_t first = (size_t)(offset / p->main.unit), all = units(p, len), n = 0;
+
+	while (n < all && !bitmap_test_and_set(&p->counted, first + n))
+		n++;
+	return n < all ? n * p->main.unit : len;
+}
+
 void pull_came(struct pull *p, const struct block *b, uint64_t offset, uint64_t len)
 {
 	(void)b; /* there is one */
@@ -190,6 +203,8 @@ static int listening(struct target *t, struct error *err)
 
 	if (open_lanes(p, err))
 		return -1;
+	if (bitmap_init(&p->counted, units(p, t->img->blocks[0].size)))
+		return err_set(err, ST_NOMEM, "no memory for the list of pages that have come");
 	if (note_source(t, err) || pull_ahead_settle(p, err))
 		return -1;
 	r.unit = p->main.unit;
@@ -299,6 +314,8 @@ int load_guest_commit(struct target *t, struct error *err)
 	if (pager_ask_again(ss->lazy->pager, err) || target_say(t, RP_DONE, NULL, 0, err) ||
 	    start_fetching(p, err))
 		return -1;
+	if (p->second)
+		background_thread();
 	events_status(&ss->events, MIG_POSTCOPY_ACTIVE);
 	log_info(t->found == FOUND_GUEST ? "the source is there again, and the rest of the guest's "
 					   "memory follows"
@@ -668,6 +685,7 @@ static void drop_connection(struct pull *p)
 
 	pull_lane_close(&p->main);
 	pull_lane_close(&p->urgent);
+	bitmap_free(&p->counted);
 	if (p->second) {
 		stream_close(&p->stream);
 		transport_close(p->second, &ignored);

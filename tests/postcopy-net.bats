@@ -493,6 +493,14 @@ peer() {
 		'.ram.normal + .ram.duplicate == 3'
 }
 
+@test "a page that is on its way in the background is sent again to who waits for it, once" {
+	peer destination again "$(realpath guest)"
+	migtool_start send send --cap postcopy-ram guest unix:u
+	migtool_wait send
+	wait_for_end peer
+	assert_json send '.complete == false' '.ram."postcopy-requests" == 3'
+}
+
 # all_wrong ROLE: each script of that role, of which there are many, plays in the directory wrong.
 all_wrong() {
 	mkdir -p wrong

@@ -4,7 +4,7 @@
 it; right, or with one thing wrong.
 
 guest_peer.py source ADDRESS SCRIPT [IMAGE]     connects to `migtool recv`
-guest_peer.py destination ADDRESS SCRIPT        listens for `migtool send`; says so
+guest_peer.py destination ADDRESS SCRIPT [IMAGE]  listens for `migtool send`; says so
 guest_peer.py all source|destination DIR        plays all that are wrong, side by side, at DIR/SCRIPT;
                                                 says so when they wait
 guest_peer.py list source|destination           a line each: SCRIPT, migtool's status, the owner that it
@@ -80,7 +80,7 @@ def running(address, ahead=b""):
 
 
 def source_good(address, image):
-    """Everything on the main connection, but for the first page that is asked for."""
+    """Everything on the main connection, and on both the first page that is asked for."""
     main, urgent = running(address)
     with open(image, "rb") as f:
         memory = f.read()
@@ -91,7 +91,7 @@ def source_good(address, image):
     urgent.say(record(8, first, m.BLOCK, memory[first:first + q.PAGE]))
     for at in range(0, SIZE, MIB):
         main.say(part(b"".join(m.run(o, data=memory[o:o + q.PAGE])
-                               for o in range(at, at + MIB, q.PAGE) if o != first)))
+                               for o in range(at, at + MIB, q.PAGE))))
     urgent.say(EOS)
     digest = memory_digest({m.BLOCK: memory}) + bytes(24)
     main.say(last() + m.command(m.DIGEST, digest) + b"\0")
@@ -354,6 +354,27 @@ def destination_good(server):
     main.hold()
 
 
+def destination_again(server, image):
+    """Asks for what is on its way: that comes at once, but no third time."""
+    with open(image, "rb") as f:
+        memory = f.read()
+    data = [o for o in range(0, SIZE, q.PAGE) if any(memory[o:o + q.PAGE])]
+    first, end = data[0], data[-1]
+    main, urgent = owns(server, 0)
+    main.read(64 << 10)
+    urgent.say(request(0, q.PAGE, first) * 2 + request(0, q.PAGE, end))
+    for at in (first, end):
+        word = int.from_bytes(urgent.read(8), "big")
+        assert word & ~(q.PAGE - 1) == at, (hex(word), at)
+        if at == first:
+            urgent.read(urgent.read(1)[0])
+        assert urgent.read(4 + q.PAGE) == be(1, 4) + memory[at:at + q.PAGE]
+    main.say(m.message(RP_ENOUGH))
+    up_to(main, be(q.COMMAND, 1) + be(m.DIGEST, 2) + be(40, 4), 41)
+    assert urgent.read(8) == EOS
+    main.hold()
+
+
 def says_early(data):
     """Before LISTEN was said, or as soon as it was."""
     return lambda server: taken(server)[0].say(data).hold()
@@ -498,10 +519,12 @@ def main():
             print("listening", flush=True)
             if script == "good":
                 destination_good(server)
+            elif script == "again":
+                destination_again(server, sys.argv[4])
             else:
                 DESTINATIONS[script][0](server)
     except (ConnectionError, BrokenPipeError):
-        if script in ("good", "ahead"):
+        if script in ("good", "ahead", "again"):
             raise
 
 

@@ -116,6 +116,17 @@ static void *set_and_clear(void *arg)
 	return NULL;
 }
 
+static void a_bit_is_won_once(void)
+{
+	struct bitmap b;
+
+	REQUIRE(!bitmap_init(&b, 130));
+	CHECK(!bitmap_test_and_set(&b, 129) && !bitmap_test_and_set(&b, 64));
+	CHECK(bitmap_test_and_set(&b, 129) && bitmap_test_and_set(&b, 64));
+	CHECK(bitmap_count(&b) == 2);
+	bitmap_free(&b);
+}
+
 static void threads_keep_neighbours(void)
 {
 	struct bitmap b;
@@ -142,6 +153,7 @@ static const struct test_case cases[] = {
 	{ "random ranges match a plain array", random_ranges },
 	{ "every range of 130 bits is set and cleared exactly", every_range },
 	{ "a terabyte's bitmap works", large },
+	{ "threads that change runs leave their neighbours' alone", a_bit_is_won_once },
 	{ "threads that change runs leave their neighbours' alone", threads_keep_neighbours },
 };
 TEST_MAIN(cases)

@@ -69,6 +69,22 @@ static void a_range_is_taken_in_whole_units_once(void)
 	end();
 }
 
+static void what_only_fills_the_background_is_given_out_again_once(void)
+{
+	struct page_run r;
+
+	REQUIRE(begin(PG));
+	CHECK(pagesource_next(ps, 4 * PG, &r) && is(&r, 0, 0, 4));
+	CHECK(pagesource_take(ps, &blocks[0], 8 * PG, PG, &r));
+	CHECK(pagesource_again(ps, &blocks[0], 3 * PG, PG));
+	CHECK(!pagesource_again(ps, &blocks[0], 3 * PG, PG));
+	CHECK(pagesource_again(ps, &blocks[0], 0, PG));
+	CHECK(!pagesource_again(ps, &blocks[0], 4 * PG, PG)); /* nobody has it */
+	CHECK(!pagesource_again(ps, &blocks[0], 8 * PG, PG)); /* somebody needed it */
+	CHECK(!pagesource_again(ps, &blocks[0], PG, 2 * PG)); /* nobody waits for two */
+	end();
+}
+
 static void what_is_asked_for_comes_first(void)
 {
 	struct page_run r;
@@ -218,6 +234,8 @@ static void a_cancel_ends_who_asks_too_much(void)
 static const struct test_case cases[] = {
 	{ "a range is taken in whole units, once", a_range_is_taken_in_whole_units_once },
 	{ "everything comes once, in order", everything_once_in_order },
+	{ "what is asked for comes first, then its neighbours",
+	  what_only_fills_the_background_is_given_out_again_once },
 	{ "what is asked for comes first, then its neighbours", what_is_asked_for_comes_first },
 	{ "a long request is cut, and skips what was sent",
 	  a_long_request_is_cut_and_skips_what_was_sent },
