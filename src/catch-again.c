@@ -140,6 +140,7 @@ static void report_spaces(struct catch_watch *w)
 	r.pid = 0;
 	for (unsigned i = 0; i < w->nkept; i++) {
 		r.token = w->kept[i].serial;
+		r.wstatus = (int32_t)w->kept[i].number;
 		catch_report(w, &r, w->kept[i].fd);
 	}
 }

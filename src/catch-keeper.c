@@ -34,8 +34,8 @@ static void give_away(int lane)
 	struct dirent *e;
 
 	while (d && (e = readdir(d))) {
-		struct catch_order o = { .op = CATCH_OP_FOUND };
 		int fd = atoi(e->d_name);
+		struct catch_order o = { .op = CATCH_OP_FOUND, .token = (uint32_t)fd };
 
 		if (fd <= STDERR_FILENO || fd == lane || fd == dirfd(d))
 			continue;

@@ -20,7 +20,7 @@ enum catch_op {
 	CATCH_OP_NOTIFY, /* before GO: COMMAND is to say when it is ready */
 	CATCH_OP_LET,	 /* a thread may go on, and there is no guest yet */
 	CATCH_OP_OURS,	 /* there is */
-	CATCH_OP_FOUND,	 /* with a userfaultfd that he has had: he is gone */
+	CATCH_OP_FOUND,	 /* with a userfaultfd, and the number that he had for it: he is gone */
 };
 
 struct catch_order {

@@ -136,7 +136,7 @@ static void take_keep(struct catch_watch *w, int fd, uint32_t serial)
 	if (w->nkept >= CATCH_CHILDREN_MAX)
 		drop_kept(w);
 	if (fd >= 0 && w->nkept < sizeof(w->kept) / sizeof(w->kept[0])) {
-		w->kept[w->nkept++] = (struct catch_kept){ fd, serial };
+		w->kept[w->nkept++] = (struct catch_kept){ fd, serial, 0 };
 		return;
 	}
 	if (fd >= 0)
@@ -152,16 +152,21 @@ static void take_keep(struct catch_watch *w, int fd, uint32_t serial)
  * Of who is gone: a child's that he had not passed on, or not yet noted, or one that we have
  * anyway. Of a kernel without kcmp() they look all new, and too many could not be told from one.
  */
-static void take_found(struct catch_watch *w, int fd)
+static void take_found(struct catch_watch *w, int fd, uint32_t number)
 {
 	bool known = fd < 0 || !same(fd, fd) || find_kept(w, fd);
+	struct catch_kept *kept = find_kept(w, fd);
 
 	for (unsigned i = 0; !known && i < w->nguests; i++)
 		known = same(w->guests[i].uffd.fd, fd);
-	if (!known)
+	if (!known) {
 		take_keep(w, fd, CATCH_UNNOTED);
-	else if (fd >= 0)
+		kept = find_kept(w, fd);
+	} else if (fd >= 0) {
 		close(fd);
+	}
+	if (kept)
+		kept->number = number;
 }
 
 static void take_ledger(struct catch_watch *w, int fd)
@@ -188,7 +193,7 @@ void catch_take_order(struct catch_watch *w)
 		return;
 	}
 	if (n == sizeof(o) && o.op == CATCH_OP_FOUND) {
-		take_found(w, fd);
+		take_found(w, fd, o.token);
 		return;
 	}
 	if (n == sizeof(o) && o.op == CATCH_OP_LEDGER && fd >= 0) {

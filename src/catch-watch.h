@@ -40,6 +40,7 @@ struct catch_guest {
 struct catch_kept {
 	int fd;
 	uint32_t serial;
+	uint32_t number; /* of the descriptor at who had it last, and is gone */
 };
 
 struct catch_watch {

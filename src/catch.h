@@ -75,8 +75,9 @@ enum catch_kind {
 	CATCH_RUNS, /* COMMAND was started: pid */
 	/*
 	 * An address space: pid, and its userfaultfd, ours from then on. To serve on: pid 0 is a
-	 * forked child, `token` its serial number, or CATCH_UNNOTED; of another one token is not 0
-	 * if nobody has agreed yet to serve it.
+	 * forked child, `token` its serial number, or CATCH_UNNOTED, and wstatus the number that
+	 * who served had for its userfaultfd; of another one token is not 0 if nobody has agreed
+	 * yet to serve it.
 	 */
 	CATCH_SPACE,
 	CATCH_LEDGER, /* what is known of the guest: uffd is that file, ours from then on */

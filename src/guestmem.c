@@ -34,7 +34,7 @@ void guestmem_free(struct guest_memory *g)
 		free(g->spaces[i].regions);
 	}
 	while (g->nchildren)
-		close(g->children[--g->nchildren]);
+		close(g->children[--g->nchildren].uffd);
 	close_if(g->pidfd);
 	close_if(g->peer);
 	guestmem_init(g);
@@ -80,6 +80,15 @@ int guestmem_add_region(struct guest_space *s, const struct guest_region *r, str
 	s->regions = grown;
 	s->regions[s->nregions++] = *r;
 	return 0;
+}
+
+int guestmem_orphan(struct error *err)
+{
+	err_set(err, ST_UNSUPPORTED,
+		"a forked child waits whose parent has ended, and who served them was killed "
+		"before he "
+		"noted it: it is not known where its memory lies");
+	return err_hint(err, "end that child, which maps IMAGE; then the others can be served on");
 }
 
 int guestmem_resume(struct guest_memory *g, const struct ledger *l, unsigned space, int uffd,

@@ -52,10 +52,13 @@ struct guest_memory {
 	 */
 	bool shared;
 	/*
-	 * Of a guest that is served on: userfaultfds of forked children, of which its ledger does
-	 * not know, but its inbox may.
+	 * Of a guest that is served on: userfaultfds of forked children of which its ledger does
+	 * not know, but its inbox, by the number that who read it had for each.
 	 */
-	int children[GUEST_SPACES_MAX];
+	struct {
+		int uffd;
+		uint32_t number;
+	} children[GUEST_SPACES_MAX];
 	unsigned nchildren;
 	int pidfd; /* readable when the guest's (first) process has ended; -1: not known */
 	int peer;  /* the socket to who handed it over; it ends when he closes it; -1: none */
@@ -83,6 +86,9 @@ int guestmem_add_region(struct guest_space *s, const struct guest_region *r, str
  */
 int guestmem_resume(struct guest_memory *g, const struct ledger *l, unsigned space, int uffd,
 		    struct error *err);
+
+/* There is a child of which nobody knows where its memory lies: ST_UNSUPPORTED, with a way out. */
+int guestmem_orphan(struct error *err);
 
 /*
  * Sorts the regions and checks what was said about them: page sizes are powers of two from 4 KiB to

@@ -94,18 +94,28 @@ static bool is_sound(const struct uffd_event *e)
 	       e->len <= UINT64_MAX - e->to;
 }
 
-/* A child that has ended meanwhile is not among them. */
+/* The child that had that number. One that has ended, or was noted after all, is not there. */
+static int take_child(struct guest_memory *g, uint64_t number)
+{
+	for (unsigned i = 0; i < g->nchildren; i++)
+		if (g->children[i].number == number) {
+			int uffd = g->children[i].uffd;
+
+			g->children[i] = g->children[--g->nchildren];
+			return uffd;
+		}
+	return -1;
+}
+
 static int heed(struct pager *p, struct space *s, struct uffd_event *e, struct guest_memory *g,
 		struct error *err)
 {
-	if (!is_sound(e))
+	if (e->kind != UFFD_FORK && !is_sound(e))
 		return err_set(err, ST_DATA, "the list of the guest's pages is bad: its inbox");
 	if (e->kind != UFFD_FORK)
 		return pager_event(p, s, e, err);
-	if (!g->nchildren)
-		return 0;
-	e->child = g->children[--g->nchildren];
-	return pager_event(p, s, e, err);
+	e->child = take_child(g, e->to);
+	return e->child < 0 ? 0 : pager_event(p, s, e, err);
 }
 
 static int heed_left(struct pager *p, struct space *s, const void *left, struct guest_memory *g,
@@ -134,9 +144,14 @@ int pager_heed_left(struct pager *p, struct guest_memory *g, struct error *err)
 	for (unsigned i = 0; i < p->nspaces; i++) {
 		struct ledger_space is = note_space(&p->spaces[i]);
 
-		if (!memcmp(&is, &of, sizeof(of)))
-			return heed_left(p, &p->spaces[i], left, g, err);
+		if (memcmp(&is, &of, sizeof(of)) != 0)
+			continue;
+		if (heed_left(p, &p->spaces[i], left, g, err))
+			return -1;
+		return g->nchildren ? guestmem_orphan(err) : 0;
 	}
+	if (g->nchildren)
+		return guestmem_orphan(err);
 	/* that process has gone */
 	memset(ledger_inbox(p->o.ledger, &of), 0, LEDGER_INBOX);
 	return 0;

@@ -54,6 +54,7 @@ struct caught {
 	struct {
 		int uffd;
 		unsigned serial;
+		uint32_t number;      /* of it, at who served before */
 		bool noted;	      /* the ledger knows it */
 	} children[GUEST_SPACES_MAX]; /* forked ones of a guest that is served on */
 	unsigned nchildren;
@@ -265,6 +266,7 @@ static int add_child(struct caught *c, const struct catch_event *e)
 	}
 	c->children[c->nchildren].uffd = e->uffd;
 	c->children[c->nchildren].noted = false;
+	c->children[c->nchildren].number = (uint32_t)e->wstatus;
 	c->children[c->nchildren++].serial = e->token;
 	return 0;
 }
@@ -297,7 +299,8 @@ static void give_unnoted(struct caught *c, struct guest_memory *g)
 	for (unsigned i = 0; i < c->nchildren; i++)
 		if (!c->children[i].noted &&
 		    !uffd_gone(c->children[i].uffd, anywhere, (uint32_t)sysconf(_SC_PAGESIZE))) {
-			g->children[g->nchildren++] = c->children[i].uffd;
+			g->children[g->nchildren].uffd = c->children[i].uffd;
+			g->children[g->nchildren++].number = c->children[i].number;
 			c->children[i--] = c->children[--c->nchildren];
 		}
 }
@@ -337,6 +340,8 @@ static int take_up(struct caught *c, int fd, struct error *err)
 	close_children(c);
 	if (!rc && g.nspaces)
 		return lazy_start_pager(c->l, &g, err);
+	if (!rc && g.nchildren)
+		rc = guestmem_orphan(err);
 	guestmem_free(&g);
 	return rc;
 }

@@ -33,6 +33,7 @@ static void translate(const struct uffd_msg *m, struct uffd_event *e)
 		break;
 	case UFFD_EVENT_FORK:
 		e->kind = UFFD_FORK;
+		e->to = m->arg.fork.ufd;
 		break;
 	}
 }

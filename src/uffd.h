@@ -41,7 +41,8 @@ struct uffd_event {
  *
  * room: UFFD_ROOM bytes, all zero, into which the kernel writes each message before the call can
  * end, or NULL. Whoever looks there later passes a copy to uffd_parse(), which tells what
- * uffd_read() has told, but of a fork without the descriptor (-1), which another process had.
+ * uffd_read() has told, but of a fork not the descriptor (-1): `to` is the number that it had
+ * there.
  */
 int uffd_read(int fd, void *room, struct uffd_event out[UFFD_EVENTS_MAX]);
 int uffd_parse(const void *room, struct uffd_event out[UFFD_EVENTS_MAX]);
