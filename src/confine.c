@@ -21,6 +21,7 @@
 #include "warden.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
@@ -229,6 +230,20 @@ static int prepare_guest(const struct config *cfg, struct error *err)
 
 /* ---- all ---- */
 
+/*
+ * Asked before anything is opened: later a descriptor that the shell had closed may be one of ours.
+ * What a library opened before main() is close-on-exec, and what was inherited cannot be.
+ */
+static int check_given(const char *option, int fd, struct error *err)
+{
+	int flags = fd < 0 ? 0 : fcntl(fd, F_GETFD);
+
+	if (flags >= 0 && !(flags & FD_CLOEXEC))
+		return 0;
+	err_set(err, ST_USAGE, "%s %d is not an open descriptor", option, fd);
+	return err_hint(err, "the shell passes a file as descriptor %d by %d<>FILE", fd, fd);
+}
+
 static int start(const struct config *cfg, const struct uri *uri, struct error *err)
 {
 	int keep[] = { cfg->ready_fd, cfg->continue_fd, uri->scheme == SCHEME_FD ? uri->fd : -1 };
@@ -256,6 +271,9 @@ int confine(const struct config *cfg, struct error *err)
 	if (!cfg->uri ||
 	    (cfg->command != CMD_SEND && cfg->command != CMD_RECV && cfg->command != CMD_CHECK))
 		return 0;
+	if (check_given("--ready-fd", cfg->ready_fd, err) ||
+	    check_given("--continue-fd", cfg->continue_fd, err))
+		return -1;
 	if (start_catcher(cfg, err) || prepare_guest(cfg, err))
 		return -1;
 	if (cfg->no_sandbox) {

@@ -13,7 +13,6 @@
 #include "log.h"
 
 #include <errno.h>
-#include <fcntl.h>
 #include <poll.h>
 #include <sys/eventfd.h>
 #include <unistd.h>
@@ -22,11 +21,7 @@
 
 int source_pause_open(struct source *src, struct error *err)
 {
-	int fd = src->ss->cfg->continue_fd;
-
 	src->pause.wake = -1;
-	if (fd >= 0 && fcntl(fd, F_GETFD) < 0)
-		return err_set(err, ST_USAGE, "--continue-fd %d is not an open descriptor", fd);
 	if (!src->ss->caps.on[CAP_PAUSE_BEFORE_SWITCHOVER] || src->ss->cfg->dry_run)
 		return 0;
 	src->pause.wake = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);

@@ -113,6 +113,19 @@ has_waited() { # SECONDS: so often was the progress said
 	[[ $output == *"--continue-fd 77 is not an open descriptor"* ]]
 }
 
+@test "a descriptor that the shell has closed is refused, though migtool opens one of that number" {
+	local fd line
+	for fd in 3 4 5 6 7 8 9; do
+		for line in "send --cap pause-before-switchover --continue-fd $fd $IMAGES/mixed null:" \
+			"send --no-sandbox --cap pause-before-switchover --continue-fd $fd $IMAGES/mixed null:" \
+			"recv --ready-fd $fd unix:socket copy"; do
+			run -1 bash -c "exec timeout 20 '$MIGTOOL' $line" 3>&- 4>&- 5>&- 6>&- 7>&- 8>&- 9>&-
+			[[ $output == *"-fd $fd is not an open descriptor"*"by $fd<>FILE"* ]]
+		done
+	done
+	[ ! -e socket ] && [ ! -e copy ]
+}
+
 @test "SIGINT in the pause: both say so, the source keeps the guest" {
 	recv_start recv tcp:127.0.0.1:0 copy
 	pause "$IMAGES/mixed" "$RECV_URI"
