@@ -35,16 +35,26 @@ static bool is_far(const struct config *cfg)
 	return strncmp(cfg->uri, "image:", 6) != 0;
 }
 
+static void put_param(FILE *f, const char *name, const char *value)
+{
+	if (!value)
+		return;
+	fprintf(f, " --param %s=", name);
+	put_text(f, value);
+}
+
+/* Both ends'. Without the names of whom to believe any holder of a certificate would be let in. */
 static void put_far_options(FILE *f, const struct config *cfg)
 {
 	if (cfg->retry)
 		fprintf(f, " --retry %u", cfg->retry);
+	put_param(f, "tls-creds", params_tls_creds(&cfg->params));
+	put_param(f, "tls-hostname", params_tls_hostname(&cfg->params));
+	put_param(f, "tls-authz", params_tls_authz(&cfg->params));
+	if (cfg->listen)
+		fputs(" --listen", f);
 	if (cfg->connect)
 		fputs(" --connect", f);
-	if (params_tls(&cfg->params)) {
-		fputs(" --param tls-creds=", f);
-		put_text(f, params_tls_creds(&cfg->params));
-	}
 }
 
 char *lazy_again(const struct config *cfg, pid_t pid)
@@ -88,8 +98,7 @@ char *send_again(const struct config *cfg)
 	if (!f)
 		return NULL;
 	fputs("migtool send --resume --cap postcopy-ram=on", f);
-	if (cfg->listen)
-		fputs(" --listen", f);
+	put_far_options(f, cfg);
 	put_word(f, cfg->image);
 	put_word(f, cfg->uri);
 	fputs(" goes on with it, when it is waited for there", f);

@@ -174,7 +174,7 @@ port() { # URI
 	kill -TERM "${PEER_PIDS[send]}"
 	migtool_wait send 50
 	assert_json send '.owner == "destination"' '.status == "postcopy-paused"' \
-		'."error-hint" | startswith("migtool send --resume --cap postcopy-ram=on guest tcp:")'
+		'."error-hint" | startswith("migtool send --resume --cap postcopy-ram=on --retry 20 guest tcp:")'
 }
 
 @test "COMMAND waits and goes on, too" {
