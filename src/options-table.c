@@ -310,7 +310,7 @@ const struct option_row option_table[] = {
 	{ "--retry", NULL, ARG_REQUIRED, "N", MOVE, GROUP_TRAVEL,
 	  "when the link dies, go on by itself, at most N times", .set = set_retry, FIELD(retry) },
 	{ "--postcopy-after", NULL, ARG_REQUIRED, "PERCENT", SEND, GROUP_TRAVEL,
-	  "with postcopy-ram: let the guest go on there once so much was sent (0); 100: on SIGUSR2",
+	  "with postcopy-ram: let the guest go on there once so much was sent (0), or on SIGUSR2",
 	  .set = set_postcopy_after },
 	{ "--continue-fd", NULL, ARG_REQUIRED, "N", SEND, GROUP_TRAVEL,
 	  "with pause-before-switchover: go on at a byte, or the end, on descriptor N",
