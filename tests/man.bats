@@ -46,7 +46,9 @@ section() {
 			{ echo "$head: its commands are $commands"; return 1; } ;;
 		esac
 	done <options
-	sed -nE 's/^(-[a-zA-Z], )?(--[a-z-]+).*/\2/p' there | sort >documented
+	# at the margin; in a text one may be where a line was broken
+	awk '/^[A-Z]/ { on = $0 == "OPTIONS"; next } on' page |
+		sed -nE 's/^ {5}(-[a-zA-Z], )?(--[a-z-]+).*/\2/p' | sort >documented
 	cut -f 1 options | sort | diff - documented
 }
 
