@@ -35,7 +35,7 @@ struct place {
 
 struct wish {
 	unsigned block;
-	uint64_t offset, end;
+	size_t first, end; /* target pages: whole units */
 };
 
 struct ahead {
@@ -257,7 +257,10 @@ struct extent ahead_next(const struct ahead *a, const struct block *b, uint64_t 
 
 /* ---- into the guest ---- */
 
-/* From a unit that is here: its end, and those of its neighbours behind it that are like it. */
+/*
+ * From a unit that is here: its end, and those of its neighbours behind it that are like it. Never
+ * further than what is here: the rest would be zeros that nobody sent.
+ */
 static size_t run_end(const struct ahead *a, const struct place *p, size_t i, size_t limit,
 		      bool data)
 {
@@ -268,7 +271,7 @@ static size_t run_end(const struct ahead *a, const struct place *p, size_t i, si
 		end = at + step < n ? at + step : n;
 	} while (at < limit && bitmap_test(&p->here, at) &&
 		 (bitmap_next_set(&p->data, at, end) < end) == data);
-	return at;
+	return bitmap_next_clear(&p->here, i, at);
 }
 
 static int give_data(struct ahead *a, const struct block *b, uint64_t at, size_t len, bool asked,
@@ -318,12 +321,6 @@ static int give(struct ahead *a, unsigned block, size_t i, size_t end, bool aske
 	return 0;
 }
 
-/* The guest's pages may be smaller. */
-static size_t wish_end(const struct ahead *a, uint64_t end)
-{
-	return (size_t)((end + a->page - 1) / a->page);
-}
-
 /* The first page of what is waited for longest. False: nobody waits for what is here. */
 static bool next_asked(struct ahead *a, unsigned *block, size_t *i, size_t *end)
 {
@@ -334,9 +331,8 @@ static bool next_asked(struct ahead *a, unsigned *block, size_t *i, size_t *end)
 		const struct wish *w = &a->asked[a->first];
 
 		*block = w->block;
-		*end = wish_end(a, w->end);
-		*i = bitmap_next_set(&a->places[w->block].here, (size_t)(w->offset / a->page),
-				     *end);
+		*end = w->end;
+		*i = bitmap_next_set(&a->places[w->block].here, w->first, *end);
 		found = *i < *end;
 		if (found)
 			continue;
@@ -410,20 +406,31 @@ int ahead_start(struct ahead *a, struct error *err)
 	return 0;
 }
 
+/* The guest's pages may be smaller, as those of one of its regions are: units are given. */
+static struct wish whole_units(const struct ahead *a, unsigned block, uint64_t offset, uint64_t len)
+{
+	size_t n = a->places[block].here.bits, step = a->unit / a->page;
+	size_t end = (size_t)((offset + len + a->unit - 1) / a->unit) * step;
+
+	return (struct wish){ block, (size_t)(offset / a->unit) * step, end < n ? end : n };
+}
+
 bool ahead_ask(struct ahead *a, unsigned block, uint64_t offset, uint64_t len)
 {
 	const struct bitmap *here = &a->places[block].here;
-	size_t first = (size_t)(offset / a->page), end = wish_end(a, offset + len);
+	struct wish w;
 
-	if (!a->given || bitmap_next_set(here, first, end) >= end)
+	if (!a->given) /* else the unit is settled */
+		return false;
+	w = whole_units(a, block, offset, len);
+	if (bitmap_next_set(here, w.first, w.end) >= w.end)
 		return false;
 	pthread_mutex_lock(&a->lock);
 	/* who finds no room gets it when its turn comes */
 	if (a->n < ASKED_MAX)
-		a->asked[(a->first + a->n++) % ASKED_MAX] =
-			(struct wish){ block, offset, offset + len };
+		a->asked[(a->first + a->n++) % ASKED_MAX] = w;
 	pthread_mutex_unlock(&a->lock);
-	return bitmap_next_clear(here, first, end) >= end;
+	return bitmap_next_clear(here, w.first, w.end) >= w.end;
 }
 
 int ahead_wait(struct ahead *a, struct error *err)

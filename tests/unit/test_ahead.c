@@ -3,6 +3,8 @@
 #include "test.h"
 
 #include "ahead.h"
+#include "lazy.h"
+#include "pull.h"
 
 #include <string.h>
 
@@ -15,15 +17,86 @@ static struct ahead *a;
 static struct digest sum;
 static struct error err;
 
+/* ---- the guest: what it is given, in runs of pages ---- */
+
+struct run {
+	unsigned first, n;
+	bool asked, data;
+};
+
+static struct run given[8];
+static unsigned ngiven;
+static uint64_t wants, wants_len; /* with the first that it gets; 0: nothing */
+static bool wants_all_here;
+
+static int give(uint64_t offset, uint64_t len, bool asked, bool data)
+{
+	if (ngiven < 8)
+		given[ngiven] =
+			(struct run){ (unsigned)(offset / PG), (unsigned)(len / PG), asked, data };
+	if (!ngiven++ && wants_len)
+		wants_all_here = ahead_ask(a, 0, wants, wants_len);
+	return 0;
+}
+
+int pager_arrived(struct pager *p, unsigned b, uint64_t offset, const void *buf, size_t len,
+		  struct error *e)
+{
+	(void)p, (void)b, (void)e;
+	return give(offset, len, false, buf);
+}
+
+int pager_arrived_zero(struct pager *p, unsigned b, uint64_t offset, uint64_t len, struct error *e)
+{
+	(void)p, (void)b, (void)e;
+	return give(offset, len, false, false);
+}
+
+int pager_arrived_asked(struct pager *p, unsigned b, uint64_t offset, const void *buf, size_t len,
+			struct error *e)
+{
+	(void)p, (void)b, (void)e;
+	return give(offset, len, true, buf);
+}
+
+int lazy_keep(struct lazy *l, uint64_t offset, const void *buf, size_t len, struct error *e)
+{
+	(void)l, (void)offset, (void)buf, (void)len, (void)e;
+	return 0;
+}
+
+void pull_came(struct pull *p, const struct block *b, uint64_t offset, uint64_t len)
+{
+	(void)p, (void)b, (void)offset, (void)len;
+}
+
+int session_fail(struct session *ss, const struct error *e)
+{
+	(void)ss, (void)e;
+	CHECK(false);
+	return -1;
+}
+
+static bool was_given(unsigned i, struct run r)
+{
+	return i < ngiven && given[i].first == r.first && given[i].n == r.n &&
+	       given[i].asked == r.asked && given[i].data == r.data;
+}
+
+static struct session session;
+static struct lazy lazy = { .ss = &session };
+
 /* One block of 18 pages: its last unit is cut. */
 static bool begin(void)
 {
 	struct block b = { .name = "a", .size = 18 * PG, .page_size = PG };
 
 	sum = (struct digest){ 0, 0 };
+	ngiven = 0;
+	wants_len = 0;
 	img = image_of_blocks(&b, 1, PG, &err);
 	block = img ? &img->blocks[0] : NULL;
-	a = img ? ahead_new(NULL, img, false, &err) : NULL;
+	a = img ? ahead_new(&lazy, img, false, &err) : NULL;
 	return a;
 }
 
@@ -114,12 +187,59 @@ static void the_guest_gets_nothing_before_it_is_given(void)
 	end();
 }
 
+/* All of it, until it is there. */
+static bool bring(void)
+{
+	bool ok = !cancel_init(&session.cancel, &err) && !ahead_start(a, &err) &&
+		  !ahead_wait(a, &err);
+
+	ahead_stop(a);
+	cancel_destroy(&session.cancel);
+	return ok;
+}
+
+static void the_guest_gets_all_of_it_in_runs(void)
+{
+	REQUIRE(begin());
+	CHECK(took(0, 8, 1) && !ahead_took_zero(a, block, 8 * PG, 4 * PG, &sum, &err));
+	CHECK(took(16, 2, 2) && !ahead_settle(a, UNIT, &sum, &err));
+	CHECK(bring());
+	CHECK(ngiven == 3 && was_given(0, (struct run){ 0, 8, false, true }) &&
+	      was_given(1, (struct run){ 8, 4, false, false }) &&
+	      was_given(2, (struct run){ 16, 2, false, true }));
+	CHECK(next_is(0, 0, 0));
+	end();
+}
+
+/* A VMM's regions may have pages of several sizes; the unit is the largest. */
+static void a_page_that_is_less_than_a_unit_brings_its_unit(void)
+{
+	REQUIRE(begin());
+	CHECK(took(0, 4, 1) && took(8, 4, 2) && !ahead_settle(a, UNIT, &sum, &err));
+	wants = 9 * PG;
+	wants_len = PG;
+	CHECK(bring() && wants_all_here);
+	CHECK(ngiven == 2 && was_given(0, (struct run){ 0, 4, false, true }) &&
+	      was_given(1, (struct run){ 8, 4, true, true }));
+	end();
+	REQUIRE(begin());
+	CHECK(took(0, 4, 1) && took(16, 2, 2) && !ahead_settle(a, UNIT, &sum, &err));
+	wants = 15 * PG; /* its unit is not here, the next one, which is cut, is */
+	wants_len = 3 * PG;
+	CHECK(bring() && !wants_all_here);
+	CHECK(ngiven == 2 && was_given(1, (struct run){ 16, 2, true, true }));
+	end();
+}
+
 static const struct test_case cases[] = {
 	{ "a page that comes again counts once", a_page_that_comes_again_counts_once },
 	{ "what is taken back is gone", what_is_taken_back_is_gone },
 	{ "a unit is there as a whole, or not at all", a_unit_is_there_as_a_whole_or_not_at_all },
 	{ "the guest gets nothing before it is given to it",
 	  the_guest_gets_nothing_before_it_is_given },
+	{ "the guest gets all of it, in runs", the_guest_gets_all_of_it_in_runs },
+	{ "a page that is less than a unit brings its unit",
+	  a_page_that_is_less_than_a_unit_brings_its_unit },
 };
 
 TEST_MAIN(cases)
