@@ -32,11 +32,11 @@ int ahead_took(struct ahead *a, struct block *b, uint64_t offset, const uint8_t 
 	       struct digest *sum, uint64_t *zeros, struct error *err);
 int ahead_took_zero(struct ahead *a, struct block *b, uint64_t offset, uint64_t len,
 		    struct digest *sum, struct error *err);
-/* What is there of the range is worth nothing. -1: ST_FILE. */
+/* What is there of the range is worth nothing, and zero in a file. -1: ST_FILE. */
 int ahead_drop(struct ahead *a, const struct block *b, uint64_t offset, uint64_t len,
 	       struct digest *sum, struct error *err);
 /* So is all of it. */
-void ahead_forget(struct ahead *a);
+int ahead_forget(struct ahead *a, struct error *err);
 /* The guest takes units of so many bytes: of those that are here in part nothing is. */
 int ahead_settle(struct ahead *a, uint32_t unit, struct digest *sum, struct error *err);
 /* The next run at or after `from` that is here; len 0: none. */

@@ -98,8 +98,8 @@ int pull_ahead_settle(struct pull *p, struct error *err);
 void pull_ahead_mark(const struct pull *p, const struct block *b, struct bitmap *map);
 /* Until all of it is in the guest. */
 int pull_ahead_wait(struct pull *p, struct error *err);
-/* It was another try's. */
-void pull_ahead_forget(struct pull *p);
+/* It was another try's. ST_FILE. */
+int pull_ahead_forget(struct pull *p, struct error *err);
 
 /* Recovery, before LISTENING: tells the source which those are. */
 int pull_tell_came(struct target *t, struct error *err);

@@ -128,6 +128,17 @@ static void release(const struct place *p, uint64_t offset, uint64_t len)
 		memset(p->mem + offset, 0, len);
 }
 
+/* What it held is worth nothing. In a file it would stay: zeros that come later are not stored. */
+static int wipe(struct ahead *a, unsigned block, uint64_t offset, uint64_t len, struct error *err)
+{
+	const struct place *p = &a->places[block];
+
+	if (!p->mem)
+		return image_place_zero(a->img, &a->img->blocks[block], offset, len, err);
+	release(p, offset, len);
+	return 0;
+}
+
 /* ---- what comes ---- */
 
 uint8_t *ahead_room(struct ahead *a, const struct block *b, uint64_t offset)
@@ -174,8 +185,7 @@ int ahead_took_zero(struct ahead *a, struct block *b, uint64_t offset, uint64_t 
 {
 	struct place *p = &a->places[b->index];
 
-	if (ahead_drop(a, b, offset, len, sum, err) ||
-	    (!p->mem && image_place_zero(a->img, b, offset, len, err)))
+	if (ahead_drop(a, b, offset, len, sum, err))
 		return -1;
 	bitmap_set(&p->here, (size_t)(offset / a->page), (size_t)(len / a->page));
 	return 0;
@@ -207,23 +217,26 @@ int ahead_drop(struct ahead *a, const struct block *b, uint64_t offset, uint64_t
 		if (!was)
 			return -1;
 		digest_sub(sum, terms(b, at, was, a->page));
-		release(p, at, a->page);
+		if (wipe(a, b->index, at, a->page, err))
+			return -1;
 	}
 	bitmap_clear(&p->data, first, end - first);
 	bitmap_clear(&p->here, first, end - first);
 	return 0;
 }
 
-void ahead_forget(struct ahead *a)
+int ahead_forget(struct ahead *a, struct error *err)
 {
 	for (unsigned i = 0; i < a->img->nblocks; i++) {
 		struct place *p = &a->places[i];
 
-		release(p, 0, a->img->blocks[i].size);
+		if (wipe(a, i, 0, a->img->blocks[i].size, err))
+			return -1;
 		bitmap_clear(&p->data, 0, p->data.bits);
 		bitmap_clear(&p->here, 0, p->here.bits);
 	}
 	a->unit = a->page;
+	return 0;
 }
 
 int ahead_settle(struct ahead *a, uint32_t unit, struct digest *sum, struct error *err)

@@ -203,7 +203,5 @@ int pull_judge_again(struct target *t, struct error *err)
 	t->img = p->img;
 	t->found = ss->serving ? FOUND_GUEST : FOUND_READY;
 	/* nobody has given the guest up: its source begins anew, and may be another one */
-	if (!ss->serving)
-		pull_ahead_forget(p);
-	return 0;
+	return ss->serving ? 0 : pull_ahead_forget(p, err);
 }

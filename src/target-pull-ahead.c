@@ -100,8 +100,7 @@ int pull_ahead_wait(struct pull *p, struct error *err)
 	return rc;
 }
 
-void pull_ahead_forget(struct pull *p)
+int pull_ahead_forget(struct pull *p, struct error *err)
 {
-	if (p->ahead)
-		ahead_forget(p->ahead);
+	return p->ahead ? ahead_forget(p->ahead, err) : 0;
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: GPL-2.0-or-later
 /* What comes ahead of a guest, until it is given to it. */
-#include "test.h"
+#include "image_fixture.h"
 
 #include "ahead.h"
 #include "lazy.h"
@@ -8,7 +8,6 @@
 
 #include <string.h>
 
-#define PG   4096u
 #define UNIT (4 * PG)
 
 static struct image *img;
@@ -110,8 +109,9 @@ static void end(void)
 static bool took(unsigned first, unsigned n, uint8_t fill)
 {
 	uint64_t at = (uint64_t)first * PG, zeros;
-	uint8_t *to = ahead_room(a, block, at);
+	uint8_t *to = ahead_room(a, block, at), buf[18 * PG];
 
+	to = to ? to : buf;
 	if (ahead_drop(a, block, at, (uint64_t)n * PG, &sum, &err))
 		return false;
 	memset(to, fill, (size_t)n * PG);
@@ -161,7 +161,7 @@ static void what_is_taken_back_is_gone(void)
 	CHECK(sum_is((uint8_t[18]){ 9, 9, 9, 0, 0, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9, 9 }));
 	/* nothing of it is left in memory, either */
 	CHECK(ahead_room(a, block, 3 * PG)[0] == 0 && ahead_room(a, block, 5 * PG)[0] == 9);
-	ahead_forget(a);
+	CHECK(!ahead_forget(a, &err));
 	CHECK(next_is(0, 0, 0) && ahead_room(a, block, 0)[0] == 0);
 	end();
 }
@@ -176,6 +176,45 @@ static void a_unit_is_there_as_a_whole_or_not_at_all(void)
 	CHECK(next_is(0, 0, 4) && next_is(4, 12, 6));
 	CHECK(sum_is((uint8_t[18]){ 1, 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 0, 3, 3 }));
 	end();
+}
+
+static bool kept_is(const uint8_t fills[18])
+{
+	uint8_t page[PG], want[PG];
+
+	for (unsigned i = 0; i < 18; i++) {
+		memset(want, fills[i], PG);
+		if (image_get_page(img, block, (uint64_t)i * PG, page, PG, &err) ||
+		    memcmp(page, want, PG) != 0)
+			return false;
+	}
+	return true;
+}
+
+/* Zeros that come behind COMMIT are not stored there. */
+static void keep(void)
+{
+	sum = (struct digest){ 0, 0 };
+	img = create_one(at("img"), 18 * PG, false, &err);
+	REQUIRE(img);
+	img->target_page = PG;
+	block = &img->blocks[0];
+	a = ahead_new(NULL, img, true, &err);
+	REQUIRE(a);
+	CHECK(took(0, 10, 7) && kept_is((uint8_t[18]){ 7, 7, 7, 7, 7, 7, 7, 7, 7, 7 }));
+	CHECK(!ahead_drop(a, block, 3 * PG, 2 * PG, &sum, &err));
+	CHECK(kept_is((uint8_t[18]){ 7, 7, 7, 0, 0, 7, 7, 7, 7, 7 }));
+	CHECK(!ahead_took_zero(a, block, 0, PG, &sum, &err));
+	CHECK(!ahead_settle(a, UNIT, &sum, &err) && next_is(0, 0, 0));
+	CHECK(kept_is((uint8_t[18]){ 0 }) && sum_is((uint8_t[18]){ 0 }));
+	CHECK(took(4, 8, 5) && kept_is((uint8_t[18]){ 0, 0, 0, 0, 5, 5, 5, 5, 5, 5, 5, 5 }));
+	CHECK(!ahead_forget(a, &err) && next_is(0, 0, 0) && kept_is((uint8_t[18]){ 0 }));
+	end();
+}
+
+static void what_is_worth_nothing_does_not_stay_in_a_file(void)
+{
+	on_each_fs(keep);
 }
 
 static void the_guest_gets_nothing_before_it_is_given(void)
@@ -235,6 +274,8 @@ static const struct test_case cases[] = {
 	{ "a page that comes again counts once", a_page_that_comes_again_counts_once },
 	{ "what is taken back is gone", what_is_taken_back_is_gone },
 	{ "a unit is there as a whole, or not at all", a_unit_is_there_as_a_whole_or_not_at_all },
+	{ "what is worth nothing does not stay in a file",
+	  what_is_worth_nothing_does_not_stay_in_a_file },
 	{ "the guest gets nothing before it is given to it",
 	  the_guest_gets_nothing_before_it_is_given },
 	{ "the guest gets all of it, in runs", the_guest_gets_all_of_it_in_runs },
