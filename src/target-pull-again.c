@@ -183,13 +183,27 @@ static bool same_blocks(const struct image *img, const struct greeting *g)
 	return true;
 }
 
+/* What came ahead is kept by pages of a size, which the fault thread reads: it stays that. */
+static int judge_page(const struct pull *p, const struct greeting *g, struct error *err)
+{
+	if (!p->unnamed || !p->ahead || g->page_size == p->img->target_page)
+		return 0;
+	err_set(err, ST_UNSUPPORTED,
+		"a source with pages of %u bytes began to send the guest's memory, and this one "
+		"has "
+		"pages of %u bytes",
+		p->img->target_page, g->page_size);
+	return err_hint(err, "send from a host with the first one's pages, or start recv --resume "
+			     "anew");
+}
+
 int pull_judge_again(struct target *t, struct error *err)
 {
 	struct session *ss = t->ss;
 	struct pull *p = ss->lazy->pull;
 	const struct greeting *g = &t->greeting;
 
-	if (ss->serving && judge_session(t, err))
+	if ((ss->serving && judge_session(t, err)) || judge_page(p, g, err))
 		return -1;
 	if (p->unnamed ? pull_take_blocks(t, err) : !same_blocks(p->img, g)) {
 		err_set(err, ST_UNSUPPORTED,
