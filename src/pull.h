@@ -125,7 +125,7 @@ void pull_placing(struct pull *p, bool now);
 
 /*
  * How much of a run of whole units, from its first on, comes for the first time: who learns of it
- * has to count and store it. 0: not that unit. The lanes' threads.
+ * has to count and store it, and then to call pull_came. 0: not that unit. The lanes' threads.
  */
 size_t pull_win(struct pull *p, uint64_t offset, size_t len);
 

@@ -73,7 +73,10 @@ static void account(struct pull_lane *l, uint64_t offset, const uint8_t *buf, si
 	stat_add(&st->travelled, (all - zeros) * page);
 }
 
-/* What another lane has brought, too, is one page all the same. */
+/*
+ * What another lane has brought, too, is one page all the same. Who was the first says that it has
+ * come: the other one cannot know whether it is stored yet.
+ */
 static int take_first(struct pull_lane *l, uint64_t offset, const uint8_t *buf, size_t len,
 		      struct error *err)
 {
@@ -86,6 +89,7 @@ static int take_first(struct pull_lane *l, uint64_t offset, const uint8_t *buf, 
 		account(l, offset + at, buf + at, n);
 		if (pull_store(p, l->block, offset + at, buf + at, n, err))
 			return -1;
+		pull_came(p, l->block, offset + at, n);
 	}
 	return 0;
 }
@@ -106,8 +110,6 @@ static int place(struct pull_lane *l, uint64_t offset, const uint8_t *buf, size_
 	if (!rc)
 		rc = take_first(l, offset, buf, len, err);
 	pull_placing(lazy->pull, false);
-	if (!rc)
-		pull_came(lazy->pull, l->block, offset, len);
 	return rc;
 }
 
