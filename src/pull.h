@@ -46,6 +46,7 @@ struct pull {
 	atomic_uint placing;
 	bool keeps;	      /* --uffd-socket with an IMAGE */
 	bool unnamed;	      /* which block it is has not been said yet */
+	bool listened;	      /* LISTEN was taken: the guest may have begun, with what was there */
 	bool has_source;      /* what the source's files are: */
 	struct digest source; /* the greeting's */
 	pthread_t fetcher;    /* --prefetch */
@@ -81,6 +82,10 @@ void pull_hand_over(struct target *t);
 
 /* Is there a place for a device state that is announced? */
 int pull_judge_state(const struct target *t, struct error *err);
+/*
+ * Another try, once the image is there: has the guest begun as this source's would? ST_UNSUPPORTED.
+ */
+int pull_judge_begun(const struct target *t, struct error *err);
 /* Once the image was made. ST_FILE, ST_UNSUPPORTED. */
 int pull_open_state(struct target *t, struct error *err);
 /* LISTEN, of so many bytes that are still to be read: all of it is here, and gets its name. */

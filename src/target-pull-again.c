@@ -210,6 +210,8 @@ int pull_judge_again(struct target *t, struct error *err)
 			"the guest here has another memory than the source's image");
 		return err_hint(err, "it waits for the image that was sent first");
 	}
+	if (pull_judge_begun(t, err))
+		return -1;
 	if (g->dry_run)
 		return 0;
 	if (ss->serving && !ss->knows_first)

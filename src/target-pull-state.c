@@ -3,7 +3,7 @@
  * The device state of a guest whose memory is still to come. It comes before LISTEN, which has its
  * digest; then it is under its name, whole, before COMMAND starts, or a VMM is waited for. The
  * guest may have read it from then on. So a further try, with a guest that was not handed over, has
- * to bring the same again; and to a guest that was handed over none comes.
+ * to bring the same again, or none as well; and to a guest that was handed over none comes.
  *
  * Without COMMIT there is no guest here, and it is removed with all else.
  */
@@ -32,6 +32,20 @@ int pull_judge_state(const struct target *t, struct error *err)
 	err_set(err, ST_UNSUPPORTED,
 		"the source sends a device state, and the guest here has to find it somewhere");
 	return err_hint(err, "say where it goes: --device-state FILE");
+}
+
+int pull_judge_begun(const struct target *t, struct error *err)
+{
+	const struct pull *p = t->ss->lazy->pull;
+	bool has = image_device_state_placed(p->img);
+
+	if (t->ss->serving || !p->listened || has == t->greeting.has_device_state)
+		return 0;
+	err_set(err, ST_UNSUPPORTED,
+		"the guest here has begun %s a device state, and the source sends %s",
+		has ? "with" : "without", has ? "none" : "one");
+	return err_hint(err,
+			"it waits for the source that it began with; for another one, begin anew");
 }
 
 int pull_open_state(struct target *t, struct error *err)

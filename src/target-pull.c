@@ -235,6 +235,7 @@ int load_listen(struct target *t, uint32_t len, struct error *err)
 		return err_set(err, ST_DATA, "LISTEN is not expected now");
 	if (pull_listen_state(t, len, err))
 		return -1;
+	ss->lazy->pull->listened = true;
 	t->postcopy = POSTCOPY_ADVISED;
 	/* the guest is ours to wait for, and the source says that it lives */
 	ss->watched = false;

@@ -208,6 +208,28 @@ has_state() {
 	has_state
 }
 
+# tries SCRIPT: a source of tests/tools/guest_peer.py that comes several times, to the one COMMAND. Its
+# memory is of zeros.
+tries() {
+	rm -f dev out "$C" u starts
+	listener_start recv recv --cap postcopy-ram --retry 5 --device-state dev unix:u "$C" -- \
+		sh -c 'echo x >>starts; echo $$ >pid; exec $G $C map say=mapped sleep >out'
+	"$TOOLS/guest_peer.py" source u "$1" >peer.out 2>peer.err </dev/null 3>&- 4>&-
+	migtool_wait recv
+	assert_json recv .complete '."digest-verified"'
+	[ "$(wc -l <starts)" = 1 ]
+	end_guest
+}
+
+@test "a guest that has begun with a device state, or without, is not given to a source that differs" {
+	tries begun-with
+	[ "$(cat dev)" = "what devices were" ]
+	grep -q 'the guest here has begun with a device state, and the source sends none; listening on' recv.err
+	tries begun-without
+	[ ! -e dev ]
+	grep -q 'the guest here has begun without a device state, and the source sends one; listening on' recv.err
+}
+
 @test "a device state wants a place that is free, and both ends say so" {
 	listener_start recv recv --cap postcopy-ram unix:u "$C" -- sh -c 'exit 3'
 	migtool_start send send --cap postcopy-ram dir "$RECV_URI"

@@ -209,6 +209,65 @@ def wrong_digest(address, digest=b"\1" + bytes(39)):
     main.hold()
 
 
+def refused(address, **changes):
+    link = connect(address).say(m.frame(m.greeting(
+        one_way=False, features=FEATURES, capabilities=["postcopy-ram"], **changes,
+        blocks=[{"name": m.BLOCK, "size": SIZE, "page-size": q.PAGE}])))
+    answer = link.frame()
+    while answer.get("wait"):
+        answer = link.frame()
+    assert not answer["take"], answer
+    link.close()
+
+
+def tried(address, state, *, listens=True):
+    """Begins, with a device state or without (None), and may have come as far as LISTENING."""
+    main, urgent = greeted(address, device_state=state is not None)
+    main.say(BEGIN)
+    if state is not None:
+        main.say(m.command(m.DEVICE_STATE, state))
+    if listens:
+        main.say(m.command(LISTEN) if state is None else listen_for(state))
+        assert main.message()[0] == RP_LISTENING
+    return main, urgent
+
+
+def breaks(links):
+    for link in links:
+        link.close()
+
+
+def finishes(links, state):
+    """A guest of zeros."""
+    main, urgent = links
+    main.say(m.command(m.COMMIT))
+    assert main.message()[0] == m.RP_DONE
+    urgent.say(EOS)
+    digest = digest_payload({}, state)
+    main.say(part(m.zero_run(0, SIZE)) + last() + m.command(m.DIGEST, digest) + b"\0")
+    kind, data = main.message()
+    while kind == RP_REQUEST:
+        kind, data = main.message()
+    assert (kind, data) == (m.RP_READY, digest), (kind, data)
+    main.close()
+
+
+def source_begun_with(address):
+    """The guest may have read the device state of a try that broke: no other source is let in."""
+    breaks(tried(address, STATE))
+    refused(address)
+    finishes(tried(address, STATE), STATE)
+
+
+def source_begun_without(address):
+    """And the other way round."""
+    breaks(tried(address, None))
+    refused(address, device_state=True)
+    finishes(tried(address, None), None)
+
+
+TRIES = {"begun-with": source_begun_with, "begun-without": source_begun_without}
+
 SOURCES = {
     "page-before-listen": (before(part(m.run())), 12, "source", "a page before COMMIT"),
     "page-in-start": (lambda a: greeted(a)[0].say(
@@ -510,6 +569,8 @@ def main():
         if role == "source":
             if script in ("good", "ahead"):
                 (source_good if script == "good" else source_ahead)(address, sys.argv[4])
+            elif script in TRIES:
+                TRIES[script](address)
             else:
                 SOURCES[script][0](address)
             return
