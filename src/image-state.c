@@ -121,14 +121,23 @@ int image_put_device_state(struct image *img, const void *buf, size_t len, struc
 
 int image_take_device_state(struct image *img, const char *path, bool force, struct error *err)
 {
-	struct target *t = calloc(1, sizeof(*t));
+	struct target *t;
 
+	if (image_priv(img)->target)
+		return 0;
+	t = calloc(1, sizeof(*t));
 	if (!t)
 		return err_set(err, ST_NOMEM, "out of memory");
 	t->lock = t->parent = t->state_lock = -1;
 	t->force = force;
+	if (state_plan(t, path, false, err) < 0) {
+		free(t->state_final);
+		free(t->state_part);
+		free(t);
+		return -1;
+	}
 	image_priv(img)->target = t;
-	return state_plan(t, path, false, err);
+	return 0;
 }
 
 int image_reset_device_state(struct image *img, struct error *err)

@@ -280,8 +280,8 @@ int image_put_device_state(struct image *img, const void *buf, size_t len, struc
 /*
  * The device state of a guest that goes on before its memory is here, and has to find it before.
  * take: image_of_blocks has one, too, at `path` (ST_FILE, ST_UNSUPPORTED; image_create has it from
- * its layout). reset: what came of it is dropped. place: all of it came; it is durable and has its
- * name. withdraw: the guest is not ours, and it goes again.
+ * its layout), but only one. reset: what came of it is dropped. place: all of it came; it is
+ * durable and has its name. withdraw: the guest is not ours, and it goes again.
  */
 int image_take_device_state(struct image *img, const char *path, bool force, struct error *err);
 int image_reset_device_state(struct image *img, struct error *err);

@@ -218,6 +218,8 @@ int pull_judge_again(struct target *t, struct error *err)
 		pull_first(t);
 	t->img = p->img;
 	t->found = ss->serving ? FOUND_GUEST : FOUND_READY;
+	if (ss->serving)
+		return 0;
 	/* nobody has given the guest up: its source begins anew, and may be another one */
-	return ss->serving ? 0 : pull_ahead_forget(p, err);
+	return pull_ahead_forget(p, err) || pull_open_state(t, err) ? -1 : 0;
 }

@@ -230,6 +230,11 @@ tries() {
 	grep -q 'the guest here has begun without a device state, and the source sends one; listening on' recv.err
 }
 
+@test "a try that broke had no device state, and the next one has: COMMAND gets it" {
+	tries state-later
+	[ "$(cat dev)" = "what devices were" ]
+}
+
 @test "a device state wants a place that is free, and both ends say so" {
 	listener_start recv recv --cap postcopy-ram unix:u "$C" -- sh -c 'exit 3'
 	migtool_start send send --cap postcopy-ram dir "$RECV_URI"

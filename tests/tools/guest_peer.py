@@ -266,7 +266,14 @@ def source_begun_without(address):
     finishes(tried(address, None), None)
 
 
-TRIES = {"begun-with": source_begun_with, "begun-without": source_begun_without}
+def source_state_later(address):
+    """A try that got nowhere had none."""
+    breaks(tried(address, None, listens=False))
+    finishes(tried(address, STATE), STATE)
+
+
+TRIES = {"begun-with": source_begun_with, "begun-without": source_begun_without,
+         "state-later": source_state_later}
 
 SOURCES = {
     "page-before-listen": (before(part(m.run())), 12, "source", "a page before COMMIT"),
