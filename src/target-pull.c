@@ -282,6 +282,14 @@ static void note_switch(struct target *t)
 	stat_set(&ss->stats.precopy_bytes, ss->stream.bytes_in);
 }
 
+/* Whoever keeps the guest is told that it is ours. */
+static void begin(struct lazy *l)
+{
+	pager_begins(l->pager);
+	if (l->caught)
+		caught_commit(l);
+}
+
 int load_guest_commit(struct target *t, struct error *err)
 {
 	struct session *ss = t->ss;
@@ -300,12 +308,11 @@ int load_guest_commit(struct target *t, struct error *err)
 	if (t->found != FOUND_GUEST)
 		note_switch(t);
 	pull_hand_over(t);
+	/* what fails from here on leaves it waiting, so whoever keeps it has to know first */
+	if (t->found != FOUND_GUEST)
+		begin(ss->lazy);
 	if (start_thread(p, err))
 		return -1;
-	if (t->found != FOUND_GUEST)
-		pager_begins(ss->lazy->pager);
-	if (ss->lazy->caught && t->found != FOUND_GUEST)
-		caught_commit(ss->lazy);
 	/* before a page could be asked for that is here */
 	if (p->ahead && ahead_start(p->ahead, err))
 		return -1;

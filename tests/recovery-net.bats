@@ -230,6 +230,28 @@ finish_caught() {
 	done
 }
 
+@test "a recv that has just taken COMMAND over and cannot go on leaves it waiting" {
+	# its third thread is that for requested pages
+	local words="cannot start the thread for requested pages" uri=unix:u status=0
+	rm -f "$SHM/copy"
+	env "ASAN_OPTIONS=verify_asan_link_order=0:${ASAN_OPTIONS:-}" \
+		LD_PRELOAD="$(dirname "$MIGTOOL")/tools/faults.so" FAULTS=thread:3:EAGAIN "FAULTS_STATE=$PWD/state" \
+		"$MIGTOOL" recv --cap postcopy-ram --push=off $uri "$SHM/copy" -- \
+		env -u LD_PRELOAD "$VMM" run --file shared "$SHM/copy" $MIB \
+		<go >vmm.out 2>recv.err 3>&- 4>&- 6>&- &
+	peer_started recv
+	wait_for_line recv.err 'listening on'
+	send_to $uri --retry 30
+	wait_for_end recv || status=$?
+	[ "$status" = 50 ]
+	grep -q "error: COMMAND (process [0-9]*) waits for its memory: $words" recv.err
+	wait_for_line vmm.out '^pid'
+	read -r _ GUEST <vmm.out
+	listener_start recv recv --resume --guest "$GUEST" $uri "$SHM/copy"
+	recovered
+	finish_caught
+}
+
 @test "where who watched it was killed too, the user has to say that the source is the right one" {
 	local name
 	caught unix:u --push=off -- --file shared --slow 10
