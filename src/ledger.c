@@ -17,6 +17,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <inttypes.h>
+#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -76,7 +77,8 @@ struct piece {
 
 struct ledger {
 	int fd;
-	uint64_t end; /* of the file */
+	pthread_mutex_t lock; /* of the next: its source is added by another thread than the rest */
+	uint64_t end;	      /* of the file */
 	struct head *head;
 	struct ledger_guest guest;
 	uint64_t sizes[LEDGER_BLOCKS_MAX];
@@ -126,16 +128,20 @@ static void unmap_piece(struct piece *p)
 /* At the file's end, all zero, and with room on its disk. */
 static int append_piece(struct ledger *l, uint64_t len, struct piece *out, struct error *err)
 {
-	uint64_t where = l->end;
+	uint64_t where;
 	int e;
 
 	len = up(len);
+	pthread_mutex_lock(&l->lock);
+	where = l->end;
 	do
 		e = posix_fallocate(l->fd, (off_t)where, (off_t)len);
 	while (e == EINTR);
+	if (!e)
+		l->end += len;
+	pthread_mutex_unlock(&l->lock);
 	if (e)
 		return err_sys(err, ST_FILE, e, "no room for the list of the guest's pages");
-	l->end += len;
 	return map_piece(l, where, len, out, err);
 }
 
@@ -350,6 +356,7 @@ static struct ledger *alloc_ledger(int fd, struct error *err)
 		return NULL;
 	}
 	l->fd = fd;
+	pthread_mutex_init(&l->lock, NULL);
 	return l;
 }
 
@@ -568,6 +575,7 @@ void ledger_close(struct ledger *l)
 	free(l->layout.views);
 	free(l->pairs);
 	close(l->fd);
+	pthread_mutex_destroy(&l->lock);
 	free(l);
 }
 

@@ -14,7 +14,7 @@
  * found.
  *
  * Where things lie changes seldom. It is written as a whole beside what is valid, and becomes valid
- * by one store. One thread changes a ledger; the bits are anybody's (bitmap.h).
+ * by one store. One thread changes a ledger, but for its source; the bits are anybody's (bitmap.h).
  */
 #ifndef MIGTOOL_LEDGER_H
 #define MIGTOOL_LEDGER_H
